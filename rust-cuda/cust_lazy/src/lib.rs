@@ -1,0 +1,1 @@
+//! cust_lazy
