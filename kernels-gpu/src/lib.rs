@@ -1,1 +1,34 @@
-//! kernels-gpu
+//! The device code of BitNet's kernels, one file a family. Knows `cuda_std` and nothing else.
+//!
+//! Compiled for `nvptx64-nvidia-cuda` it is the PTX in `host/ptx`. Compiled for the host it leaves, for each kernel, the type
+//! that carries its signature ([`cuda_std::kernel::Kernel`]) and the lists of variants that the host chooses from.
+#![no_std]
+#![cfg_attr(target_arch = "nvptx64", feature(abi_ptx, asm_experimental_arch))]
+// Kernels run on many threads at once, on pointers that only the host can vouch for. Each file's table says what they must be.
+#![allow(clippy::missing_safety_doc, clippy::too_many_arguments)]
+// Indexed by the same names as the formulas.
+#![allow(clippy::needless_range_loop)]
+
+/// Repeats a block with a constant index, so that arrays indexed by it stay in registers whatever LLVM's unrolling limits are.
+macro_rules! unroll {
+    ($index:ident < $count:expr, $body:block) => {
+        unroll!(@each $index, $count, $body, 0 1 2 3 4 5 6 7)
+    };
+    (@each $index:ident, $count:expr, $body:block, $($i:literal)*) => {
+        const { assert!($count <= 8) };
+        $(if $i < $count {
+            let $index: usize = $i;
+            $body
+        })*
+    };
+}
+
+mod block;
+mod element;
+#[cfg(not(target_arch = "nvptx64"))]
+mod entry;
+pub mod gemv;
+pub mod quantize;
+
+#[cfg(not(target_arch = "nvptx64"))]
+pub use entry::Entry;
