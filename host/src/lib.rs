@@ -1,1 +1,4 @@
 //! bitnet-cuda
+
+pub mod layout;
+pub mod reference;

@@ -1,0 +1,62 @@
+//! `Ladder`: the layout of the W2A8 GPU kernel in Microsoft's BitNet repository.
+//!
+//! The matrix is cut into blocks of 16 rows x 32 columns, blocks in row-major order, 128 bytes a block. A block's 32
+//! little-endian words hold 16 weights each: word `t` has row `8 (t / 16) + t % 8` and the 16 columns from
+//! `16 ((t % 16) / 8)`. Inside a word, weight `e` is in bits `8 (e % 4) + 2 (e / 4)`, as code `w + 2` (1, 2 or 3).
+//! It suits kernels that hold eight rows a warp and turn codes into signed bytes before multiplying.
+
+use super::blocks::{self, deinterleave, interleave};
+
+/// Rows of a block.
+pub const BLOCK_ROWS: usize = 16;
+/// Columns of a block.
+pub const BLOCK_COLUMNS: usize = 32;
+/// Bytes of a block.
+pub const BLOCK_BYTES: usize = BLOCK_ROWS * BLOCK_COLUMNS / 4;
+
+const ZERO: u8 = 2;
+
+/// Byte index and lowest bit of the code at (row, column).
+pub(super) fn address(padded_k: usize, row: usize, column: usize) -> (usize, u32) {
+    let block = row / BLOCK_ROWS * (padded_k / BLOCK_COLUMNS) + column / BLOCK_COLUMNS;
+    let (r, c) = (row % BLOCK_ROWS, column % BLOCK_COLUMNS);
+    let (word, element) = (r / 8 * 16 + c / 16 * 8 + r % 8, c % 16);
+    (
+        block * BLOCK_BYTES + word * 4 + element % 4,
+        2 * (element / 4) as u32,
+    )
+}
+
+/// Row and first column, inside the block, of word `t`.
+fn word_position(t: usize) -> (usize, usize) {
+    (t / 16 * 8 + t % 8, t % 16 / 8 * 16)
+}
+
+/// Packs up to 16 rows of `k` weights.
+pub(super) fn pack_tile(rows: &[i8], k: usize, packed: &mut [u8]) {
+    let (packed, _) = packed.as_chunks_mut::<BLOCK_BYTES>();
+    for (i, bytes) in packed.iter_mut().enumerate() {
+        let block = blocks::gather::<BLOCK_COLUMNS>(rows, k, i * BLOCK_COLUMNS);
+        let (words, _) = bytes.as_chunks_mut::<4>();
+        for (t, word) in words.iter_mut().enumerate() {
+            let (row, column) = word_position(t);
+            let (halves, _) = block[row].as_chunks::<16>();
+            *word = interleave(&halves[column / 16], ZERO).to_le_bytes();
+        }
+    }
+}
+
+/// The inverse of [`pack_tile`].
+pub(super) fn unpack_tile(packed: &[u8], k: usize, rows: &mut [i8]) {
+    let (packed, _) = packed.as_chunks::<BLOCK_BYTES>();
+    for (i, bytes) in packed.iter().enumerate() {
+        let mut block = [[0; BLOCK_COLUMNS]; BLOCK_ROWS];
+        let (words, _) = bytes.as_chunks::<4>();
+        for (t, word) in words.iter().enumerate() {
+            let (row, column) = word_position(t);
+            let weights = deinterleave(u32::from_le_bytes(*word), ZERO);
+            block[row][column..column + 16].copy_from_slice(&weights);
+        }
+        blocks::scatter(&block, rows, k, i * BLOCK_COLUMNS);
+    }
+}

@@ -1,0 +1,18 @@
+//! Plain CPU versions of every op, written for reading: what the tests of the kernels trust.
+//!
+//! Formulas, rounding, operation order and tolerances are stated, with their sources, in `docs/numerics.md`. Shapes:
+//! `m` tokens, `k` input features, `n` output features; matrices are row-major slices. Truths are computed in f64 and
+//! returned so; what a kernel promises bit for bit (integers, scales, the linear epilogue) is computed in its own types.
+
+pub mod element;
+mod error;
+pub mod linear;
+pub mod quantize;
+mod row_scales;
+mod sum;
+
+pub use element::Element;
+pub use error::{ReferenceError, RowScalesError};
+pub use row_scales::{RowScales, ScaleRange};
+
+pub use crate::layout::MAX_K;

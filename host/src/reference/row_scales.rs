@@ -1,0 +1,99 @@
+//! Weight scales by ranges of rows.
+
+use super::RowScalesError;
+
+/// A run of rows with one weight scale: from the end of the range before it to `end`, exclusive.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ScaleRange {
+    /// The first row that is no longer in the range.
+    pub end: usize,
+    /// The weight scale of its rows.
+    pub scale: f32,
+}
+
+/// One finite weight scale for every row of a weight matrix, by ranges of rows.
+///
+/// One range is a scale per tensor, as many ranges as rows a scale per output channel, and fused projections lie in
+/// between: Q, K and V in one matrix have three.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowScales {
+    ranges: Vec<ScaleRange>,
+}
+
+impl RowScales {
+    /// Scales of the ranges `[(end_row, scale)]` of a matrix with `n` rows.
+    ///
+    /// # Errors
+    /// When the ranges are not ascending, do not end at `n`, leave a row without scale, or a scale is not finite.
+    pub fn from_ranges(n: usize, ranges: &[(usize, f32)]) -> Result<Self, RowScalesError> {
+        let mut previous_end = 0;
+        for (index, &(end, scale)) in ranges.iter().enumerate() {
+            if end <= previous_end {
+                return Err(RowScalesError::NotAscending {
+                    index,
+                    end,
+                    previous_end,
+                });
+            }
+            if !scale.is_finite() {
+                return Err(RowScalesError::NonFinite { index, scale });
+            }
+            previous_end = end;
+        }
+        if ranges.is_empty() {
+            return Err(RowScalesError::Empty);
+        }
+        if previous_end != n {
+            return Err(RowScalesError::WrongEnd {
+                end: previous_end,
+                n,
+            });
+        }
+        Ok(Self {
+            ranges: ranges
+                .iter()
+                .map(|&(end, scale)| ScaleRange { end, scale })
+                .collect(),
+        })
+    }
+
+    /// One scale for all `n` rows.
+    ///
+    /// # Errors
+    /// When `n` is 0 or the scale is not finite.
+    pub fn per_tensor(n: usize, scale: f32) -> Result<Self, RowScalesError> {
+        Self::from_ranges(n, &[(n, scale)])
+    }
+
+    /// A scale for each row.
+    ///
+    /// # Errors
+    /// When there is none, or one is not finite.
+    pub fn per_row(scales: &[f32]) -> Result<Self, RowScalesError> {
+        let ranges: Vec<_> = scales
+            .iter()
+            .enumerate()
+            .map(|(row, &scale)| (row + 1, scale))
+            .collect();
+        Self::from_ranges(scales.len(), &ranges)
+    }
+
+    /// Rows that have a scale.
+    pub fn n(&self) -> usize {
+        self.ranges[self.ranges.len() - 1].end
+    }
+
+    /// The ranges, ascending; the last ends at [`RowScales::n`].
+    pub fn ranges(&self) -> &[ScaleRange] {
+        &self.ranges
+    }
+
+    /// The scale of each row, [`RowScales::n`] of them.
+    pub fn expand(&self) -> Vec<f32> {
+        let mut scales = Vec::with_capacity(self.n());
+        for range in &self.ranges {
+            scales.resize(range.end, range.scale);
+        }
+        scales
+    }
+}
