@@ -1,4 +1,5 @@
 //! bitnet-cuda
 
+pub mod device;
 pub mod layout;
 pub mod reference;

@@ -1,0 +1,214 @@
+use std::{fmt, marker::PhantomData, sync::Arc};
+
+use bytemuck::Pod;
+
+use super::{
+    Device,
+    core::{Core, Orphan, Resource},
+    error::DeviceError,
+    in_flight::InFlight,
+};
+
+/// Device memory, freed when nothing refers to it and no submitted work uses it any more.
+#[derive(Debug)]
+pub(crate) struct Allocation {
+    core: Arc<Core>,
+    address: u64,
+    len: usize,
+    in_flight: InFlight,
+}
+
+impl Allocation {
+    fn new(core: &Arc<Core>, len: usize) -> Result<Arc<Self>, DeviceError> {
+        core.usable()?;
+        core.release_orphans();
+        let address = core.check(core.driver.allocate(len.max(1)))?;
+        Ok(Arc::new(Self {
+            core: Arc::clone(core),
+            address,
+            len,
+            in_flight: InFlight::default(),
+        }))
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Device address of the first byte; never null.
+    pub(crate) fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Size in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn in_flight(&self) -> &InFlight {
+        &self.in_flight
+    }
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        self.core.release(Orphan {
+            resource: Resource::Memory(self.address),
+            in_flight: std::mem::take(&mut self.in_flight),
+            allocations: Vec::new(),
+        });
+    }
+}
+
+/// A typed array in a device's memory.
+///
+/// The buffer owns its memory. Dropping it frees the memory as soon as the work that uses it is done: the drop
+/// waits for that work, except where a graph keeps the memory for its replays.
+///
+/// Copies between host and buffer block: they wait for all work that was submitted with this buffer, on
+/// whichever stream, and are complete when they return. A buffer can be sent to and read from any thread. Length
+/// zero is allowed; such a buffer has an address of its own, which no kernel may access.
+pub struct Buffer<T> {
+    device: Device,
+    allocation: Arc<Allocation>,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+impl<T: Pod> Buffer<T> {
+    /// Allocates `len` elements whose content is not defined until something writes them.
+    ///
+    /// The emulator refuses a kernel's read of such memory.
+    pub fn uninit(device: &Device, len: usize) -> Result<Self, DeviceError> {
+        let bytes = len
+            .checked_mul(size_of::<T>())
+            .filter(|&bytes| isize::try_from(bytes).is_ok())
+            .ok_or(DeviceError::BufferTooLarge {
+                elements: len,
+                element_size: size_of::<T>(),
+            })?;
+        let allocation = Allocation::new(device.core(), bytes)?;
+        Ok(Self {
+            device: device.clone(),
+            allocation,
+            len,
+            element: PhantomData,
+        })
+    }
+
+    /// Allocates `len` elements of all-zero bytes.
+    pub fn zeroed(device: &Device, len: usize) -> Result<Self, DeviceError> {
+        let mut buffer = Self::uninit(device, len)?;
+        buffer.fill_bytes(0)?;
+        Ok(buffer)
+    }
+
+    /// Allocates a copy of a host slice.
+    pub fn from_slice(device: &Device, host: &[T]) -> Result<Self, DeviceError> {
+        let mut buffer = Self::uninit(device, host.len())?;
+        buffer.copy_from_slice(host)?;
+        Ok(buffer)
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the buffer has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Size in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.allocation.len()
+    }
+
+    /// The device that the buffer belongs to.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Overwrites the buffer with a host slice of the same length.
+    pub fn copy_from_slice(&mut self, host: &[T]) -> Result<(), DeviceError> {
+        self.require_len(host.len())?;
+        let bytes: &[u8] = bytemuck::cast_slice(host);
+        self.run(|core, stream, address| {
+            // SAFETY: the range is the whole allocation, whose earlier users are done; `bytes` outlives the
+            // stream's synchronization, which `run` waits for.
+            unsafe { core.driver.copy_to_device(stream, address, bytes) }
+        })
+    }
+
+    /// Copies the buffer into a host slice of the same length.
+    pub fn copy_to_slice(&self, host: &mut [T]) -> Result<(), DeviceError> {
+        self.require_len(host.len())?;
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(host);
+        self.run(|core, stream, address| {
+            // SAFETY: as for `copy_from_slice`.
+            unsafe { core.driver.copy_to_host(stream, bytes, address) }
+        })
+    }
+
+    /// Copies the buffer to the host.
+    pub fn to_vec(&self) -> Result<Vec<T>, DeviceError> {
+        let mut host = bytemuck::zeroed_vec(self.len);
+        self.copy_to_slice(&mut host)?;
+        Ok(host)
+    }
+
+    /// Sets every byte of the buffer to `value`.
+    pub fn fill_bytes(&mut self, value: u8) -> Result<(), DeviceError> {
+        let len = self.allocation.len();
+        self.run(|core, stream, address| {
+            // SAFETY: the range is the whole allocation, whose earlier users are done.
+            unsafe { core.driver.fill(stream, address, value, len) }
+        })
+    }
+
+    pub(crate) fn allocation(&self) -> &Arc<Allocation> {
+        &self.allocation
+    }
+
+    fn require_len(&self, host: usize) -> Result<(), DeviceError> {
+        if host == self.len {
+            Ok(())
+        } else {
+            Err(DeviceError::LengthMismatch {
+                host,
+                buffer: self.len,
+            })
+        }
+    }
+
+    /// Waits for all users of the buffer, then runs a transfer to its end.
+    fn run(
+        &self,
+        transfer: impl FnOnce(
+            &Core,
+            super::driver::RawStream,
+            u64,
+        ) -> Result<(), super::driver::DriverError>,
+    ) -> Result<(), DeviceError> {
+        self.device.core().usable()?;
+        if self.allocation.len() == 0 {
+            return Ok(());
+        }
+        self.allocation.in_flight().wait()?;
+        let address = self.allocation.address();
+        self.device
+            .transfers()
+            .run_blocking(|core, stream| transfer(core, stream, address))
+    }
+}
+
+impl<T> fmt::Debug for Buffer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffer")
+            .field("type", &std::any::type_name::<T>())
+            .field("len", &self.len)
+            .field("device", &self.device)
+            .finish()
+    }
+}

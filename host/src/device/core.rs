@@ -1,0 +1,179 @@
+//! The part of a device that everything made on it shares: its driver, and whether it is lost.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use super::{
+    buffer::Allocation,
+    driver::{Driver, DriverError, RawGraph},
+    error::DeviceError,
+    in_flight::InFlight,
+    launch::LaunchRecord,
+    stream::StreamInner,
+};
+
+/// Locks a mutex whose data stays consistent even where a holder panicked.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) driver: Box<dyn Driver>,
+    /// As errors name the device, such as `cuda:0 (NVIDIA H200)`.
+    pub(super) name: String,
+    lost: OnceLock<(String, Vec<LaunchRecord>)>,
+    streams: Mutex<Vec<Weak<StreamInner>>>,
+    orphans: Mutex<Vec<Orphan>>,
+}
+
+/// Something whose owner is gone, but which work on the device may still use.
+#[derive(Debug)]
+pub(super) struct Orphan {
+    pub(super) resource: Resource,
+    pub(super) in_flight: InFlight,
+    /// What the resource needs as long as it exists.
+    pub(super) allocations: Vec<Arc<Allocation>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Resource {
+    Memory(u64),
+    Graph(RawGraph),
+}
+
+impl Core {
+    pub(super) fn new(driver: Box<dyn Driver>, name: String) -> Arc<Self> {
+        Arc::new(Self {
+            driver,
+            name,
+            lost: OnceLock::new(),
+            streams: Mutex::default(),
+            orphans: Mutex::default(),
+        })
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.get().is_some()
+    }
+
+    /// Fails once the device is lost, so that no call reaches a context that is gone.
+    pub(super) fn usable(&self) -> Result<(), DeviceError> {
+        match self.lost.get() {
+            None => Ok(()),
+            Some((cause, launches)) => Err(DeviceError::Lost {
+                device: self.name.clone(),
+                cause: cause.clone(),
+                launches: launches.clone(),
+            }),
+        }
+    }
+
+    /// Turns a driver's error into the library's, and remembers a fault.
+    pub(super) fn check<T>(&self, result: Result<T, DriverError>) -> Result<T, DeviceError> {
+        result.map_err(|error| self.translate(error))
+    }
+
+    fn translate(&self, error: DriverError) -> DeviceError {
+        let device = self.name.clone();
+        match error {
+            DriverError::OutOfMemory { requested } => {
+                let (free, total) = self.driver.memory_info().unwrap_or_default();
+                DeviceError::OutOfMemory {
+                    device,
+                    requested,
+                    free,
+                    total,
+                }
+            }
+            DriverError::Fault { cause } => {
+                let (cause, launches) = self.lost.get_or_init(|| (cause, self.pending_launches()));
+                DeviceError::Lost {
+                    device,
+                    cause: cause.clone(),
+                    launches: launches.clone(),
+                }
+            }
+            DriverError::InvalidPtx { log } => DeviceError::InvalidPtx { device, log },
+            DriverError::NoSuchKernel { kernel } => DeviceError::NoSuchKernel { kernel },
+            DriverError::UnknownParameters { kernel, reason } => {
+                DeviceError::UnknownParameters { kernel, reason }
+            }
+            DriverError::LaunchRefused { kernel, reason } => DeviceError::LaunchRefused {
+                device,
+                kernel,
+                reason,
+            },
+            DriverError::ReadOnlyArgument {
+                kernel,
+                index,
+                bytes,
+            } => DeviceError::ReadOnlyArgument {
+                kernel,
+                index,
+                bytes,
+            },
+            DriverError::Code { call, name, code } => DeviceError::Driver {
+                device,
+                call,
+                name,
+                code,
+            },
+        }
+    }
+
+    pub(super) fn register(&self, stream: &Arc<StreamInner>) {
+        let mut streams = lock(&self.streams);
+        streams.retain(|stream| stream.strong_count() > 0);
+        streams.push(Arc::downgrade(stream));
+    }
+
+    pub(super) fn streams(&self) -> Vec<Arc<StreamInner>> {
+        lock(&self.streams)
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect()
+    }
+
+    fn pending_launches(&self) -> Vec<LaunchRecord> {
+        self.streams()
+            .iter()
+            .flat_map(|stream| stream.pending_launches())
+            .collect()
+    }
+
+    /// Gives a resource back to the driver as soon as no work can use it: at once where that is possible,
+    /// later where one of its streams is being captured just now.
+    pub(super) fn release(&self, orphan: Orphan) {
+        if self.is_lost() {
+            return;
+        }
+        match orphan.in_flight.wait() {
+            Ok(()) => {
+                // SAFETY: the owner is gone and no submitted work uses the resource any more.
+                let released = unsafe {
+                    match orphan.resource {
+                        Resource::Memory(address) => self.driver.free(address),
+                        Resource::Graph(graph) => self.driver.destroy_graph(graph),
+                    }
+                };
+                if let Err(error) = self.check(released) {
+                    tracing::warn!(%error, resource = ?orphan.resource, "could not be released");
+                }
+            }
+            Err(DeviceError::Capturing { .. }) => lock(&self.orphans).push(orphan),
+            // Either the fault has freed everything, or the driver cannot say that the work is done: then
+            // keeping the resource is the sound choice.
+            Err(error) => {
+                tracing::warn!(%error, resource = ?orphan.resource, "could not be released");
+            }
+        }
+    }
+
+    /// Releases what had to wait for the end of a capture.
+    pub(super) fn release_orphans(&self) {
+        let orphans = std::mem::take(&mut *lock(&self.orphans));
+        for orphan in orphans {
+            self.release(orphan);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What a driver has to offer: handles and calls, close to the CUDA driver API.
+//!
+//! Everything that is the same on every device (ownership, limits, argument checks, what a fault leaves
+//! behind) is written once, above this trait. A driver trusts its caller.
+
+use std::fmt::Debug;
+
+use super::{
+    capabilities::{Capabilities, DeviceKind},
+    launch::LaunchConfig,
+    profile::Profiler,
+};
+
+macro_rules! handles {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub(super) struct $name(pub(super) u64);
+    )*};
+}
+
+handles! {
+    /// A stream of the driver that made it.
+    RawStream;
+    /// An event of the driver that made it.
+    RawEvent;
+    /// A module of the driver that made it.
+    RawModule;
+    /// A kernel of a module.
+    RawFunction;
+    /// An executable graph.
+    RawGraph;
+}
+
+/// A kernel, and what has to be known to check its launches.
+#[derive(Debug)]
+pub(super) struct FunctionInfo {
+    pub(super) raw: RawFunction,
+    /// Size of each parameter in bytes.
+    pub(super) parameter_sizes: Vec<usize>,
+    /// Most threads of a block that the kernel can be launched with.
+    pub(super) max_threads: u32,
+    /// Shared memory that the kernel declares, in bytes.
+    pub(super) static_shared: u32,
+}
+
+/// One kernel parameter, as bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Parameter {
+    /// The value, in the first `len` bytes.
+    pub(super) bytes: [u8; 8],
+    pub(super) len: usize,
+    /// The allocation behind a pointer.
+    pub(super) target: Option<Target>,
+}
+
+/// The allocation that a pointer parameter points into.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target {
+    pub(super) base: u64,
+    pub(super) len: usize,
+    pub(super) write: bool,
+}
+
+/// How a driver call failed.
+#[derive(Debug)]
+pub(super) enum DriverError {
+    OutOfMemory {
+        requested: usize,
+    },
+    /// The device's memory and handles are gone.
+    Fault {
+        cause: String,
+    },
+    InvalidPtx {
+        log: String,
+    },
+    NoSuchKernel {
+        kernel: String,
+    },
+    UnknownParameters {
+        kernel: String,
+        reason: String,
+    },
+    LaunchRefused {
+        kernel: String,
+        reason: String,
+    },
+    ReadOnlyArgument {
+        kernel: String,
+        index: usize,
+        bytes: u64,
+    },
+    Code {
+        call: &'static str,
+        name: String,
+        code: i32,
+    },
+}
+
+/// A device as its driver sees it.
+///
+/// # Safety
+///
+/// Handles and addresses passed in come from the same driver and have not been destroyed; an address range
+/// lies within one allocation. Host memory passed to a copy stays valid until the stream has been
+/// synchronized. Memory, functions and graphs stay alive until the work submitted with them is done.
+/// The unsafe functions ask for nothing more.
+pub(super) trait Driver: Debug + Send + Sync {
+    fn kind(&self) -> DeviceKind;
+    /// Whether work is complete when the call that submits it returns.
+    fn synchronous(&self) -> bool;
+    fn capabilities(&self) -> &Capabilities;
+    /// Free and total bytes of device memory.
+    fn memory_info(&self) -> Result<(usize, usize), DriverError>;
+    fn synchronize(&self) -> Result<(), DriverError>;
+    fn profiler(&self) -> Option<&Profiler>;
+
+    /// Allocates at least one byte, aligned to 256.
+    fn allocate(&self, bytes: usize) -> Result<u64, DriverError>;
+    unsafe fn free(&self, address: u64) -> Result<(), DriverError>;
+
+    fn create_stream(&self) -> Result<RawStream, DriverError>;
+    unsafe fn destroy_stream(&self, stream: RawStream) -> Result<(), DriverError>;
+    unsafe fn synchronize_stream(&self, stream: RawStream) -> Result<(), DriverError>;
+    unsafe fn copy_to_device(
+        &self,
+        stream: RawStream,
+        address: u64,
+        bytes: &[u8],
+    ) -> Result<(), DriverError>;
+    unsafe fn copy_to_host(
+        &self,
+        stream: RawStream,
+        bytes: &mut [u8],
+        address: u64,
+    ) -> Result<(), DriverError>;
+    unsafe fn fill(
+        &self,
+        stream: RawStream,
+        address: u64,
+        value: u8,
+        len: usize,
+    ) -> Result<(), DriverError>;
+
+    /// Makes an event and records it on the stream.
+    unsafe fn record_event(&self, stream: RawStream) -> Result<RawEvent, DriverError>;
+    unsafe fn destroy_event(&self, event: RawEvent) -> Result<(), DriverError>;
+    unsafe fn synchronize_event(&self, event: RawEvent) -> Result<(), DriverError>;
+    /// Makes the stream's further work wait for the event.
+    unsafe fn wait_event(&self, stream: RawStream, event: RawEvent) -> Result<(), DriverError>;
+    /// Milliseconds between two completed events, where the device has a clock.
+    unsafe fn elapsed_ms(&self, start: RawEvent, end: RawEvent)
+    -> Result<Option<f32>, DriverError>;
+
+    fn load_module(&self, ptx: &str) -> Result<RawModule, DriverError>;
+    unsafe fn unload_module(&self, module: RawModule) -> Result<(), DriverError>;
+    /// `ptx` is the text that the module was loaded from.
+    unsafe fn function(
+        &self,
+        module: RawModule,
+        kernel: &str,
+        ptx: &str,
+    ) -> Result<FunctionInfo, DriverError>;
+    unsafe fn launch(
+        &self,
+        stream: RawStream,
+        kernel: &str,
+        function: &FunctionInfo,
+        config: &LaunchConfig,
+        parameters: &[Parameter],
+    ) -> Result<(), DriverError>;
+
+    /// From here on the stream collects launches instead of running them.
+    unsafe fn begin_capture(&self, stream: RawStream) -> Result<(), DriverError>;
+    /// Ends the capture in any case, also where it fails.
+    unsafe fn end_capture(&self, stream: RawStream) -> Result<RawGraph, DriverError>;
+    unsafe fn launch_graph(&self, stream: RawStream, graph: RawGraph) -> Result<(), DriverError>;
+    unsafe fn destroy_graph(&self, graph: RawGraph) -> Result<(), DriverError>;
+}

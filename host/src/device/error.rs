@@ -1,0 +1,256 @@
+use std::fmt;
+
+use super::launch::LaunchRecord;
+
+/// Everything that can go wrong between this library and a device.
+///
+/// Each variant names the thing, the offending value and, where there is one, the way out.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// This machine has no NVIDIA driver that can be used.
+    #[error("no CUDA device: {reason}; use the device `emulated`, or install an NVIDIA driver")]
+    NoDriver {
+        /// What was tried and how it failed.
+        reason: String,
+    },
+    /// The driver has fewer GPUs than the ordinal asks for.
+    #[error("no device `cuda:{ordinal}`: the driver lists {count} GPU(s), numbered from 0")]
+    NoSuchDevice {
+        /// The ordinal asked for.
+        ordinal: usize,
+        /// How many GPUs the driver lists.
+        count: usize,
+    },
+    /// A device name that is not one of `auto`, `emulated`, `cuda` and `cuda:<ordinal>`.
+    #[error(
+        "unknown device `{name}`: expected `auto`, `emulated`, `cuda` or `cuda:<ordinal>`, such as `cuda:0`"
+    )]
+    UnknownDevice {
+        /// The name as given.
+        name: String,
+    },
+    /// A configuration of the emulated device that describes no GPU.
+    #[error("emulated device: {option} = {value} is not possible: {expected}")]
+    InvalidConfig {
+        /// Name of the field of [`EmulatedConfig`](super::EmulatedConfig).
+        option: &'static str,
+        /// The value as given.
+        value: String,
+        /// What would be accepted.
+        expected: &'static str,
+    },
+    /// The device has not enough memory left.
+    #[error(
+        "{device}: out of memory: {requested} bytes asked for, {free} of {total} bytes free; \
+         drop buffers that are no longer needed or split the work"
+    )]
+    OutOfMemory {
+        /// The device asked.
+        device: String,
+        /// Bytes asked for.
+        requested: usize,
+        /// Bytes the device reported as free just after the refusal.
+        free: usize,
+        /// Bytes of memory that the device has.
+        total: usize,
+    },
+    /// A buffer whose size in bytes does not fit the address space.
+    #[error("a buffer of {elements} elements of {element_size} bytes exceeds the address space")]
+    BufferTooLarge {
+        /// Number of elements asked for.
+        elements: usize,
+        /// Size of one element in bytes.
+        element_size: usize,
+    },
+    /// A host slice and a buffer of different lengths.
+    #[error("host slice has {host} elements, the buffer {buffer}; they have to be equal")]
+    LengthMismatch {
+        /// Elements in the host slice.
+        host: usize,
+        /// Elements in the buffer.
+        buffer: usize,
+    },
+    /// Things of two devices in one call.
+    #[error("{what} is on {found}, but the stream is on {expected}; use one device for both")]
+    DeviceMismatch {
+        /// What is on the wrong device, such as `argument 2 of kernel gemv`.
+        what: String,
+        /// Device that it is on.
+        found: String,
+        /// Device of the stream.
+        expected: String,
+    },
+    /// A launch configuration that the device or the kernel does not allow.
+    #[error("kernel {kernel}: {what} is {value}, but {device} allows {limit}")]
+    LaunchLimit {
+        /// Name of the kernel.
+        kernel: String,
+        /// What is outside its limits, such as `block size in threads`.
+        what: &'static str,
+        /// The value in the launch.
+        value: u64,
+        /// What is allowed, such as `1 to 1024`.
+        limit: String,
+        /// The device.
+        device: String,
+    },
+    /// A launch with too few or too many arguments.
+    #[error("kernel {kernel} takes {expected} arguments, {actual} were passed")]
+    ArgumentCount {
+        /// Name of the kernel.
+        kernel: String,
+        /// Parameters of the kernel.
+        expected: usize,
+        /// Arguments of the launch.
+        actual: usize,
+    },
+    /// A launch argument of another size than the parameter.
+    #[error(
+        "kernel {kernel}: argument {index} has {actual} bytes, but the parameter has {expected}"
+    )]
+    ArgumentSize {
+        /// Name of the kernel.
+        kernel: String,
+        /// Index of the argument, from 0.
+        index: usize,
+        /// Size of the parameter in bytes.
+        expected: usize,
+        /// Size of the argument in bytes.
+        actual: usize,
+    },
+    /// A pointer argument that starts beyond the end of its buffer.
+    #[error("kernel {kernel}: argument {index} starts at byte {offset} of a buffer of {len} bytes")]
+    ArgumentOffset {
+        /// Name of the kernel.
+        kernel: String,
+        /// Index of the argument, from 0.
+        index: usize,
+        /// Byte offset of the argument.
+        offset: usize,
+        /// Size of the buffer in bytes.
+        len: usize,
+    },
+    /// The sizes of a kernel's parameters cannot be found out, so that a launch cannot be checked.
+    #[error(
+        "kernel {kernel}: its parameter sizes are unknown: the driver has no cuFuncGetParamInfo \
+         (CUDA 12.4) and the PTX could not be read: {reason}"
+    )]
+    UnknownParameters {
+        /// Name of the kernel.
+        kernel: String,
+        /// Why the PTX could not be read.
+        reason: String,
+    },
+    /// PTX made for another architecture than the device's.
+    #[error(
+        "PTX for {target} does not run on {device}, which is sm_{}{}; load PTX of that \
+         architecture or an older one", .compute_capability.0, .compute_capability.1
+    )]
+    PtxTarget {
+        /// The PTX's `.target`, such as `sm_90`.
+        target: String,
+        /// The device.
+        device: String,
+        /// The device's compute capability.
+        compute_capability: (u32, u32),
+    },
+    /// PTX that the device's compiler refuses.
+    #[error("{device} refuses the PTX: {log}")]
+    InvalidPtx {
+        /// The device.
+        device: String,
+        /// The compiler's own words.
+        log: String,
+    },
+    /// A module without the kernel asked for.
+    #[error("the module has no kernel `{kernel}`")]
+    NoSuchKernel {
+        /// The name asked for.
+        kernel: String,
+    },
+    /// An operation that cannot be part of a graph, while its stream is being captured.
+    #[error(
+        "{operation} is not possible while the stream is being captured into a graph; \
+         do it before or after the capture"
+    )]
+    Capturing {
+        /// The operation.
+        operation: &'static str,
+    },
+    /// A capture in which nothing was launched.
+    #[error("nothing was launched while the graph was captured")]
+    EmptyGraph,
+    /// A kernel wrote to a buffer that its signature only reads. Only the emulator sees this.
+    #[error(
+        "kernel {kernel} wrote {bytes} bytes to argument {index}, which its signature only reads"
+    )]
+    ReadOnlyArgument {
+        /// Name of the kernel.
+        kernel: String,
+        /// Index of the argument, from 0.
+        index: usize,
+        /// Bytes written.
+        bytes: u64,
+    },
+    /// The device refuses a launch; nothing ran and the device can still be used.
+    #[error("{device} refuses to launch kernel {kernel}: {reason}")]
+    LaunchRefused {
+        /// The device.
+        device: String,
+        /// Name of the kernel.
+        kernel: String,
+        /// The driver's own words.
+        reason: String,
+    },
+    /// A kernel failed on the device, or the device itself did. The memory behind this
+    /// [`Device`](super::Device) is lost, and every further call on it returns this error.
+    #[error(
+        "{device} is lost: {cause}{}; drop everything made on it and open the device again",
+        Suspects(.launches)
+    )]
+    Lost {
+        /// The device.
+        device: String,
+        /// The driver's or the emulator's account of the fault.
+        cause: String,
+        /// The launches that may have caused it, oldest first: those submitted and not yet known to
+        /// be complete. With one entry, that launch is the cause.
+        launches: Vec<LaunchRecord>,
+    },
+    /// The operation does not exist on this kind of device.
+    #[error("{operation} is not available on {device}")]
+    Unsupported {
+        /// The operation.
+        operation: &'static str,
+        /// The device.
+        device: String,
+    },
+    /// Any other error code of the CUDA driver.
+    #[error("{device}: {call} failed with {name} ({code})")]
+    Driver {
+        /// The device.
+        device: String,
+        /// The driver's entry point.
+        call: &'static str,
+        /// The driver's name for the code.
+        name: String,
+        /// The `CUresult`.
+        code: i32,
+    },
+}
+
+struct Suspects<'a>(&'a [LaunchRecord]);
+
+impl fmt::Display for Suspects<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [] => Ok(()),
+            [only] => write!(f, " in {only}"),
+            [first, rest @ ..] => {
+                write!(f, " in one of: {first}")?;
+                rest.iter().try_for_each(|launch| write!(f, ", {launch}"))
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+use std::sync::{Arc, Mutex};
+
+use super::{core::lock, error::DeviceError, stream::StreamInner};
+
+/// Which work on which streams may still use a resource.
+///
+/// A stream counts the work submitted to it and knows up to which count it is complete, so that keeping this
+/// costs a launch no call to the driver.
+#[derive(Debug, Default)]
+pub(super) struct InFlight(Mutex<Vec<Use>>);
+
+#[derive(Debug, Clone)]
+struct Use {
+    stream: Arc<StreamInner>,
+    moment: Moment,
+}
+
+/// When a resource was last used on a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// By the stream's n-th submission.
+    Submission(u64),
+    /// In the stream's n-th capture.
+    Capture(u64),
+}
+
+impl InFlight {
+    pub(super) fn mark(&self, stream: &Arc<StreamInner>, moment: Moment) {
+        let mut uses = lock(&self.0);
+        uses.retain(|used| !used.stream.is_past(used.moment));
+        let same = |used: &&mut Use| {
+            Arc::ptr_eq(&used.stream, stream)
+                && std::mem::discriminant(&used.moment) == std::mem::discriminant(&moment)
+        };
+        match uses.iter_mut().find(same) {
+            Some(used) => used.moment = moment,
+            None => uses.push(Use {
+                stream: Arc::clone(stream),
+                moment,
+            }),
+        }
+    }
+
+    /// Waits until all marked work is done.
+    pub(super) fn wait(&self) -> Result<(), DeviceError> {
+        // Cloned, so that other threads can mark further work during the wait.
+        let uses = lock(&self.0).clone();
+        for used in &uses {
+            used.stream.wait_for(used.moment)?;
+        }
+        lock(&self.0).retain(|used| !used.stream.is_past(used.moment));
+        Ok(())
+    }
+}

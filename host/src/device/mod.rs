@@ -1,0 +1,252 @@
+//! Devices, their memory, streams, events, graphs and modules: one interface, two drivers.
+//!
+//! A [`Device`] is an NVIDIA GPU, reached through the CUDA driver, or the PTX emulator on the CPU. Both run the
+//! same PTX, and everything above the driver call (limits, argument checks, ownership, what a fault leaves
+//! behind) is the same code.
+//!
+//! # Ownership
+//!
+//! Every object holds its device open, and dropping objects in any order is sound. Memory, graphs and code stay
+//! alive until the work submitted with them is done: a stream counts its submissions, each buffer and
+//! graph remembers the last one that used it, and its drop waits for that one.
+//!
+//! # Threads
+//!
+//! All types are `Send` and `Sync`. On a GPU each call makes the device's primary context current on the calling
+//! thread and leaves it so, as the CUDA runtime does.
+//!
+//! # Faults
+//!
+//! Work runs asynchronously on a GPU, so a kernel's fault appears in a later call. It is reported as
+//! [`DeviceError::Lost`] with the launches that may have caused it; from then on, every call on that device says
+//! the same and nothing reaches the driver. [`Device::cuda`] opens the GPU anew, where the driver allows it.
+//! The emulator reports a fault in the launch itself.
+
+mod buffer;
+mod capabilities;
+mod core;
+mod cuda;
+mod driver;
+mod emulated;
+mod error;
+mod event;
+mod graph;
+mod in_flight;
+mod launch;
+mod module;
+mod open;
+mod profile;
+mod stream;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex},
+};
+
+pub(crate) use self::{buffer::Allocation, launch::KernelArg};
+pub use self::{
+    buffer::Buffer,
+    capabilities::{Capabilities, DeviceKind},
+    emulated::EmulatedConfig,
+    error::DeviceError,
+    event::Event,
+    graph::Graph,
+    launch::{LaunchConfig, LaunchRecord},
+    module::{Function, Module},
+    profile::{ArgumentTraffic, LaunchReport},
+    stream::Stream,
+};
+
+use self::{
+    core::{Core, lock},
+    driver::Driver,
+    module::ModuleInner,
+    stream::StreamInner,
+};
+
+/// An open device: a GPU or the emulator.
+///
+/// A cheap handle; clones are the same device, and `==` tells whether two handles are. The device is closed
+/// when the last handle and the last object made on it are gone.
+#[derive(Clone)]
+pub struct Device(Arc<Inner>);
+
+struct Inner {
+    core: Arc<Core>,
+    default_stream: Arc<StreamInner>,
+    /// Runs blocking copies, so that they work while other streams are being captured.
+    transfers: Arc<StreamInner>,
+    modules: Mutex<HashMap<Arc<str>, Arc<ModuleInner>>>,
+}
+
+impl Device {
+    fn new(driver: Box<dyn Driver>, name: String) -> Result<Self, DeviceError> {
+        let core = Core::new(driver, name);
+        Ok(Self(Arc::new(Inner {
+            default_stream: StreamInner::new(&core)?,
+            transfers: StreamInner::new(&core)?,
+            core,
+            modules: Mutex::default(),
+        })))
+    }
+
+    /// The device's name, such as `cuda:0 (NVIDIA H200)` or `emulated (sm_90)`.
+    pub fn name(&self) -> &str {
+        &self.0.core.name
+    }
+
+    /// Whether this is a GPU or the emulator.
+    pub fn kind(&self) -> DeviceKind {
+        self.0.core.driver.kind()
+    }
+
+    /// Compute capability, major and minor: `(9, 0)` for sm_90.
+    pub fn compute_capability(&self) -> (u32, u32) {
+        self.capabilities().compute_capability
+    }
+
+    /// What the device can do.
+    pub fn capabilities(&self) -> &Capabilities {
+        self.0.core.driver.capabilities()
+    }
+
+    /// Free and total bytes of device memory.
+    pub fn memory_info(&self) -> Result<(usize, usize), DeviceError> {
+        self.0.core.usable()?;
+        self.0.core.check(self.0.core.driver.memory_info())
+    }
+
+    /// Whether a fault has taken the device's memory; see [`DeviceError::Lost`].
+    pub fn is_lost(&self) -> bool {
+        self.0.core.is_lost()
+    }
+
+    /// The stream that the device comes with.
+    ///
+    /// It is an ordinary stream and does not wait for others, unlike CUDA's legacy default stream.
+    pub fn default_stream(&self) -> Stream {
+        Stream::from_inner(self, Arc::clone(&self.0.default_stream))
+    }
+
+    /// Makes another stream.
+    pub fn new_stream(&self) -> Result<Stream, DeviceError> {
+        Stream::new(self)
+    }
+
+    /// Waits until the work submitted so far on all streams is done.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Lost`] where work failed, [`DeviceError::Capturing`] while a stream is being captured.
+    pub fn synchronize(&self) -> Result<(), DeviceError> {
+        self.0
+            .core
+            .streams()
+            .iter()
+            .try_for_each(|stream| stream.synchronize())
+    }
+
+    /// Loads PTX text, or returns the module already loaded from the same text.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::PtxTarget`] for PTX that is made for another architecture, [`DeviceError::InvalidPtx`] with
+    /// the compiler's words for PTX that is cut off or wrong.
+    pub fn load_module(&self, ptx: &str) -> Result<Module, DeviceError> {
+        let core = &self.0.core;
+        core.usable()?;
+        // Locked during the compilation, so that two threads do not compile the same text.
+        let mut modules = lock(&self.0.modules);
+        let inner = match modules.get(ptx) {
+            Some(inner) => Arc::clone(inner),
+            None => {
+                module::require_target(ptx, self)?;
+                let ptx: Arc<str> = ptx.into();
+                let raw = core.check(core.driver.load_module(&ptx))?;
+                let inner = Arc::new(ModuleInner::new(raw, Arc::clone(&ptx)));
+                modules.insert(ptx, Arc::clone(&inner));
+                inner
+            }
+        };
+        Ok(Module::from_inner(self, inner))
+    }
+
+    /// Runs `work` and returns what the emulator counted in each launch on this device meanwhile, in the order
+    /// of their completion, replayed graphs' launches included.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Unsupported`] on a GPU, which does not count.
+    pub fn profile<R>(
+        &self,
+        work: impl FnOnce() -> R,
+    ) -> Result<(R, Vec<LaunchReport>), DeviceError> {
+        match self.0.core.driver.profiler() {
+            Some(profiler) => Ok(profiler.collect(work)),
+            None => Err(DeviceError::Unsupported {
+                operation: "counting instructions and traffic",
+                device: self.name().to_owned(),
+            }),
+        }
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        &self.0.core
+    }
+
+    fn transfers(&self) -> &StreamInner {
+        &self.0.transfers
+    }
+
+    /// Fails where `what` belongs to another device than this one.
+    fn require(&self, what: &str, found: &Device) -> Result<(), DeviceError> {
+        if self == found {
+            Ok(())
+        } else {
+            Err(self.mismatch(what.to_owned(), found.core()))
+        }
+    }
+
+    fn mismatch(&self, what: String, found: &Core) -> DeviceError {
+        DeviceError::DeviceMismatch {
+            what,
+            found: found.name.clone(),
+            expected: self.name().to_owned(),
+        }
+    }
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0.core, &other.0.core)
+    }
+}
+
+impl Eq for Device {}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({})", self.name())
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.core.is_lost() {
+            return;
+        }
+        if let Err(error) = self.core.check(self.core.driver.synchronize()) {
+            tracing::warn!(%error, "the device's last work could not be waited for");
+            return;
+        }
+        self.core.release_orphans();
+        for module in lock(&self.modules).values() {
+            // SAFETY: the device is idle, and every handle to the module held this device open.
+            let unloaded = unsafe { self.core.driver.unload_module(module.raw()) };
+            if let Err(error) = self.core.check(unloaded) {
+                tracing::warn!(%error, "a module could not be unloaded");
+            }
+        }
+    }
+}

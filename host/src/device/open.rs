@@ -1,0 +1,120 @@
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock, Mutex, Weak},
+};
+
+use super::{
+    Device, DeviceError, EmulatedConfig, Inner, core::lock, cuda::CudaDriver,
+    emulated::EmulatedDriver,
+};
+
+/// The oldest architecture that this library has PTX for; [`Device::auto`] passes over older GPUs.
+const OLDEST_COMPUTE_CAPABILITY: (u32, u32) = (7, 5);
+
+/// The GPUs that are open, by ordinal, so that opening one twice gives the same device.
+static OPEN: LazyLock<Mutex<HashMap<usize, Weak<Inner>>>> = LazyLock::new(Mutex::default);
+
+impl Device {
+    /// Opens a GPU by the driver's ordinal, or returns the one that is open.
+    ///
+    /// Where a fault has taken the open one, its context is reset and the GPU opened anew; the old handles stay
+    /// lost. After some faults the driver refuses that until the process ends, which is the error then.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::NoDriver`] without a usable NVIDIA driver, [`DeviceError::NoSuchDevice`] for an ordinal
+    /// beyond the GPUs there are.
+    pub fn cuda(ordinal: usize) -> Result<Self, DeviceError> {
+        let mut open = lock(&OPEN);
+        let known = open.get(&ordinal).and_then(Weak::upgrade).map(Device);
+        if let Some(device) = &known
+            && !device.is_lost()
+        {
+            return Ok(device.clone());
+        }
+        let (driver, name) = CudaDriver::open(ordinal, known.is_some())?;
+        let device = Self::new(driver, name)?;
+        open.insert(ordinal, Arc::downgrade(&device.0));
+        Ok(device)
+    }
+
+    /// How many GPUs the CUDA driver lists.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::NoDriver`] without a usable NVIDIA driver.
+    pub fn cuda_count() -> Result<usize, DeviceError> {
+        CudaDriver::count()
+    }
+
+    /// Makes an emulated device with the default configuration. Each call makes another device.
+    pub fn emulated() -> Result<Self, DeviceError> {
+        Self::emulated_with(EmulatedConfig::default())
+    }
+
+    /// Makes an emulated device. Each call makes another device.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::InvalidConfig`] for a configuration that describes no GPU.
+    pub fn emulated_with(config: EmulatedConfig) -> Result<Self, DeviceError> {
+        let (driver, name) = EmulatedDriver::new(config)?;
+        Self::new(driver, name)
+    }
+
+    /// Opens the first usable GPU, else the emulator, and says in one `tracing` line which and why.
+    pub fn auto() -> Result<Self, DeviceError> {
+        let reason = match Self::first_gpu() {
+            Ok(device) => {
+                tracing::info!(device = device.name(), "using the first usable GPU");
+                return Ok(device);
+            }
+            Err(reason) => reason,
+        };
+        let device = Self::emulated()?;
+        tracing::info!(
+            device = device.name(),
+            reason,
+            "using the emulator, as there is no usable GPU"
+        );
+        Ok(device)
+    }
+
+    /// Opens the device of that name: `auto`, `emulated`, `cuda` (the first GPU) or `cuda:<ordinal>`.
+    pub fn from_name(name: &str) -> Result<Self, DeviceError> {
+        let unknown = || DeviceError::UnknownDevice {
+            name: name.to_owned(),
+        };
+        match name {
+            "auto" => Self::auto(),
+            "emulated" => Self::emulated(),
+            "cuda" => Self::cuda(0),
+            _ => {
+                let ordinal = name.strip_prefix("cuda:").ok_or_else(unknown)?;
+                Self::cuda(ordinal.parse().map_err(|_| unknown())?)
+            }
+        }
+    }
+
+    /// The first GPU that opens and is new enough, or why there is none.
+    fn first_gpu() -> Result<Self, String> {
+        let count = Self::cuda_count().map_err(|error| error.to_string())?;
+        let mut reasons = Vec::new();
+        for ordinal in 0..count {
+            match Self::cuda(ordinal) {
+                Ok(device) if device.compute_capability() >= OLDEST_COMPUTE_CAPABILITY => {
+                    return Ok(device);
+                }
+                Ok(device) => {
+                    let (major, minor) = device.compute_capability();
+                    reasons.push(format!("{} is sm_{major}{minor}, too old", device.name()));
+                }
+                Err(error) => reasons.push(error.to_string()),
+            }
+        }
+        if reasons.is_empty() {
+            reasons.push("the driver lists no GPU".to_owned());
+        }
+        Err(reasons.join("; "))
+    }
+}

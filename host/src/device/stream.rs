@@ -1,0 +1,357 @@
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{
+    Device,
+    buffer::Allocation,
+    core::{Core, lock},
+    driver::{DriverError, RawGraph, RawStream},
+    error::DeviceError,
+    event::Event,
+    in_flight::{InFlight, Moment},
+    launch::{self, KernelArg, LaunchConfig, LaunchRecord},
+    module::Function,
+};
+
+/// How many launches a stream remembers for the report of a fault.
+const REMEMBERED_LAUNCHES: usize = 16;
+
+/// A queue of work on one device: what is submitted to it runs in that order, and asynchronously on a GPU.
+///
+/// Two streams run independently, unless [`wait`](Self::wait) orders them. Blocking copies of a
+/// [`Buffer`](super::Buffer) wait for the streams that use the buffer, so their results need no
+/// synchronization by hand.
+///
+/// A `Stream` is a cheap handle; clones are the same queue. It can be used from several threads at once, whose
+/// submissions then interleave. Dropping the last handle waits for nothing: submitted work completes, and
+/// whatever it uses stays alive until then.
+#[derive(Clone)]
+pub struct Stream {
+    device: Device,
+    inner: Arc<StreamInner>,
+}
+
+pub(super) struct StreamInner {
+    core: Arc<Core>,
+    raw: RawStream,
+    completed: AtomicU64,
+    /// Number of the capture going on, 0 for none.
+    capturing: AtomicU64,
+    /// Held during each submission, so that a launch is either in a capture or not.
+    queue: Mutex<Queue>,
+    recent: Mutex<VecDeque<LaunchRecord>>,
+}
+
+#[derive(Default)]
+pub(super) struct Queue {
+    submitted: u64,
+    captures: u64,
+    capture: Option<Capture>,
+}
+
+/// What was launched since the capture began.
+#[derive(Default)]
+pub(super) struct Capture {
+    pub(super) kernels: Vec<String>,
+    pub(super) allocations: Vec<Arc<Allocation>>,
+}
+
+impl Stream {
+    pub(super) fn new(device: &Device) -> Result<Self, DeviceError> {
+        let inner = StreamInner::new(device.core())?;
+        Ok(Self::from_inner(device, inner))
+    }
+
+    pub(super) fn from_inner(device: &Device, inner: Arc<StreamInner>) -> Self {
+        Self {
+            device: device.clone(),
+            inner,
+        }
+    }
+
+    /// The device that the stream belongs to.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Waits until all work submitted so far is done.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Lost`] where that work failed, [`DeviceError::Capturing`] while the stream is being
+    /// captured.
+    pub fn synchronize(&self) -> Result<(), DeviceError> {
+        self.inner.synchronize()
+    }
+
+    /// Marks this point of the stream.
+    pub fn record(&self) -> Result<Event, DeviceError> {
+        let (raw, submission) = self
+            .inner
+            .submit_other("recording an event", |core, stream| {
+                // SAFETY: the stream is alive as long as `self`.
+                unsafe { core.driver.record_event(stream) }
+            })?;
+        Ok(Event::new(&self.device, &self.inner, raw, submission))
+    }
+
+    /// Makes what is submitted from now on wait for the event, without blocking the calling thread.
+    pub fn wait(&self, event: &Event) -> Result<(), DeviceError> {
+        self.device.require("the event", event.device())?;
+        self.inner
+            .submit_other("waiting for an event", |core, stream| {
+                // SAFETY: both belong to this device, as just checked, and are alive as long as the borrows.
+                unsafe { core.driver.wait_event(stream, event.raw()) }
+            })?;
+        Ok(())
+    }
+
+    /// Launches a kernel: checks the launch, submits it and returns.
+    ///
+    /// The allocations stay alive until the kernel is done.
+    pub(crate) fn launch(
+        &self,
+        function: &Function,
+        config: LaunchConfig,
+        args: &[KernelArg<'_>],
+    ) -> Result<(), DeviceError> {
+        let parameters = launch::check(&self.device, function, &config, args)?;
+        let core = &self.inner.core;
+        let submit = |stream| {
+            // SAFETY: `check` has established that function, arguments and limits are this device's. The
+            // allocations are kept alive by the marks below, or by the capture.
+            unsafe {
+                core.driver.launch(
+                    stream,
+                    function.name(),
+                    function.info(),
+                    &config,
+                    &parameters,
+                )
+            }
+        };
+        let allocations = args.iter().filter_map(|arg| match arg {
+            KernelArg::Pointer { allocation, .. } => Some(*allocation),
+            KernelArg::Scalar { .. } => None,
+        });
+
+        let mut queue = lock(&self.inner.queue);
+        core.usable()?;
+        let captures = queue.captures;
+        if let Some(capture) = &mut queue.capture {
+            core.check(submit(self.inner.raw))?;
+            capture.kernels.push(function.name().to_owned());
+            for allocation in allocations {
+                capture.allocations.push(Arc::clone(allocation));
+                allocation
+                    .in_flight()
+                    .mark(&self.inner, Moment::Capture(captures));
+            }
+            return Ok(());
+        }
+        let record = (function.name().to_owned(), Some(config));
+        let in_flight = allocations.map(|allocation| allocation.in_flight());
+        self.inner
+            .submit_launch(&mut queue, record, in_flight, submit)
+    }
+
+    pub(super) fn inner(&self) -> &Arc<StreamInner> {
+        &self.inner
+    }
+}
+
+impl StreamInner {
+    pub(super) fn new(core: &Arc<Core>) -> Result<Arc<Self>, DeviceError> {
+        core.usable()?;
+        let raw = core.check(core.driver.create_stream())?;
+        let stream = Arc::new(Self {
+            core: Arc::clone(core),
+            raw,
+            completed: AtomicU64::new(0),
+            capturing: AtomicU64::new(0),
+            queue: Mutex::default(),
+            recent: Mutex::default(),
+        });
+        core.register(&stream);
+        Ok(stream)
+    }
+
+    /// Submits a launch; the queue's guard shows that no capture is going on.
+    pub(super) fn submit_launch<'a>(
+        self: &Arc<Self>,
+        queue: &mut Queue,
+        (kernel, config): (String, Option<LaunchConfig>),
+        in_flight: impl Iterator<Item = &'a InFlight>,
+        submit: impl FnOnce(RawStream) -> Result<(), DriverError>,
+    ) -> Result<(), DeviceError> {
+        let sequence = queue.submitted + 1;
+        {
+            // Recorded before, because the driver may report the launch's fault with the launch.
+            let mut recent = lock(&self.recent);
+            if recent.len() == REMEMBERED_LAUNCHES {
+                recent.pop_front();
+            }
+            recent.push_back(LaunchRecord {
+                kernel,
+                config,
+                sequence,
+            });
+        }
+        let submitted = self.core.check(submit(self.raw));
+        if submitted.is_err() {
+            lock(&self.recent).retain(|launch| launch.sequence != sequence);
+            return submitted;
+        }
+        queue.submitted = sequence;
+        for used in in_flight {
+            used.mark(self, Moment::Submission(sequence));
+        }
+        if self.core.driver.synchronous() {
+            self.complete(sequence);
+        }
+        Ok(())
+    }
+
+    /// Submits work that is no launch and cannot be captured; also returns its number.
+    fn submit_other<T>(
+        &self,
+        operation: &'static str,
+        submit: impl FnOnce(&Core, RawStream) -> Result<T, DriverError>,
+    ) -> Result<(T, u64), DeviceError> {
+        let mut queue = self.lock_idle(operation)?;
+        let result = self.core.check(submit(&self.core, self.raw))?;
+        queue.submitted += 1;
+        Ok((result, queue.submitted))
+    }
+
+    /// Locks the queue of a usable device, unless it is being captured.
+    pub(super) fn lock_idle(
+        &self,
+        operation: &'static str,
+    ) -> Result<MutexGuard<'_, Queue>, DeviceError> {
+        self.core.usable()?;
+        let queue = lock(&self.queue);
+        match queue.capture {
+            Some(_) => Err(DeviceError::Capturing { operation }),
+            None => Ok(queue),
+        }
+    }
+
+    /// Runs a blocking copy or fill on this stream.
+    pub(super) fn run_blocking(
+        &self,
+        submit: impl FnOnce(&Core, RawStream) -> Result<(), DriverError>,
+    ) -> Result<(), DeviceError> {
+        self.submit_other("a blocking copy", submit)?;
+        self.synchronize()
+    }
+
+    pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
+        let submitted = self.lock_idle("waiting for the stream")?.submitted;
+        // SAFETY: the stream is alive as long as `self`.
+        self.core
+            .check(unsafe { self.core.driver.synchronize_stream(self.raw) })?;
+        self.complete(submitted);
+        Ok(())
+    }
+
+    /// Notes that everything up to a submission is done.
+    pub(super) fn complete(&self, submission: u64) {
+        self.completed.fetch_max(submission, Ordering::AcqRel);
+        lock(&self.recent).retain(|launch| launch.sequence > submission);
+    }
+
+    pub(super) fn begin_capture(&self) -> Result<(), DeviceError> {
+        let mut queue = self.lock_idle("beginning another capture")?;
+        // SAFETY: the stream is alive as long as `self`.
+        self.core
+            .check(unsafe { self.core.driver.begin_capture(self.raw) })?;
+        queue.captures += 1;
+        queue.capture = Some(Capture::default());
+        self.capturing.store(queue.captures, Ordering::Release);
+        Ok(())
+    }
+
+    /// Ends the capture and returns what was captured, with the driver's executable graph of it.
+    pub(super) fn end_capture(&self) -> Result<(Capture, RawGraph), DeviceError> {
+        let mut queue = lock(&self.queue);
+        let capture = queue.capture.take().unwrap_or_default();
+        self.capturing.store(0, Ordering::Release);
+        let ended = self.core.usable().and_then(|()| {
+            // SAFETY: the stream is alive as long as `self`.
+            self.core
+                .check(unsafe { self.core.driver.end_capture(self.raw) })
+        });
+        drop(queue);
+        self.core.release_orphans();
+        Ok((capture, ended?))
+    }
+
+    /// Ends a capture whose graph nobody wants.
+    pub(super) fn abandon_capture(&self) {
+        if let Ok((_, graph)) = self.end_capture() {
+            // SAFETY: the graph has just been made and was never launched.
+            let destroyed = unsafe { self.core.driver.destroy_graph(graph) };
+            if let Err(error) = self.core.check(destroyed) {
+                tracing::warn!(%error, "a graph could not be destroyed");
+            }
+        }
+    }
+
+    pub(super) fn is_past(&self, moment: Moment) -> bool {
+        match moment {
+            Moment::Submission(number) => number <= self.completed.load(Ordering::Acquire),
+            Moment::Capture(number) => number != self.capturing.load(Ordering::Acquire),
+        }
+    }
+
+    pub(super) fn wait_for(&self, moment: Moment) -> Result<(), DeviceError> {
+        match moment {
+            _ if self.is_past(moment) => Ok(()),
+            Moment::Submission(_) => self.synchronize(),
+            Moment::Capture(_) => Err(DeviceError::Capturing {
+                operation: "reading, writing or freeing a buffer of the graph",
+            }),
+        }
+    }
+
+    pub(super) fn pending_launches(&self) -> Vec<LaunchRecord> {
+        lock(&self.recent).iter().cloned().collect()
+    }
+}
+
+impl Drop for StreamInner {
+    fn drop(&mut self) {
+        if !self.core.is_lost() {
+            // SAFETY: no handle is left. The driver lets submitted work complete.
+            let destroyed = unsafe { self.core.driver.destroy_stream(self.raw) };
+            if let Err(error) = self.core.check(destroyed) {
+                tracing::warn!(%error, "a stream could not be destroyed");
+            }
+        }
+    }
+}
+
+impl fmt::Debug for StreamInner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamInner")
+            .field("raw", &self.raw)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Stream({}, {:#x})",
+            self.inner.core.name, self.inner.raw.0
+        )
+    }
+}
