@@ -1,0 +1,80 @@
+//! Loads and stores of global memory with a chosen width and cache behaviour.
+//!
+//! Plain `ptr::read` of a type with the right size and alignment is already one instruction (16 bytes with
+//! `#[repr(align(16))]`). These add what it cannot say: that data is read-only for the whole launch (`.nc`),
+//! and how long it is worth keeping in a cache.
+
+use crate::gpu_only;
+#[cfg(target_arch = "nvptx64")]
+use core::arch::asm;
+
+/// Two words, moved by one 64-bit instruction.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct U32x2(pub [u32; 2]);
+
+/// Four words, moved by one 128-bit instruction.
+#[repr(C, align(16))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct U32x4(pub [u32; 4]);
+
+#[cfg(target_arch = "nvptx64")]
+macro_rules! load_v4 {
+    ($ptx:literal, $ptr:expr) => {{
+        let (a, b, c, d): (u32, u32, u32, u32);
+        // SAFETY: the caller's promise that 16 bytes at `ptr` can be read. As nothing writes them while the kernel
+        // runs, the load is a pure function of the address (`nomem`), and LLVM may schedule it freely.
+        unsafe {
+            asm!(concat!($ptx, " {{{}, {}, {}, {}}}, [{}];"),
+                out(reg32) a, out(reg32) b, out(reg32) c, out(reg32) d, in(reg64) $ptr,
+                options(pure, nomem, nostack, preserves_flags));
+        }
+        U32x4([a, b, c, d])
+    }};
+}
+
+/// Loads 16 bytes of read-only data through the L1 cache. For data that other threads read too.
+/// PTX: `ld.global.nc.v4.u32`; sm_32.
+///
+/// # Safety
+/// `ptr` is a global address, aligned to 16 bytes, 16 bytes are readable there, and no one writes them while the
+/// kernel runs.
+#[gpu_only]
+pub unsafe fn load_nc_v4(ptr: *const U32x4) -> U32x4 {
+    load_v4!("ld.global.nc.v4.u32", ptr)
+}
+
+/// Loads 16 bytes of read-only data that no one will read again, without a place in L1.
+/// PTX: `ld.global.nc.L1::no_allocate.v4.u32`; sm_70.
+///
+/// # Safety
+/// As [`load_nc_v4`].
+#[gpu_only]
+pub unsafe fn load_nc_streaming_v4(ptr: *const U32x4) -> U32x4 {
+    load_v4!("ld.global.nc.L1::no_allocate.v4.u32", ptr)
+}
+
+/// [`load_nc_streaming_v4`], and asks the L2 to fetch the whole 128-byte line.
+/// PTX: `ld.global.nc.L1::no_allocate.L2::128B.v4.u32`; sm_75.
+///
+/// # Safety
+/// As [`load_nc_v4`].
+#[gpu_only]
+pub unsafe fn load_nc_streaming_l2_128b_v4(ptr: *const U32x4) -> U32x4 {
+    load_v4!("ld.global.nc.L1::no_allocate.L2::128B.v4.u32", ptr)
+}
+
+/// Stores 16 bytes that this device will not read again soon. PTX: `st.global.cs.v4.u32`; any architecture.
+///
+/// # Safety
+/// `ptr` is a global address, aligned to 16 bytes, and 16 bytes are writable there by this thread alone.
+#[gpu_only]
+pub unsafe fn store_streaming_v4(ptr: *mut U32x4, value: U32x4) {
+    let [a, b, c, d] = value.0;
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("st.global.cs.v4.u32 [{}], {{{}, {}, {}, {}}};",
+            in(reg64) ptr, in(reg32) a, in(reg32) b, in(reg32) c, in(reg32) d,
+            options(nostack, preserves_flags));
+    }
+}

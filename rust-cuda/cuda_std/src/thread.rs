@@ -1,0 +1,121 @@
+//! The thread's place in its block and grid, and the block's barrier.
+//!
+//! Indices and sizes are in threads or blocks; `x` runs fastest.
+
+use crate::gpu_only;
+#[cfg(target_arch = "nvptx64")]
+use crate::llvm;
+
+macro_rules! special_registers {
+    ($($name:ident = $intrinsic:ident, $register:literal, $what:literal;)*) => {$(
+        #[doc = concat!($what, " PTX: `mov.u32 %", $register, "`; any architecture.")]
+        #[gpu_only]
+        pub fn $name() -> u32 {
+            llvm::$intrinsic() as u32
+        }
+    )*};
+}
+
+special_registers! {
+    thread_idx_x = tid_x, "tid.x", "Index of the thread in its block, along x.";
+    thread_idx_y = tid_y, "tid.y", "Index of the thread in its block, along y.";
+    thread_idx_z = tid_z, "tid.z", "Index of the thread in its block, along z.";
+    block_idx_x = ctaid_x, "ctaid.x", "Index of the block in the grid, along x.";
+    block_idx_y = ctaid_y, "ctaid.y", "Index of the block in the grid, along y.";
+    block_idx_z = ctaid_z, "ctaid.z", "Index of the block in the grid, along z.";
+    block_dim_x = ntid_x, "ntid.x", "Threads in a block, along x.";
+    block_dim_y = ntid_y, "ntid.y", "Threads in a block, along y.";
+    block_dim_z = ntid_z, "ntid.z", "Threads in a block, along z.";
+    grid_dim_x = nctaid_x, "nctaid.x", "Blocks in the grid, along x.";
+    grid_dim_y = nctaid_y, "nctaid.y", "Blocks in the grid, along y.";
+    grid_dim_z = nctaid_z, "nctaid.z", "Blocks in the grid, along z.";
+}
+
+/// Index of the thread in a one-dimensional grid of one-dimensional blocks:
+/// `block_idx_x * block_dim_x + thread_idx_x`, modulo 2^32. PTX: `mad.lo.s32`; any architecture.
+#[gpu_only]
+pub fn index_1d() -> u32 {
+    block_idx_x()
+        .wrapping_mul(block_dim_x())
+        .wrapping_add(thread_idx_x())
+}
+
+/// Waits until every thread of the block is here; what they wrote to shared and global memory before
+/// is then seen by all of them. CUDA's `__syncthreads`. PTX: `bar.sync 0`; any architecture.
+///
+/// All threads of the block must reach the same call, or all have returned; a barrier under a condition
+/// on which they differ never completes.
+#[gpu_only]
+pub fn sync_threads() {
+    // SAFETY: barrier 0 exists in every block. That all threads come here is the documented contract; where it
+    // is broken the launch hangs or fails, and no memory is touched.
+    unsafe { llvm::barrier_sync(0) }
+}
+
+/// Waits at barrier `id` (1 to 15; 0 is [`sync_threads`]'s) for `threads` threads, a multiple of 32, whole warps
+/// of which call this with the same arguments. PTX: `bar.sync id, threads`; any architecture.
+///
+/// # Safety
+/// `id` and `threads` are as said above. Other values are undefined to PTX.
+#[gpu_only]
+pub unsafe fn named_barrier_sync(id: u32, threads: u32) {
+    // SAFETY: the caller's promise.
+    unsafe { llvm::barrier_sync_count(id as i32, threads as i32) }
+}
+
+/// [`sync_threads`], returning whether `predicate` is true in every thread of the block.
+/// PTX: `bar.red.and.pred 0`; any architecture.
+#[gpu_only]
+pub fn sync_threads_and(predicate: bool) -> bool {
+    // SAFETY: as in `sync_threads`.
+    unsafe { llvm::barrier_red_and(0, predicate) }
+}
+
+/// [`sync_threads`], returning whether `predicate` is true in any thread of the block.
+/// PTX: `bar.red.or.pred 0`; any architecture.
+#[gpu_only]
+pub fn sync_threads_or(predicate: bool) -> bool {
+    // SAFETY: as in `sync_threads`.
+    unsafe { llvm::barrier_red_or(0, predicate) }
+}
+
+/// [`sync_threads`], returning in how many threads of the block `predicate` is true.
+/// PTX: `bar.red.popc.u32 0`; any architecture.
+#[gpu_only]
+pub fn sync_threads_count(predicate: bool) -> u32 {
+    // SAFETY: as in `sync_threads`.
+    unsafe { llvm::barrier_red_popc(0, predicate) as u32 }
+}
+
+/// Orders this thread's memory accesses before and after, as seen by its block. CUDA's
+/// `__threadfence_block`. PTX: `membar.cta`; any architecture.
+#[gpu_only]
+pub fn block_fence() {
+    // SAFETY: a fence touches no memory.
+    unsafe { llvm::membar_cta() }
+}
+
+/// Orders this thread's memory accesses before and after, as seen by the whole device. CUDA's
+/// `__threadfence`. PTX: `membar.gl`; any architecture.
+#[gpu_only]
+pub fn device_fence() {
+    // SAFETY: a fence touches no memory.
+    unsafe { llvm::membar_gl() }
+}
+
+/// Orders this thread's memory accesses before and after, as seen by the device, the host and other
+/// devices. CUDA's `__threadfence_system`. PTX: `membar.sys`; any architecture.
+#[gpu_only]
+pub fn system_fence() {
+    // SAFETY: a fence touches no memory.
+    unsafe { llvm::membar_sys() }
+}
+
+/// Suspends the thread for about `nanos` nanoseconds, at most 1 ms. PTX: `nanosleep.u32`; sm_70.
+#[gpu_only]
+pub fn nanosleep(nanos: u32) {
+    // SAFETY: touches no memory and changes no register.
+    unsafe {
+        core::arch::asm!("nanosleep.u32 {};", in(reg32) nanos, options(nomem, nostack, preserves_flags));
+    }
+}

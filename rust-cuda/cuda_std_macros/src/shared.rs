@@ -1,0 +1,68 @@
+//! `shared_array!`: a `.shared` variable has no Rust syntax, so each use declares one in assembly.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::parse::{Parse, ParseStream};
+use syn::{Expr, Result, Token, Type};
+
+/// Numbers the arrays of a crate. rustc expands a crate's macros in one fixed order, in one process.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+struct Array {
+    element: Type,
+    len: Expr,
+}
+
+impl Parse for Array {
+    fn parse(input: ParseStream) -> Result<Self> {
+        let element = input.parse()?;
+        input.parse::<Token![;]>()?;
+        let len = input.parse()?;
+        if !input.is_empty() {
+            return Err(input.error("`shared_array!` takes `[T; LEN]` and nothing after it"));
+        }
+        Ok(Self { element, len })
+    }
+}
+
+pub fn expand(input: TokenStream) -> Result<TokenStream> {
+    let Array { element, len } = syn::parse2(input)?;
+    let crate_name = std::env::var("CARGO_CRATE_NAME").unwrap_or_default();
+    let symbol = format!(
+        "shared_array_{crate_name}_{}",
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    );
+    let declare = format!(".shared .align {{0}} .b8 {symbol}[{{1}}];");
+    let address = format!("mov.u32 {{0}}, {symbol};");
+    Ok(quote! {{
+        #[cfg(target_arch = "nvptx64")]
+        {
+            // `global_asm!` is an item that rustc takes only directly in a module.
+            mod declaration {
+                #[allow(unused_imports)]
+                use super::*;
+                const LEN: usize = #len;
+                // 16: the widest access, so that an array of a narrow type can still be read four words at a time.
+                const ALIGN: usize = if ::core::mem::align_of::<#element>() > 16 {
+                    ::core::mem::align_of::<#element>()
+                } else {
+                    16
+                };
+                ::core::arch::global_asm!(#declare, const ALIGN, const ::core::mem::size_of::<#element>() * LEN);
+            }
+            let address: u32;
+            // SAFETY: only reads the address of the variable declared above.
+            unsafe {
+                ::core::arch::asm!(#address, out(reg32) address, options(pure, nomem, nostack, preserves_flags));
+            }
+            ::cuda_std::shared::SharedPtr::<#element>::from_address(address)
+        }
+        #[cfg(not(target_arch = "nvptx64"))]
+        {
+            const _: usize = #len;
+            ::cuda_std::shared::dynamic_shared_mem::<#element>()
+        }
+    }})
+}
