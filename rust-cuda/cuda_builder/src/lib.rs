@@ -1,1 +1,130 @@
-//! cuda_builder
+//! Compiles a kernel crate to PTX with rustc's own `nvptx64-nvidia-cuda` target, behind Rust-CUDA's
+//! `CudaBuilder`.
+//!
+//! ```no_run
+//! use cuda_builder::{CudaBuilder, NvvmArch};
+//!
+//! let output = CudaBuilder::new("kernels-gpu")
+//!     .arch(NvvmArch::Compute90)
+//!     .copy_to("target/kernels.ptx")
+//!     .build()?;
+//! println!("{} kernels by {}", output.entries.len(), output.compiler.version);
+//! # Ok::<(), cuda_builder::CudaBuilderError>(())
+//! ```
+//!
+//! The same sources, compiler and architecture give the same bytes, wherever the sources lie.
+//! Which compilers are looked for, and in what order, is [`KernelCompiler`]'s documentation.
+
+mod arch;
+mod cargo;
+mod compiler;
+mod error;
+mod ptx;
+
+use std::path::{Path, PathBuf};
+
+pub use arch::NvvmArch;
+pub use compiler::{CompilerOrigin, KernelCompiler, RustcVersion, TOOLCHAIN_DIR};
+pub use error::CudaBuilderError;
+
+/// Compiles one kernel crate for one architecture.
+#[derive(Clone, Debug)]
+pub struct CudaBuilder {
+    path_to_crate: PathBuf,
+    arch: NvvmArch,
+    copy_to: Option<PathBuf>,
+    compiler: Option<KernelCompiler>,
+}
+
+/// What [`CudaBuilder::build`] made.
+#[derive(Clone, Debug)]
+pub struct CompileOutput {
+    /// The PTX file: the path given to [`CudaBuilder::copy_to`], else a file in cargo's target folder.
+    pub ptx: PathBuf,
+    /// Names of the kernels in it, in the file's order.
+    pub entries: Vec<String>,
+    /// The compiler that made it.
+    pub compiler: KernelCompiler,
+    /// rustc's warnings about the kernel crate and its path dependencies, as rustc renders them.
+    pub warnings: Vec<String>,
+}
+
+impl CudaBuilder {
+    /// A builder for the crate in the folder `path_to_crate`, for [`NvvmArch::Compute75`] unless [`Self::arch`] says
+    /// otherwise.
+    pub fn new(path_to_crate: impl AsRef<Path>) -> Self {
+        Self {
+            path_to_crate: path_to_crate.as_ref().to_owned(),
+            arch: NvvmArch::default(),
+            copy_to: None,
+            compiler: None,
+        }
+    }
+
+    /// Compiles for `arch`. A GPU of that compute capability or any newer one can load the PTX.
+    pub fn arch(mut self, arch: NvvmArch) -> Self {
+        self.arch = arch;
+        self
+    }
+
+    /// Writes the PTX to `path` as well, making its folder where needed.
+    pub fn copy_to(mut self, path: impl AsRef<Path>) -> Self {
+        self.copy_to = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Uses this compiler, instead of the first that [`KernelCompiler::find`] finds.
+    pub fn compiler(mut self, compiler: KernelCompiler) -> Self {
+        self.compiler = Some(compiler);
+        self
+    }
+
+    /// Compiles the crate.
+    ///
+    /// # Errors
+    /// Where there is no kernel compiler, the crate does not compile, or a file cannot be read or written. The
+    /// message says which, and what to do.
+    pub fn build(self) -> Result<CompileOutput, CudaBuilderError> {
+        let project = cargo::Project::at(&self.path_to_crate)?;
+        let compiler = match self.compiler {
+            Some(compiler) => compiler,
+            None => KernelCompiler::find(&project.workspace_root)?,
+        };
+        let compiled = cargo::compile(&project, &compiler, self.arch)?;
+        let asm = read(&compiled.asm)?;
+        let text = ptx::finish(&asm)?;
+        let entries = ptx::entries(&text);
+        let ptx = self
+            .copy_to
+            .unwrap_or_else(|| compiled.asm.with_extension("ptx"));
+        write(&ptx, &text)?;
+        Ok(CompileOutput {
+            ptx,
+            entries,
+            compiler,
+            warnings: compiled.warnings,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<String, CudaBuilderError> {
+    std::fs::read_to_string(path).map_err(|source| CudaBuilderError::File {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn write(path: &Path, text: &str) -> Result<(), CudaBuilderError> {
+    let write = || {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(path, text)
+    };
+    write().map_err(|source| CudaBuilderError::File {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })
+}

@@ -1,0 +1,229 @@
+//! Driving cargo.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+
+use crate::{CudaBuilderError, KernelCompiler, NvvmArch};
+
+/// The kernel crate as cargo sees it.
+pub struct Project {
+    pub manifest: PathBuf,
+    pub crate_name: String,
+    pub workspace_root: PathBuf,
+    pub target_directory: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    workspace_root: PathBuf,
+    target_directory: PathBuf,
+    packages: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    manifest_path: PathBuf,
+}
+
+impl Project {
+    pub fn at(folder: &Path) -> Result<Self, CudaBuilderError> {
+        let no_crate = |why: String| CudaBuilderError::NoCrate {
+            path: folder.to_owned(),
+            why,
+        };
+        let manifest = folder
+            .join("Cargo.toml")
+            .canonicalize()
+            .map_err(|error| no_crate(format!("Cargo.toml: {error}")))?;
+        let program = cargo_program();
+        let output = Command::new(&program)
+            .args([
+                "metadata",
+                "--no-deps",
+                "--format-version",
+                "1",
+                "--manifest-path",
+            ])
+            .arg(&manifest)
+            .output()
+            .map_err(|source| CudaBuilderError::Run {
+                program: program.clone(),
+                source,
+            })?;
+        if !output.status.success() {
+            return Err(no_crate(
+                String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            ));
+        }
+        let metadata: Metadata =
+            serde_json::from_slice(&output.stdout).map_err(|error| no_crate(error.to_string()))?;
+        let package = metadata
+            .packages
+            .into_iter()
+            .find(|package| package.manifest_path == manifest)
+            .ok_or_else(|| no_crate("it is a workspace without a package of its own".to_owned()))?;
+        Ok(Self {
+            manifest,
+            crate_name: package.name,
+            workspace_root: metadata.workspace_root,
+            target_directory: metadata.target_directory,
+        })
+    }
+}
+
+/// What cargo left.
+pub struct Compiled {
+    pub asm: PathBuf,
+    pub warnings: Vec<String>,
+}
+
+pub fn compile(
+    project: &Project,
+    compiler: &KernelCompiler,
+    arch: NvvmArch,
+) -> Result<Compiled, CudaBuilderError> {
+    let target_dir = project.target_directory.join("ptx").join(arch.target_cpu());
+    let asm = target_dir.join(&project.crate_name).with_extension("s");
+    let program = cargo_program();
+    let mut command = Command::new(&program);
+    command
+        .args([
+            "rustc",
+            "--release",
+            "--lib",
+            "--target",
+            "nvptx64-nvidia-cuda",
+        ])
+        .args(["--message-format", "json", "--crate-type", "cdylib"])
+        .arg("--manifest-path")
+        .arg(&project.manifest)
+        .arg("--target-dir")
+        .arg(&target_dir);
+    if compiler.builds_core() {
+        command.arg("-Zbuild-std=core");
+    }
+    let mut emit = OsString::from("--emit=asm=");
+    emit.push(&asm);
+    command.arg("--").arg(emit);
+
+    // Settings of the caller's own build that would change the kernels'.
+    for name in [
+        "RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "CARGO_BUILD_TARGET",
+        "CARGO_INCREMENTAL",
+        "RUSTUP_TOOLCHAIN",
+    ] {
+        command.env_remove(name);
+    }
+    command
+        .env("RUSTC", &compiler.rustc)
+        // -Zbuild-std, and the features that the target's intrinsics are behind.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            rustflags(project, compiler, arch),
+        )
+        // One module for LLVM, so that every function can be inlined into the kernels: PTX calls are slow.
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3")
+        .env("CARGO_PROFILE_RELEASE_LTO", "fat")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
+        .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
+        .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "false")
+        .env("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "false");
+    if let Some(libraries) = compiler.library_path() {
+        command.env("LD_LIBRARY_PATH", libraries);
+    }
+    let output = command.output().map_err(|source| CudaBuilderError::Run {
+        program: program.clone(),
+        source,
+    })?;
+
+    let messages = compiler_messages(&output.stdout);
+    if !output.status.success() {
+        let mut text: String = messages
+            .into_iter()
+            .map(|message| message.rendered)
+            .collect();
+        text.push_str(&String::from_utf8_lossy(&output.stderr));
+        return Err(CudaBuilderError::Compile {
+            crate_name: project.crate_name.clone(),
+            arch,
+            compiler: compiler.version.to_string(),
+            messages: text,
+        });
+    }
+    let warnings = messages
+        .into_iter()
+        .filter(|message| message.level == "warning" && !is_about_the_flags(message))
+        .map(|message| message.rendered)
+        .collect();
+    Ok(Compiled { asm, warnings })
+}
+
+/// The cargo that runs this, or the one on the path. Any cargo drives any rustc.
+fn cargo_program() -> PathBuf {
+    std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
+}
+
+fn rustflags(project: &Project, compiler: &KernelCompiler, arch: NvvmArch) -> OsString {
+    let mut flags: Vec<OsString> = vec![
+        format!("-Ctarget-cpu={}", arch.target_cpu()).into(),
+        format!("-Ctarget-feature=+{}", arch.ptx_feature()).into(),
+        // The PTX is the assembly file; nothing is linked.
+        "-Clinker=/bin/true".into(),
+    ];
+    // No path of this machine may reach the PTX.
+    let mut remap = |from: &Path, to: &str| {
+        let mut flag = OsString::from("--remap-path-prefix=");
+        flag.push(from);
+        flag.push("=");
+        flag.push(to);
+        flags.push(flag);
+    };
+    if let Some(home) = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(std::env::home_dir()?.join(".cargo")))
+    {
+        remap(&home, "cargo");
+    }
+    remap(&project.workspace_root, ".");
+    remap(compiler.sysroot(), "sysroot");
+    flags.join("\x1f".as_ref())
+}
+
+#[derive(Deserialize)]
+struct Line {
+    reason: String,
+    message: Option<Diagnostic>,
+}
+
+#[derive(Deserialize)]
+struct Diagnostic {
+    message: String,
+    level: String,
+    rendered: String,
+}
+
+fn compiler_messages(stdout: &[u8]) -> Vec<Diagnostic> {
+    stdout
+        .split(|&byte| byte == b'\n')
+        .filter_map(|line| serde_json::from_slice::<Line>(line).ok())
+        .filter(|line| line.reason == "compiler-message")
+        .filter_map(|line| line.message)
+        .collect()
+}
+
+/// rustc warns of every `ptxNN` feature that it may change its mind about it, and closes with a count.
+fn is_about_the_flags(message: &Diagnostic) -> bool {
+    message
+        .message
+        .starts_with("unstable feature specified for `-Ctarget-feature`")
+        || (message.message.contains("warning") && message.message.ends_with("emitted"))
+}
