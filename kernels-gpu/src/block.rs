@@ -1,5 +1,6 @@
 //! Reductions over the threads of a block: warps reduce by shuffles, then through shared memory.
 
+use cuda_std::shared::SharedPtr;
 use cuda_std::{thread, warp};
 
 /// Lanes of a warp.
@@ -35,7 +36,7 @@ pub unsafe fn reduce_lanes<const WIDTH: usize>(
 /// `scratch` has room for [`MAX_WARPS`] and is used by nothing else between the barriers before and after.
 #[inline(always)]
 pub unsafe fn reduce_block(
-    scratch: *mut i32,
+    scratch: SharedPtr<i32>,
     value: i32,
     combine: impl Fn(i32, i32) -> i32 + Copy,
 ) -> i32 {
@@ -45,13 +46,13 @@ pub unsafe fn reduce_block(
     unsafe {
         let of_warp = reduce_lanes::<{ WARP as usize }>(value, combine);
         if thread::thread_idx_x().is_multiple_of(WARP) {
-            *scratch.add(warp as usize) = of_warp;
+            scratch.add(warp).write(of_warp);
         }
         thread::sync_threads();
-        let mut total = *scratch;
+        let mut total = scratch.read();
         let mut i = 1;
         while i < warps {
-            total = combine(total, *scratch.add(i as usize));
+            total = combine(total, scratch.add(i).read());
             i += 1;
         }
         total

@@ -39,8 +39,10 @@ const UNIT: usize = 16;
 const UNIT_COLUMNS: usize = 64;
 /// Bytes of a layout block: 16 rows of two units.
 const BLOCK: usize = 512;
+/// Columns of a layout block.
+pub const BLOCK_COLUMNS: usize = 2 * UNIT_COLUMNS;
 /// Rows of a layout block.
-const BLOCK_ROWS: usize = 16;
+pub const BLOCK_ROWS: usize = 16;
 /// Bytes from a row to the next inside a layout block.
 const ROW_PITCH: usize = 2 * UNIT;
 const SLOTS: usize = 4;
@@ -239,13 +241,15 @@ unsafe fn gemv<
     // SAFETY: each slot is written by one thread, and read after the barrier that all threads reach.
     unsafe {
         if lane_unit < ROWS {
-            *partial.add(warp * rows_per_block + kept_row) = kept;
+            partial
+                .add((warp * rows_per_block + kept_row) as u32)
+                .write(kept);
         }
         thread::sync_threads();
         if thread < rows_per_block {
             let mut sum = 0;
             for warp in 0..WARPS {
-                sum += *partial.add(warp * rows_per_block + thread);
+                sum += partial.add((warp * rows_per_block + thread) as u32).read();
             }
             write(problem, token, block_row + thread, sum);
         }

@@ -17,7 +17,8 @@
 //! infinity: a token with a NaN gets a NaN scale, one with an infinity the scale 0, and its products are NaN.
 
 use crate::block::{self, MAX_WARPS, WARP};
-use crate::element::{CHUNK, Element};
+pub use crate::element::CHUNK;
+use crate::element::Element;
 use cuda_std::{intrinsics, kernel, shared_array, thread};
 use half::{bf16, f16};
 

@@ -1,0 +1,71 @@
+//! `bitnet`: the kernels from the command line, on a GPU or on the emulator.
+
+mod demo;
+mod gemv;
+mod info;
+mod linear;
+mod output;
+
+use anyhow::Result;
+use bitnet_cuda::device::Device;
+use clap::{Parser, Subcommand};
+use output::{Outcome, Output};
+use std::process::ExitCode;
+
+/// BitNet kernels (ternary weights, int8 activations) on NVIDIA GPUs, or emulated where there is none.
+///
+/// Exit status: 0 where the checks hold, 1 where a result is wrong, 2 where it cannot be run as asked.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Where to run: `cuda`, `cuda:<ordinal>`, `emulated`, or `auto` for the first usable GPU, else the emulator
+    #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
+    device: String,
+    /// Print one JSON object on stdout, and nothing else there
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List the devices, what each can do and which PTX it gets
+    Info,
+    /// Quantize and multiply a real model's data, and check the results
+    Demo,
+    /// Run a linear layer on matrices from safetensors files
+    Linear(linear::Args),
+    /// Multiply random matrices of a given shape, and check the results
+    Gemv(gemv::Args),
+}
+
+fn main() -> ExitCode {
+    // Usage errors are one line too, like all others; clap's own exit status for them is 2.
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .without_time()
+        .init();
+    match run(&cli) {
+        Ok(Outcome::Right) => ExitCode::SUCCESS,
+        Ok(Outcome::Wrong) => ExitCode::from(1),
+        Err(error) => {
+            // The context's chain in one line.
+            eprintln!("bitnet: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<Outcome> {
+    let output = Output { json: cli.json };
+    let device = || Device::from_name(&cli.device);
+    match &cli.command {
+        Command::Info => info::run(&cli.device, output),
+        Command::Demo => demo::run(&device()?, output),
+        Command::Linear(args) => linear::run(&device()?, args, output),
+        Command::Gemv(args) => gemv::run(&device()?, args, output),
+    }
+}

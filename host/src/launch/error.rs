@@ -1,0 +1,60 @@
+use crate::device::DeviceError;
+
+/// Why a kernel was not launched.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LaunchError {
+    /// The device refused, or an earlier launch failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A buffer that is shorter than what the kernel touches.
+    #[error(
+        "buffer `{name}` has {actual} elements, the kernel touches {needed}; allocate at least {needed}"
+    )]
+    ShortBuffer {
+        /// The buffer, as the operation's documentation calls it.
+        name: &'static str,
+        /// Elements that the kernel touches.
+        needed: usize,
+        /// Elements that the buffer has.
+        actual: usize,
+    },
+    /// A size of 0 or one that the kernels cannot index.
+    #[error("{name} = {value} is outside 1..={limit}")]
+    Size {
+        /// The size, as the operation's documentation calls it.
+        name: &'static str,
+        /// Its value.
+        value: usize,
+        /// The largest value there can be.
+        limit: usize,
+    },
+    /// A variant asked for that cannot take this shape.
+    #[error(
+        "variant {variant} takes K up to {limit}, but K is {k}; leave the choice to the library or name another variant"
+    )]
+    VariantK {
+        /// The variant.
+        variant: String,
+        /// Its limit.
+        limit: u64,
+        /// The padded K of the product.
+        k: usize,
+    },
+    /// A variant that does not exist.
+    #[error("no variant `{name}`; there are {known}")]
+    UnknownVariant {
+        /// The name as given.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// A device that is older than any PTX in this library.
+    #[error("{device} has compute capability {}.{}, the kernels need 7.5 or newer", .capability.0, .capability.1)]
+    NoPtx {
+        /// The device.
+        device: String,
+        /// Its compute capability.
+        capability: (u32, u32),
+    },
+}

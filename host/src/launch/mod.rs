@@ -1,0 +1,184 @@
+//! Typed launches: from a kernel's signature, written once in `kernels-gpu`, to a checked launch.
+//!
+//! `#[kernel]` leaves the host each kernel's parameter types as a tuple, carried by [`Entry`]. A launch takes a tuple of
+//! arguments that [`Argument`] relates to those types one by one: an [`Input<T>`] stands for a `*const T`, an [`Output<T>`]
+//! for a `*mut T`, a scalar for itself; anything else does not compile. Making an `Input` or `Output` states how many elements
+//! the kernel touches, and a shorter buffer is refused there, before anything runs.
+
+mod error;
+mod gemv;
+mod ptx;
+mod quantize;
+
+pub use error::LaunchError;
+pub(crate) use gemv::{Operands, gemv};
+pub use gemv::{Gemv, GemvOutput};
+pub use kernels_gpu::Entry;
+pub use kernels_gpu::gemv::Shape as GemvShape;
+pub use ptx::{PTX_ARCHITECTURES, kernels, ptx_for};
+pub use quantize::Quantize;
+pub(crate) use quantize::quantize_activations;
+
+use crate::device::{Buffer, KernelArg, LaunchConfig, Stream};
+use bytemuck::Pod;
+
+/// A buffer that a kernel reads.
+#[derive(Debug)]
+pub struct Input<'a, T>(&'a Buffer<T>);
+
+/// A buffer that a kernel writes.
+#[derive(Debug)]
+pub struct Output<'a, T>(&'a Buffer<T>);
+
+impl<'a, T: Pod> Input<'a, T> {
+    /// The first `len` elements of `buffer`, which errors call `name`.
+    ///
+    /// # Errors
+    /// [`LaunchError::ShortBuffer`] when the buffer has fewer.
+    pub fn new(name: &'static str, buffer: &'a Buffer<T>, len: usize) -> Result<Self, LaunchError> {
+        require(name, buffer, len).map(|()| Self(buffer))
+    }
+}
+
+impl<'a, T: Pod> Output<'a, T> {
+    /// The first `len` elements of `buffer`, which errors call `name`.
+    ///
+    /// # Errors
+    /// [`LaunchError::ShortBuffer`] when the buffer has fewer.
+    pub fn new(name: &'static str, buffer: &'a mut Buffer<T>, len: usize) -> Result<Self, LaunchError> {
+        require(name, buffer, len).map(|()| Self(buffer))
+    }
+}
+
+fn require<T: Pod>(name: &'static str, buffer: &Buffer<T>, len: usize) -> Result<(), LaunchError> {
+    match buffer.len() {
+        actual if actual < len => Err(LaunchError::ShortBuffer { name, needed: len, actual }),
+        _ => Ok(()),
+    }
+}
+
+/// A size as a kernel takes it, after a check of its range `1..=limit`.
+fn size(name: &'static str, value: usize, limit: usize) -> Result<u32, LaunchError> {
+    match u32::try_from(value) {
+        Ok(size) if (1..=limit).contains(&value) => Ok(size),
+        _ => Err(LaunchError::Size { name, value, limit }),
+    }
+}
+
+mod sealed {
+    use crate::device::KernelArg;
+
+    pub trait Bind {
+        fn bind(&self) -> KernelArg<'_>;
+    }
+
+    pub trait BindAll {
+        type Bound<'a>: AsRef<[KernelArg<'a>]>
+        where
+            Self: 'a;
+        fn bind_all(&self) -> Self::Bound<'_>;
+    }
+}
+
+/// A value that can be passed for a kernel parameter of type `P`.
+pub trait Argument<P>: sealed::Bind {}
+
+/// A tuple of values that can be passed for a kernel's parameters, the tuple `P`.
+pub trait Arguments<P>: sealed::BindAll {}
+
+impl<T: Pod> sealed::Bind for Input<'_, T> {
+    fn bind(&self) -> KernelArg<'_> {
+        KernelArg::Pointer { allocation: self.0.allocation(), offset_bytes: 0, write: false }
+    }
+}
+impl<T: Pod> Argument<*const T> for Input<'_, T> {}
+
+impl<T: Pod> sealed::Bind for Output<'_, T> {
+    fn bind(&self) -> KernelArg<'_> {
+        KernelArg::Pointer { allocation: self.0.allocation(), offset_bytes: 0, write: true }
+    }
+}
+impl<T: Pod> Argument<*mut T> for Output<'_, T> {}
+
+/// `None` is a null pointer: for the parameters that a kernel documents as optional.
+impl<A: sealed::Bind> sealed::Bind for Option<A> {
+    fn bind(&self) -> KernelArg<'_> {
+        match self {
+            Some(argument) => argument.bind(),
+            None => KernelArg::Scalar { bytes: [0; 8], len: size_of::<u64>() },
+        }
+    }
+}
+impl<T: Pod> Argument<*const T> for Option<Input<'_, T>> {}
+impl<T: Pod> Argument<*mut T> for Option<Output<'_, T>> {}
+
+macro_rules! scalars {
+    ($($type:ty)*) => {$(
+        impl sealed::Bind for $type {
+            fn bind(&self) -> KernelArg<'_> {
+                let mut bytes = [0; 8];
+                bytes[..size_of::<$type>()].copy_from_slice(bytemuck::bytes_of(self));
+                KernelArg::Scalar { bytes, len: size_of::<$type>() }
+            }
+        }
+        impl Argument<$type> for $type {}
+    )*};
+}
+scalars!(u32 i32 u64 i64 f32 f64);
+
+macro_rules! tuples {
+    ($($argument:ident $parameter:ident),*) => {
+        impl<$($argument: sealed::Bind),*> sealed::BindAll for ($($argument,)*) {
+            type Bound<'a> = [KernelArg<'a>; [$(stringify!($argument)),*].len()] where Self: 'a;
+            #[allow(non_snake_case)]
+            fn bind_all(&self) -> Self::Bound<'_> {
+                let ($($argument,)*) = self;
+                [$($argument.bind()),*]
+            }
+        }
+        impl<$($argument, $parameter),*> Arguments<($($parameter,)*)> for ($($argument,)*)
+        where
+            $($argument: Argument<$parameter>),*
+        {}
+    };
+}
+tuples!(A P);
+tuples!(A P, B Q);
+tuples!(A P, B Q, C R);
+tuples!(A P, B Q, C R, D S);
+tuples!(A P, B Q, C R, D S, E T);
+tuples!(A P, B Q, C R, D S, E T, F U);
+tuples!(A P, B Q, C R, D S, E T, F U, G V);
+tuples!(A P, B Q, C R, D S, E T, F U, G V, H W);
+tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X);
+tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y);
+tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y, K Z);
+tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y, K Z, L Z1);
+
+/// Launches one of this library's kernels; asynchronous on a GPU.
+///
+/// A wrong argument type does not compile:
+///
+/// ```compile_fail,E0277
+/// use bitnet_cuda::device::{Buffer, LaunchConfig, Stream};
+/// use bitnet_cuda::launch::{Entry, Input, launch};
+///
+/// fn wrong(stream: &Stream, kernel: Entry<(*const f32, u32)>, x: &Buffer<i8>, config: LaunchConfig) {
+///     let _ = unsafe { launch(stream, kernel, config, (Input::new("x", x, 1).unwrap(), 1u32)) };
+/// }
+/// ```
+///
+/// # Errors
+/// When the PTX cannot be loaded, a buffer is on another device, the device's limits are exceeded, or an earlier launch failed.
+///
+/// # Safety
+/// In this configuration, the kernel touches only the elements that the arguments state.
+pub unsafe fn launch<P>(
+    stream: &Stream,
+    entry: Entry<P>,
+    config: LaunchConfig,
+    arguments: impl Arguments<P>,
+) -> Result<(), LaunchError> {
+    let function = kernels(stream.device())?.function(entry.name)?;
+    Ok(stream.launch(&function, config, arguments.bind_all().as_ref())?)
+}

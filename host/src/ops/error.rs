@@ -1,0 +1,95 @@
+use crate::device::DeviceError;
+use crate::launch::LaunchError;
+use crate::layout::LayoutError;
+use crate::reference::{ReferenceError, RowScalesError};
+
+/// Why an operation was not carried out. Nothing has been written then.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpError {
+    /// The device refused, or an earlier operation failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The launch was refused.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// A weight matrix that cannot be packed.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// Weights that cannot be quantized.
+    #[error(transparent)]
+    Weights(#[from] ReferenceError),
+    /// Weight scales that do not fit.
+    #[error(transparent)]
+    RowScales(#[from] RowScalesError),
+    /// An operand whose length does not fit the shape.
+    #[error("`{name}` has {actual} elements, but {shape} is {expected}")]
+    Length {
+        /// The operand, as the operation's documentation calls it.
+        name: &'static str,
+        /// Its shape, such as `[m, k] = [3, 2560]`.
+        shape: String,
+        /// Elements of that shape.
+        expected: usize,
+        /// Elements given.
+        actual: usize,
+    },
+    /// A dimension that is not what another operand says.
+    #[error("`{name}` = {actual}, but {other} has {expected}")]
+    Dimension {
+        /// The dimension.
+        name: &'static str,
+        /// What it has to agree with.
+        other: &'static str,
+        /// Its value there.
+        expected: usize,
+        /// Its value here.
+        actual: usize,
+    },
+    /// A dimension of 0, or one that no buffer can have.
+    #[error("{name} = {value} is outside 1..={limit}")]
+    Size {
+        /// The dimension.
+        name: &'static str,
+        /// Its value.
+        value: usize,
+        /// The largest it can be.
+        limit: usize,
+    },
+    /// A bias that is not finite.
+    #[error("bias[{index}] = {value} is not finite")]
+    NonFiniteBias {
+        /// The element.
+        index: usize,
+        /// Its value.
+        value: f32,
+    },
+}
+
+/// Checks that `actual` elements are `[rows, columns]`.
+pub(super) fn require_matrix(
+    name: &'static str,
+    actual: usize,
+    (rows_name, rows): (&'static str, usize),
+    (columns_name, columns): (&'static str, usize),
+) -> Result<(), OpError> {
+    let expected = rows.checked_mul(columns);
+    if expected == Some(actual) {
+        return Ok(());
+    }
+    Err(OpError::Length {
+        name,
+        shape: format!("[{rows_name}, {columns_name}] = [{rows}, {columns}]"),
+        expected: expected.unwrap_or(usize::MAX),
+        actual,
+    })
+}
+
+/// Checks that a dimension is in `1..=limit`.
+pub(super) fn require_size(name: &'static str, value: usize, limit: usize) -> Result<(), OpError> {
+    if (1..=limit).contains(&value) {
+        Ok(())
+    } else {
+        Err(OpError::Size { name, value, limit })
+    }
+}

@@ -1,0 +1,196 @@
+use super::error::require_matrix;
+use super::{OpError, QuantizedActivations, quantize_activations};
+use crate::device::{Buffer, Device, Stream};
+use crate::launch::{self, Gemv, GemvOutput, Operands, Quantize};
+use crate::layout::{Layout, PackedWeights};
+use crate::reference::quantize::{WeightGranularity, quantize_weights_ternary};
+use crate::reference::{Element, RowScales};
+use kernels_gpu::gemv::BLOCK_COLUMNS;
+
+/// A linear layer with ternary weights and int8 activations (W2A8): `y = x W^T (+ bias)`.
+///
+/// `y[m, n] = sum_k q[m, k] * t[n, k] / s[m] * row_scale[n] (+ bias[n])`. The integer sum is exact; what follows rounds in f32
+/// at each operation, in that order, and once to the output's type. The result is the same on every device, bit for bit.
+///
+/// ```
+/// use bitnet_cuda::device::{Buffer, Device};
+/// use bitnet_cuda::ops::BitLinear;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let device = Device::emulated()?;
+/// let (n, k) = (2, 4);
+/// let layer = BitLinear::from_weights(&device, &[0.5_f32, -0.5, 0.0, 0.5, -0.5, -0.5, 0.5, 0.0], n, k)?;
+///
+/// let x = Buffer::from_slice(&device, &[1.0_f32, 2.0, 3.0, -4.0])?;
+/// let mut y = Buffer::uninit(&device, n)?;
+/// layer.forward(&device.default_stream(), &x, &mut y)?;
+/// // Ternary rows (1, -1, 0, 1) and (-1, -1, 1, 0), scale 0.375: -5 * 0.375 and 0 up to the rounding of int8.
+/// let y: Vec<f32> = y.to_vec()?;
+/// assert!((y[0] + 5.0 * 0.375).abs() < 0.02 && y[1].abs() < 0.02);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct BitLinear {
+    device: Device,
+    n: usize,
+    k: usize,
+    weights: Buffer<u8>,
+    row_scale: Buffer<f32>,
+    bias: Option<Buffer<f32>>,
+    variant: Gemv,
+}
+
+impl BitLinear {
+    /// Quantizes float weights `[n, k]` to ternary with one scale (absmean) and uploads them.
+    ///
+    /// # Errors
+    /// When `n` or `k` is 0, `k` exceeds [`MAX_K`](crate::layout::MAX_K), `weights.len() != n * k`, a weight is not finite, or
+    /// the device has not enough memory.
+    pub fn from_weights<T: Element>(
+        device: &Device,
+        weights: &[T],
+        n: usize,
+        k: usize,
+    ) -> Result<Self, OpError> {
+        let quantized = quantize_weights_ternary(weights, n, k, WeightGranularity::Tensor)?;
+        let packed = PackedWeights::pack(Layout::Tiled, &quantized.values, n, k)?;
+        Self::from_packed(device, &packed, &quantized.scales)
+    }
+
+    /// Uploads weights that are ternary already, in any layout.
+    ///
+    /// # Errors
+    /// When `scales` does not cover exactly the rows of `weights`, or the device has not enough memory.
+    pub fn from_packed(
+        device: &Device,
+        weights: &PackedWeights,
+        scales: &RowScales,
+    ) -> Result<Self, OpError> {
+        let (n, k) = (weights.n(), weights.k());
+        if scales.n() != n {
+            return Err(OpError::Dimension {
+                name: "rows of `scales`",
+                other: "the weight matrix",
+                expected: n,
+                actual: scales.n(),
+            });
+        }
+        let tiled = if weights.layout() == Layout::Tiled {
+            None
+        } else {
+            Some(weights.convert(Layout::Tiled)?)
+        };
+        let (n_padded, k_padded) = Layout::Tiled.padded_shape(n, k)?;
+        Ok(Self {
+            device: device.clone(),
+            n,
+            k,
+            weights: Buffer::from_slice(device, tiled.as_ref().unwrap_or(weights).bytes())?,
+            row_scale: Buffer::from_slice(device, &scales.expand())?,
+            bias: None,
+            variant: Gemv::choose(device.capabilities(), n_padded, k_padded),
+        })
+    }
+
+    /// The same layer with a bias, `[n]`.
+    ///
+    /// # Errors
+    /// When `bias` has not `n` elements, one is not finite, or the device has not enough memory.
+    pub fn with_bias(mut self, bias: &[f32]) -> Result<Self, OpError> {
+        require_matrix("bias", bias.len(), ("n", self.n), ("1", 1))?;
+        if let Some(index) = bias.iter().position(|value| !value.is_finite()) {
+            return Err(OpError::NonFiniteBias {
+                index,
+                value: bias[index],
+            });
+        }
+        self.bias = Some(Buffer::from_slice(&self.device, bias)?);
+        Ok(self)
+    }
+
+    /// The same layer on a kernel variant of the caller's choice.
+    ///
+    /// # Errors
+    /// [`LaunchError::VariantK`](crate::launch::LaunchError::VariantK) when the variant does not take this K.
+    pub fn with_variant(mut self, variant: Gemv) -> Result<Self, OpError> {
+        variant.require_k(self.k.next_multiple_of(BLOCK_COLUMNS))?;
+        self.variant = variant;
+        Ok(self)
+    }
+
+    /// The kernel variant that computes this layer's products.
+    pub fn variant(&self) -> Gemv {
+        self.variant
+    }
+
+    /// Output features.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Input features.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Bytes of the packed weights on the device.
+    pub fn weight_bytes(&self) -> usize {
+        self.weights.size_bytes()
+    }
+
+    /// Computes `output`, `[m, n]`, from float activations `input`, `[m, k]`: quantizes them, then multiplies. `m` is what the
+    /// length of `input` says.
+    ///
+    /// # Errors
+    /// When a length does not fit, a buffer is on another device, or a launch fails.
+    pub fn forward<X: Quantize, Y: GemvOutput>(
+        &self,
+        stream: &Stream,
+        input: &Buffer<X>,
+        output: &mut Buffer<Y>,
+    ) -> Result<(), OpError> {
+        let m = input.len() / self.k;
+        require_matrix("input", input.len(), ("m", m), ("k", self.k))?;
+        require_matrix("output", output.len(), ("m", m), ("n", self.n))?;
+        let mut quantized = QuantizedActivations::uninit(&self.device, m, self.k)?;
+        quantize_activations(stream, input, &mut quantized)?;
+        self.forward_quantized(stream, &quantized, output)
+    }
+
+    /// Computes `output`, `[m, n]`, from quantized activations.
+    ///
+    /// # Errors
+    /// When K or a length does not fit, a buffer is on another device, or the launch fails.
+    pub fn forward_quantized<Y: GemvOutput>(
+        &self,
+        stream: &Stream,
+        input: &QuantizedActivations,
+        output: &mut Buffer<Y>,
+    ) -> Result<(), OpError> {
+        if input.k() != self.k {
+            return Err(OpError::Dimension {
+                name: "k of the activations",
+                other: "the layer",
+                expected: self.k,
+                actual: input.k(),
+            });
+        }
+        require_matrix("output", output.len(), ("m", input.m()), ("n", self.n))?;
+        let operands = Operands {
+            weights: &self.weights,
+            activations: &input.values,
+            activation_scale: &input.scale,
+            activation_sum: &input.sum,
+            row_scale: &self.row_scale,
+            bias: self.bias.as_ref(),
+            output,
+        };
+        Ok(launch::gemv(
+            stream,
+            self.variant,
+            operands,
+            (input.m(), self.n, input.k_padded()),
+        )?)
+    }
+}
