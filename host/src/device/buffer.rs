@@ -11,7 +11,7 @@ use super::{
 
 /// Device memory, freed when nothing refers to it and no submitted work uses it any more.
 #[derive(Debug)]
-pub(crate) struct Allocation {
+pub struct Allocation {
     core: Arc<Core>,
     address: u64,
     len: usize,

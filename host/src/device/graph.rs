@@ -1,9 +1,9 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::{
     Device,
     buffer::Allocation,
-    core::{Orphan, Resource},
+    core::{Orphan, Resource, lock},
     driver::RawGraph,
     error::DeviceError,
     in_flight::InFlight,
@@ -18,6 +18,8 @@ use super::{
 pub struct Graph {
     device: Device,
     raw: RawGraph,
+    /// Held while the graph is submitted, which the driver does not synchronize by itself.
+    submitting: Mutex<()>,
     kernels: Vec<String>,
     in_flight: InFlight,
     /// Dropped after the graph itself, whose `Drop` waits for the replays.
@@ -49,6 +51,7 @@ impl Graph {
     pub fn launch(&self, stream: &Stream) -> Result<(), DeviceError> {
         stream.device().require("the graph", &self.device)?;
         let core = self.device.core();
+        let _submitting = lock(&self.submitting);
         let mut queue = stream.inner().lock_idle("replaying a graph")?;
         let in_flight = self
             .allocations
@@ -96,6 +99,7 @@ impl Capturing<'_> {
         let graph = Graph {
             device: stream.device().clone(),
             raw,
+            submitting: Mutex::default(),
             kernels: capture.kernels,
             in_flight: InFlight::default(),
             allocations: capture.allocations,

@@ -24,7 +24,7 @@ pub struct LaunchConfig {
 
 /// One argument of a kernel launch, in the order of the kernel's parameters.
 #[derive(Clone, Copy)]
-pub(crate) enum KernelArg<'a> {
+pub enum KernelArg<'a> {
     /// A device pointer into an allocation.
     Pointer {
         allocation: &'a Arc<Allocation>,

@@ -33,7 +33,7 @@ impl Device {
             return Ok(device.clone());
         }
         let (driver, name) = CudaDriver::open(ordinal, known.is_some())?;
-        let device = Self::new(driver, name)?;
+        let device = Self::new(Box::new(driver), name)?;
         open.insert(ordinal, Arc::downgrade(&device.0));
         Ok(device)
     }

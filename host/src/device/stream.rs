@@ -255,8 +255,8 @@ impl StreamInner {
     pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
         let submitted = self.lock_idle("waiting for the stream")?.submitted;
         // SAFETY: the stream is alive as long as `self`.
-        self.core
-            .check(unsafe { self.core.driver.synchronize_stream(self.raw) })?;
+        let done = unsafe { self.core.driver.synchronize_stream(self.raw) };
+        self.core.check(done)?;
         self.complete(submitted);
         Ok(())
     }
@@ -270,8 +270,8 @@ impl StreamInner {
     pub(super) fn begin_capture(&self) -> Result<(), DeviceError> {
         let mut queue = self.lock_idle("beginning another capture")?;
         // SAFETY: the stream is alive as long as `self`.
-        self.core
-            .check(unsafe { self.core.driver.begin_capture(self.raw) })?;
+        let begun = unsafe { self.core.driver.begin_capture(self.raw) };
+        self.core.check(begun)?;
         queue.captures += 1;
         queue.capture = Some(Capture::default());
         self.capturing.store(queue.captures, Ordering::Release);

@@ -60,6 +60,7 @@ unsafe extern "C" {
     pub fn cuGetErrorName(code: c_int, name: *mut *const c_char) -> c_int;
     pub fn cuGetErrorString(code: c_int, description: *mut *const c_char) -> c_int;
 
+    pub fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_int, device: CUdevice) -> c_int;
     pub fn cuDevicePrimaryCtxRetain(context: *mut CUcontext, device: CUdevice) -> c_int;
     pub fn cuDevicePrimaryCtxRelease_v2(device: CUdevice) -> c_int;
     pub fn cuDevicePrimaryCtxReset_v2(device: CUdevice) -> c_int;

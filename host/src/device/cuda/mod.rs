@@ -1,0 +1,415 @@
+//! The CUDA driver as a [`Driver`].
+//!
+//! GPUs are listed through `cust`. Calls whose result depends on the device's state go through `cust_lazy::ffi`,
+//! whose results hold any code of any driver; `cust` 0.3.2 knows the codes of CUDA 11.4 only.
+
+mod module;
+mod open;
+
+use std::{
+    ffi::{c_int, c_void},
+    ptr,
+};
+
+use cust::sys::{CUcontext, CUdevice, CUevent, CUfunction, CUgraphExec, CUstream};
+use cust_lazy::ffi;
+
+use super::{
+    capabilities::{Capabilities, DeviceKind},
+    driver::{
+        Driver, DriverError, FunctionInfo, Parameter, RawEvent, RawGraph, RawModule, RawStream,
+    },
+    launch::LaunchConfig,
+    profile::Profiler,
+};
+
+const SUCCESS: c_int = 0;
+const INVALID_VALUE: c_int = 1;
+const OUT_OF_MEMORY: c_int = 2;
+const NOT_FOUND: c_int = 500;
+const LAUNCH_OUT_OF_RESOURCES: c_int = 701;
+const COOPERATIVE_LAUNCH_TOO_LARGE: c_int = 720;
+
+const STREAM_NON_BLOCKING: u32 = 1;
+const EVENT_DEFAULT: u32 = 0;
+/// Other threads' and this one's allocations go on during a capture.
+const CAPTURE_RELAXED: c_int = 2;
+const FUNCTION_MAX_DYNAMIC_SHARED: c_int = 8;
+
+/// A GPU's primary context, retained while this exists.
+#[derive(Debug)]
+pub(super) struct CudaDriver {
+    device: CUdevice,
+    context: CUcontext,
+    capabilities: Capabilities,
+}
+
+// SAFETY: the context is a handle that every thread may use; the driver API is thread-safe, and each call here makes
+// the context current on its own thread first.
+unsafe impl Send for CudaDriver {}
+// SAFETY: as above.
+unsafe impl Sync for CudaDriver {}
+
+impl CudaDriver {
+    /// Makes the context current on this thread and runs one driver call.
+    fn call(
+        &self,
+        name: &'static str,
+        function: impl FnOnce() -> c_int,
+    ) -> Result<(), DriverError> {
+        // SAFETY: the context is retained as long as `self`.
+        check("cuCtxSetCurrent", unsafe {
+            ffi::cuCtxSetCurrent(self.context)
+        })?;
+        check(name, function())
+    }
+}
+
+/// Sorts a `CUresult`.
+fn check(call: &'static str, code: c_int) -> Result<(), DriverError> {
+    match code {
+        SUCCESS => Ok(()),
+        // These leave the context unusable, says the reference of `CUresult`: CUDA_ERROR_DEINITIALIZED,
+        // ECC_UNCORRECTABLE, NVLINK_UNCORRECTABLE, CONTAINED, ILLEGAL_ADDRESS, LAUNCH_TIMEOUT,
+        // CONTEXT_IS_DESTROYED, ASSERT, HARDWARE_STACK_ERROR, ILLEGAL_INSTRUCTION, MISALIGNED_ADDRESS,
+        // INVALID_ADDRESS_SPACE, INVALID_PC, LAUNCH_FAILED, TENSOR_MEMORY_LEAK, EXTERNAL_DEVICE.
+        4 | 214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 911 => {
+            Err(DriverError::Fault {
+                cause: format!("{call} returned {} ({code})", cust_lazy::error_name(code)),
+            })
+        }
+        code => Err(DriverError::Code {
+            call,
+            name: cust_lazy::error_name(code),
+            code,
+        }),
+    }
+}
+
+fn stream(raw: RawStream) -> CUstream {
+    raw.0 as CUstream
+}
+
+fn event(raw: RawEvent) -> CUevent {
+    raw.0 as CUevent
+}
+
+impl Driver for CudaDriver {
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Cuda
+    }
+
+    fn synchronous(&self) -> bool {
+        false
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn memory_info(&self) -> Result<(usize, usize), DriverError> {
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: both are valid for the write.
+        self.call("cuMemGetInfo", || unsafe {
+            ffi::cuMemGetInfo_v2(&mut free, &mut total)
+        })?;
+        Ok((free, total))
+    }
+
+    fn synchronize(&self) -> Result<(), DriverError> {
+        // SAFETY: takes no arguments.
+        self.call("cuCtxSynchronize", || unsafe { ffi::cuCtxSynchronize() })
+    }
+
+    fn profiler(&self) -> Option<&Profiler> {
+        None
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64, DriverError> {
+        let mut address = 0;
+        // SAFETY: `address` is valid for the write.
+        match self.call("cuMemAlloc", || unsafe {
+            ffi::cuMemAlloc_v2(&mut address, bytes)
+        }) {
+            Err(DriverError::Code {
+                code: OUT_OF_MEMORY,
+                ..
+            }) => Err(DriverError::OutOfMemory { requested: bytes }),
+            result => result.map(|()| address),
+        }
+    }
+
+    unsafe fn free(&self, address: u64) -> Result<(), DriverError> {
+        // SAFETY: the caller passes an address of `allocate` that no work uses any more.
+        self.call("cuMemFree", || unsafe { ffi::cuMemFree_v2(address) })
+    }
+
+    fn create_stream(&self) -> Result<RawStream, DriverError> {
+        let mut stream = ptr::null_mut();
+        self.call("cuStreamCreate", || {
+            // SAFETY: `stream` is valid for the write.
+            unsafe { ffi::cuStreamCreate(&mut stream, STREAM_NON_BLOCKING) }
+        })?;
+        Ok(RawStream(stream as u64))
+    }
+
+    unsafe fn destroy_stream(&self, raw: RawStream) -> Result<(), DriverError> {
+        // SAFETY: the caller gives up a live stream.
+        self.call("cuStreamDestroy", || unsafe {
+            ffi::cuStreamDestroy_v2(stream(raw))
+        })
+    }
+
+    unsafe fn synchronize_stream(&self, raw: RawStream) -> Result<(), DriverError> {
+        // SAFETY: the caller passes a live stream.
+        self.call("cuStreamSynchronize", || unsafe {
+            ffi::cuStreamSynchronize(stream(raw))
+        })
+    }
+
+    unsafe fn copy_to_device(
+        &self,
+        raw: RawStream,
+        address: u64,
+        bytes: &[u8],
+    ) -> Result<(), DriverError> {
+        self.call("cuMemcpyHtoDAsync", || {
+            let from = bytes.as_ptr().cast();
+            // SAFETY: the caller passes a live stream, a range within an allocation, and host memory that stays
+            // valid until the stream is synchronized.
+            unsafe { ffi::cuMemcpyHtoDAsync_v2(address, from, bytes.len(), stream(raw)) }
+        })
+    }
+
+    unsafe fn copy_to_host(
+        &self,
+        raw: RawStream,
+        bytes: &mut [u8],
+        address: u64,
+    ) -> Result<(), DriverError> {
+        self.call("cuMemcpyDtoHAsync", || {
+            let to = bytes.as_mut_ptr().cast();
+            // SAFETY: as for `copy_to_device`.
+            unsafe { ffi::cuMemcpyDtoHAsync_v2(to, address, bytes.len(), stream(raw)) }
+        })
+    }
+
+    unsafe fn fill(
+        &self,
+        raw: RawStream,
+        address: u64,
+        value: u8,
+        len: usize,
+    ) -> Result<(), DriverError> {
+        self.call("cuMemsetD8Async", || {
+            // SAFETY: the caller passes a live stream and a range within an allocation.
+            unsafe { ffi::cuMemsetD8Async(address, value, len, stream(raw)) }
+        })
+    }
+
+    unsafe fn record_event(&self, raw: RawStream) -> Result<RawEvent, DriverError> {
+        let mut event = ptr::null_mut();
+        self.call("cuEventCreate", || {
+            // SAFETY: `event` is valid for the write.
+            unsafe { ffi::cuEventCreate(&mut event, EVENT_DEFAULT) }
+        })?;
+        // SAFETY: the event was just made, and the caller passes a live stream.
+        let recorded = self.call("cuEventRecord", || unsafe {
+            ffi::cuEventRecord(event, stream(raw))
+        });
+        let event = RawEvent(event as u64);
+        if recorded.is_err() {
+            // SAFETY: the event was just made, and nobody has it. The first error is the one to report.
+            let _ = unsafe { self.destroy_event(event) };
+        }
+        recorded.map(|()| event)
+    }
+
+    unsafe fn destroy_event(&self, raw: RawEvent) -> Result<(), DriverError> {
+        // SAFETY: the caller gives up a live event.
+        self.call("cuEventDestroy", || unsafe {
+            ffi::cuEventDestroy_v2(event(raw))
+        })
+    }
+
+    unsafe fn synchronize_event(&self, raw: RawEvent) -> Result<(), DriverError> {
+        // SAFETY: the caller passes a live event.
+        self.call("cuEventSynchronize", || unsafe {
+            ffi::cuEventSynchronize(event(raw))
+        })
+    }
+
+    unsafe fn wait_event(&self, raw: RawStream, waited: RawEvent) -> Result<(), DriverError> {
+        self.call("cuStreamWaitEvent", || {
+            // SAFETY: the caller passes a live stream and a live event; flags have to be 0.
+            unsafe { ffi::cuStreamWaitEvent(stream(raw), event(waited), 0) }
+        })
+    }
+
+    unsafe fn elapsed_ms(
+        &self,
+        start: RawEvent,
+        end: RawEvent,
+    ) -> Result<Option<f32>, DriverError> {
+        let mut milliseconds = 0.0;
+        self.call("cuEventElapsedTime", || {
+            // SAFETY: the caller passes live events.
+            unsafe { ffi::cuEventElapsedTime(&mut milliseconds, event(start), event(end)) }
+        })?;
+        Ok(Some(milliseconds))
+    }
+
+    fn load_module(&self, ptx: &str) -> Result<RawModule, DriverError> {
+        module::load(self, ptx)
+    }
+
+    unsafe fn unload_module(&self, raw: RawModule) -> Result<(), DriverError> {
+        // SAFETY: the caller gives up a loaded module that no work uses.
+        self.call("cuModuleUnload", || unsafe {
+            ffi::cuModuleUnload(raw.0 as _)
+        })
+    }
+
+    unsafe fn function(
+        &self,
+        module: RawModule,
+        kernel: &str,
+        ptx: &str,
+    ) -> Result<FunctionInfo, DriverError> {
+        // SAFETY: the caller passes a loaded module.
+        unsafe { module::function(self, module, kernel, ptx) }
+    }
+
+    unsafe fn launch(
+        &self,
+        raw: RawStream,
+        kernel: &str,
+        function: &FunctionInfo,
+        config: &LaunchConfig,
+        parameters: &[Parameter],
+    ) -> Result<(), DriverError> {
+        let handle = function.raw.0 as CUfunction;
+        if function.static_shared + config.dynamic_shared > self.capabilities.shared_bytes_per_block
+        {
+            // The same value whatever this launch needs, so that threads which launch the same kernel do not
+            // take it from each other.
+            let most = self.capabilities.shared_bytes_per_block_optin - function.static_shared;
+            self.call("cuFuncSetAttribute", || {
+                // SAFETY: the function is live as long as its module.
+                unsafe {
+                    ffi::cuFuncSetAttribute(handle, FUNCTION_MAX_DYNAMIC_SHARED, most as c_int)
+                }
+            })?;
+        }
+
+        let mut pointers: Vec<*mut c_void> = parameters
+            .iter()
+            .map(|parameter| parameter.bytes.as_ptr().cast_mut().cast())
+            .collect();
+        let pointers = pointers.as_mut_ptr();
+        let [grid_x, grid_y, grid_z] = config.grid;
+        let [block_x, block_y, block_z] = config.block;
+        let shared = config.dynamic_shared;
+        let launched = if config.cooperative {
+            self.call("cuLaunchCooperativeKernel", || {
+                // SAFETY: one pointer for each parameter, to as many bytes as the function takes; the driver copies
+                // them during the call. The caller passes live handles.
+                unsafe {
+                    ffi::cuLaunchCooperativeKernel(
+                        handle,
+                        grid_x,
+                        grid_y,
+                        grid_z,
+                        block_x,
+                        block_y,
+                        block_z,
+                        shared,
+                        stream(raw),
+                        pointers,
+                    )
+                }
+            })
+        } else {
+            self.call("cuLaunchKernel", || {
+                // SAFETY: as above.
+                unsafe {
+                    ffi::cuLaunchKernel(
+                        handle,
+                        grid_x,
+                        grid_y,
+                        grid_z,
+                        block_x,
+                        block_y,
+                        block_z,
+                        shared,
+                        stream(raw),
+                        pointers,
+                        ptr::null_mut(),
+                    )
+                }
+            })
+        };
+        launched.map_err(|error| match error {
+            DriverError::Code {
+                code: INVALID_VALUE | LAUNCH_OUT_OF_RESOURCES | COOPERATIVE_LAUNCH_TOO_LARGE,
+                name,
+                call,
+            } => DriverError::LaunchRefused {
+                kernel: kernel.to_owned(),
+                reason: format!("{call} returned {name}"),
+            },
+            error => error,
+        })
+    }
+
+    unsafe fn begin_capture(&self, raw: RawStream) -> Result<(), DriverError> {
+        self.call("cuStreamBeginCapture", || {
+            // SAFETY: the caller passes a live stream.
+            unsafe { ffi::cuStreamBeginCapture_v2(stream(raw), CAPTURE_RELAXED) }
+        })
+    }
+
+    unsafe fn end_capture(&self, raw: RawStream) -> Result<RawGraph, DriverError> {
+        let mut graph = ptr::null_mut();
+        self.call("cuStreamEndCapture", || {
+            // SAFETY: the caller passes a live stream, and `graph` is valid for the write.
+            unsafe { ffi::cuStreamEndCapture(stream(raw), &mut graph) }
+        })?;
+        let mut executable = ptr::null_mut();
+        let instantiated = self.call("cuGraphInstantiate", || {
+            // SAFETY: the graph was just made, and `executable` is valid for the write.
+            unsafe { ffi::cuGraphInstantiateWithFlags(&mut executable, graph, 0) }
+        });
+        // SAFETY: the graph was just made, and an executable graph does not need it any more.
+        self.call("cuGraphDestroy", || unsafe { ffi::cuGraphDestroy(graph) })?;
+        instantiated.map(|()| RawGraph(executable as u64))
+    }
+
+    unsafe fn launch_graph(&self, raw: RawStream, graph: RawGraph) -> Result<(), DriverError> {
+        let graph = graph.0 as CUgraphExec;
+        // SAFETY: the caller passes a live stream and a live graph.
+        self.call("cuGraphLaunch", || unsafe {
+            ffi::cuGraphLaunch(graph, stream(raw))
+        })
+    }
+
+    unsafe fn destroy_graph(&self, graph: RawGraph) -> Result<(), DriverError> {
+        let graph = graph.0 as CUgraphExec;
+        // SAFETY: the caller gives up a live graph that no work uses.
+        self.call("cuGraphExecDestroy", || unsafe {
+            ffi::cuGraphExecDestroy(graph)
+        })
+    }
+}
+
+impl Drop for CudaDriver {
+    fn drop(&mut self) {
+        // SAFETY: `open` retained the primary context once. Releasing is allowed after a fault, too.
+        let released = check("cuDevicePrimaryCtxRelease", unsafe {
+            ffi::cuDevicePrimaryCtxRelease_v2(self.device)
+        });
+        if let Err(error) = released {
+            tracing::debug!(?error, "the primary context could not be released");
+        }
+    }
+}
