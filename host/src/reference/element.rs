@@ -13,6 +13,9 @@ pub trait Element: Copy + Send + Sync + 'static {
 
     /// The nearest value of this type, ties to even; beyond the largest, an infinity.
     fn from_f32(value: f32) -> Self;
+
+    /// The values' bytes in little-endian order, as files hold them.
+    fn to_le_bytes(values: &[Self]) -> Vec<u8>;
 }
 
 impl Element for f32 {
@@ -24,6 +27,13 @@ impl Element for f32 {
 
     fn from_f32(value: f32) -> Self {
         value
+    }
+
+    fn to_le_bytes(values: &[Self]) -> Vec<u8> {
+        values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect()
     }
 }
 
@@ -37,6 +47,13 @@ impl Element for f16 {
     fn from_f32(value: f32) -> Self {
         Self::from_f32(value)
     }
+
+    fn to_le_bytes(values: &[Self]) -> Vec<u8> {
+        values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect()
+    }
 }
 
 impl Element for bf16 {
@@ -48,5 +65,12 @@ impl Element for bf16 {
 
     fn from_f32(value: f32) -> Self {
         Self::from_f32(value)
+    }
+
+    fn to_le_bytes(values: &[Self]) -> Vec<u8> {
+        values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect()
     }
 }

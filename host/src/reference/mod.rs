@@ -4,12 +4,17 @@
 //! `m` tokens, `k` input features, `n` output features; matrices are row-major slices. Truths are computed in f64 and
 //! returned so; what a kernel promises bit for bit (integers, scales, the linear epilogue) is computed in its own types.
 
+pub mod activation;
 pub mod element;
 mod error;
+pub mod fused;
 pub mod linear;
+pub mod norm;
 pub mod quantize;
 mod row_scales;
 mod sum;
+#[cfg(test)]
+mod tests;
 
 pub use element::Element;
 pub use error::{ReferenceError, RowScalesError};

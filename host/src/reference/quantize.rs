@@ -145,7 +145,7 @@ pub fn quantize_weights_ternary<T: Element>(
 
 /// Quantizes weights `[n, k]` to binary: `b = 1` where `w > mean(w)` and -1 elsewhere, `scale = mean|w|`.
 ///
-/// This is `Sign(W - alpha)` and `beta` of the first BitNet paper (arXiv 2310.11453, equations 1 to 3 and 12), whose
+/// This is `Sign(W - alpha)` and `beta` of the first BitNet paper (arXiv 2310.11453, section 2.1), whose
 /// `Sign` takes 0 to -1. Both means are taken in f64 in a fixed order and rounded once to f32; the comparison with the
 /// rounded mean is exact.
 ///
