@@ -47,15 +47,15 @@ impl Event {
         Ok(())
     }
 
-    /// Milliseconds of device time from `start` to this event, after waiting for both; `None` on the
-    /// emulated device, which never reports a time as if it were a GPU's.
-    pub fn elapsed_ms_since(&self, start: &Event) -> Result<Option<f32>, DeviceError> {
-        self.device.require("the start event", &start.device)?;
-        start.synchronize()?;
+    /// Milliseconds of device time from this event to `end`, after waiting for both; `None` on the emulated
+    /// device, which never reports a time as if it were a GPU's.
+    pub fn elapsed_ms(&self, end: &Event) -> Result<Option<f32>, DeviceError> {
+        self.device.require("the end event", &end.device)?;
         self.synchronize()?;
+        end.synchronize()?;
         let core = self.device.core();
         // SAFETY: both events are of this device, as just checked, alive and completed.
-        core.check(unsafe { core.driver.elapsed_ms(start.raw, self.raw) })
+        core.check(unsafe { core.driver.elapsed_ms(self.raw, end.raw) })
     }
 }
 
