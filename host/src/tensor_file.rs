@@ -147,10 +147,7 @@ impl TensorFile {
     ///
     /// # Errors
     /// When they are truncated or not in the safetensors format.
-    pub fn from_bytes(
-        path: impl AsRef<Path>,
-        bytes: Vec<u8>,
-    ) -> Result<Self, TensorFileError> {
+    pub fn from_bytes(path: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Self, TensorFileError> {
         let file = Self {
             path: path.as_ref().to_owned(),
             bytes,
