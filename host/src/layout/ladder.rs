@@ -5,7 +5,7 @@
 //! `16 ((t % 16) / 8)`. Inside a word, weight `e` is in bits `8 (e % 4) + 2 (e / 4)`, as code `w + 2` (1, 2 or 3).
 //! It suits kernels that hold eight rows a warp and turn codes into signed bytes before multiplying.
 
-use super::blocks::{self, deinterleave, interleave};
+use super::blocks;
 
 /// Rows of a block.
 pub const BLOCK_ROWS: usize = 16;
@@ -34,29 +34,10 @@ fn word_position(t: usize) -> (usize, usize) {
 
 /// Packs up to 16 rows of `k` weights.
 pub(super) fn pack_tile(rows: &[i8], k: usize, packed: &mut [u8]) {
-    let (packed, _) = packed.as_chunks_mut::<BLOCK_BYTES>();
-    for (i, bytes) in packed.iter_mut().enumerate() {
-        let block = blocks::gather::<BLOCK_COLUMNS>(rows, k, i * BLOCK_COLUMNS);
-        let (words, _) = bytes.as_chunks_mut::<4>();
-        for (t, word) in words.iter_mut().enumerate() {
-            let (row, column) = word_position(t);
-            let (halves, _) = block[row].as_chunks::<16>();
-            *word = interleave(&halves[column / 16], ZERO).to_le_bytes();
-        }
-    }
+    blocks::pack_tile::<BLOCK_COLUMNS>(rows, k, packed, word_position, ZERO);
 }
 
 /// The inverse of [`pack_tile`].
 pub(super) fn unpack_tile(packed: &[u8], k: usize, rows: &mut [i8]) {
-    let (packed, _) = packed.as_chunks::<BLOCK_BYTES>();
-    for (i, bytes) in packed.iter().enumerate() {
-        let mut block = [[0; BLOCK_COLUMNS]; BLOCK_ROWS];
-        let (words, _) = bytes.as_chunks::<4>();
-        for (t, word) in words.iter().enumerate() {
-            let (row, column) = word_position(t);
-            let weights = deinterleave(u32::from_le_bytes(*word), ZERO);
-            block[row][column..column + 16].copy_from_slice(&weights);
-        }
-        blocks::scatter(&block, rows, k, i * BLOCK_COLUMNS);
-    }
+    blocks::unpack_tile::<BLOCK_COLUMNS>(packed, k, rows, word_position, ZERO);
 }

@@ -16,10 +16,11 @@ fn tiled_by_definition(weights: &[i8], n: usize, k: usize) -> Vec<u8> {
     for row_tile in 0..row_tiles {
         for k_block in 0..k_blocks {
             for offset in 0..512 {
-                let (row, half, word, byte) =
-                    (offset >> 5, offset >> 4 & 1, offset >> 2 & 3, offset & 3);
+                let (group, sixteen, word, byte) =
+                    (offset >> 7, offset >> 4 & 7, offset >> 2 & 3, offset & 3);
+                let row = 4 * group + word;
                 let codes = (0..4).map(|slot| {
-                    let column = 128 * k_block + 64 * half + 16 * word + 4 * slot + byte;
+                    let column = 128 * k_block + 16 * sixteen + 4 * slot + byte;
                     (at(16 * row_tile + row, column) + 1) as u8 * 4_u8.pow(slot as u32)
                 });
                 bytes.push(codes.sum());
@@ -118,8 +119,8 @@ fn padding_other_than_weight_zero_is_named() {
     };
     assert_eq!(packed, Err(error));
 
-    // A single weight: row 1 is padding, and begins with Ladder's second word and Tiled's 33rd byte.
-    for (layout, row_1, zero, code) in [(Layout::Ladder, 4, 2, 1), (Layout::Tiled, 32, 1, 2)] {
+    // A single weight: row 1 is padding, and begins with each layout's second word.
+    for (layout, row_1, zero, code) in [(Layout::Ladder, 4, 2, 1), (Layout::Tiled, 4, 1, 2)] {
         let mut bytes = PackedWeights::pack(layout, &[1], 1, 1)
             .unwrap()
             .into_bytes();
