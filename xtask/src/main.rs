@@ -1,1 +1,52 @@
-fn main() {}
+//! The workspace's own commands: `cargo xtask demo | test | setup | build-ptx | ptxas`.
+
+mod build_ptx;
+mod demo;
+mod process;
+mod ptxas;
+mod setup;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Commands of the BitNet kernel workspace"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Quantize, multiply and check a real layer, on a GPU or on the emulator
+    #[command(disable_help_flag = true)]
+    Demo(demo::Args),
+    /// Everything that must hold: format, lints, tests, fresh PTX, no spills
+    Test,
+    /// Get the kernel compiler and NVIDIA's assembler into target/
+    Setup,
+    /// Compile the kernels into host/ptx
+    BuildPtx(build_ptx::Args),
+    /// Assemble the committed PTX for every GPU generation; report registers, spills and SASS
+    Ptxas(ptxas::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Task::Demo(args) => demo::run(&args),
+        Task::Test => test::run(),
+        Task::Setup => setup::run().map(|()| ExitCode::SUCCESS),
+        Task::BuildPtx(args) => build_ptx::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Ptxas(args) => ptxas::run(&args).map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -75,6 +75,34 @@ impl Project {
     }
 }
 
+/// The release profile for kernels, whatever the workspace's own says. One module for LLVM, so that every function can be
+/// inlined into the kernels: a call in PTX goes through memory.
+const PROFILE: [(&str, &str); 7] = [
+    ("OPT_LEVEL", "3"),
+    ("LTO", "fat"),
+    ("CODEGEN_UNITS", "1"),
+    ("PANIC", "abort"),
+    ("DEBUG", "false"),
+    ("DEBUG_ASSERTIONS", "false"),
+    ("OVERFLOW_CHECKS", "false"),
+];
+
+/// Everything but the sources and the compiler that decides what the PTX is.
+pub fn flags(arch: NvvmArch) -> Vec<String> {
+    let profile = PROFILE.map(|(name, value)| {
+        let name = name.to_lowercase().replace('_', "-");
+        format!("profile.release.{name}={value}")
+    });
+    arch_flags(arch).into_iter().chain(profile).collect()
+}
+
+fn arch_flags(arch: NvvmArch) -> [String; 2] {
+    [
+        format!("-Ctarget-cpu={}", arch.target_cpu()),
+        format!("-Ctarget-feature=+{}", arch.ptx_feature()),
+    ]
+}
+
 /// What cargo left.
 pub struct Compiled {
     pub asm: PathBuf,
@@ -128,15 +156,10 @@ pub fn compile(
         .env(
             "CARGO_ENCODED_RUSTFLAGS",
             rustflags(project, compiler, arch),
-        )
-        // One module for LLVM, so that every function can be inlined into the kernels: PTX calls are slow.
-        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3")
-        .env("CARGO_PROFILE_RELEASE_LTO", "fat")
-        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
-        .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
-        .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
-        .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "false")
-        .env("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "false");
+        );
+    for (name, value) in PROFILE {
+        command.env(format!("CARGO_PROFILE_RELEASE_{name}"), value);
+    }
     if let Some(libraries) = compiler.library_path() {
         command.env("LD_LIBRARY_PATH", libraries);
     }
@@ -173,12 +196,9 @@ fn cargo_program() -> PathBuf {
 }
 
 fn rustflags(project: &Project, compiler: &KernelCompiler, arch: NvvmArch) -> OsString {
-    let mut flags: Vec<OsString> = vec![
-        format!("-Ctarget-cpu={}", arch.target_cpu()).into(),
-        format!("-Ctarget-feature=+{}", arch.ptx_feature()).into(),
-        // The PTX is the assembly file; nothing is linked.
-        "-Clinker=/bin/true".into(),
-    ];
+    let mut flags: Vec<OsString> = arch_flags(arch).map(OsString::from).into();
+    // The PTX is the assembly file; nothing is linked.
+    flags.push("-Clinker=/bin/true".into());
     // No path of this machine may reach the PTX.
     let mut remap = |from: &Path, to: &str| {
         let mut flag = OsString::from("--remap-path-prefix=");

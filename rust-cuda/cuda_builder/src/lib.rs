@@ -45,6 +45,8 @@ pub struct CompileOutput {
     pub entries: Vec<String>,
     /// The compiler that made it.
     pub compiler: KernelCompiler,
+    /// The flags and profile settings that, with the sources and the compiler, decide what the PTX is.
+    pub flags: Vec<String>,
     /// rustc's warnings about the kernel crate and its path dependencies, as rustc renders them.
     pub warnings: Vec<String>,
 }
@@ -101,6 +103,7 @@ impl CudaBuilder {
         Ok(CompileOutput {
             ptx,
             entries,
+            flags: cargo::flags(self.arch),
             compiler,
             warnings: compiled.warnings,
         })

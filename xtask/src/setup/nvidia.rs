@@ -1,0 +1,146 @@
+//! NVIDIA's `ptxas` and `nvdisasm`, from their packages on PyPI. They need no GPU and no driver.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use indicatif::ProgressBar;
+
+use crate::{process, workspace};
+
+/// CUDA's major version: the first that assembles for everything from sm_75 to sm_120 and still will for a while.
+const PACKAGES: [&str; 3] = [
+    "nvidia-cuda-nvcc>=13,<14",
+    "nvidia-cuda-nvdisasm>=13,<14",
+    "nvidia-cuda-cuobjdump>=13,<14",
+];
+const PROGRAMS: [&str; 3] = ["ptxas", "nvdisasm", "cuobjdump"];
+
+const QUICK: Duration = Duration::from_secs(60);
+const DOWNLOAD: Duration = Duration::from_secs(900);
+
+/// The folder that holds the programs.
+pub struct Tools {
+    folder: PathBuf,
+}
+
+impl Tools {
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub fn command(&self, program: &str) -> Command {
+        Command::new(self.folder.join(program))
+    }
+
+    /// What ptxas says of itself: `release 13.5, V13.5.37`.
+    pub fn version(&self) -> Result<String> {
+        let text = process::capture(self.command("ptxas").arg("--version"), QUICK)?.stdout;
+        let line = text.lines().find(|line| line.contains("release"));
+        let line = line.context("`ptxas --version` names no release")?;
+        Ok(line
+            .trim_start_matches("Cuda compilation tools, ")
+            .to_owned())
+    }
+
+    /// The tools, where they are there already.
+    pub fn present() -> Option<Self> {
+        let folder = workspace::root().join("target/nvidia-tools/bin");
+        let complete = PROGRAMS
+            .iter()
+            .all(|program| folder.join(program).is_file());
+        complete.then_some(Self { folder })
+    }
+}
+
+/// The tools, got from PyPI where they are not there yet.
+pub fn tools() -> Result<Tools> {
+    if let Some(tools) = Tools::present() {
+        return Ok(tools);
+    }
+    install().context(
+        "NVIDIA's ptxas could not be got from PyPI; it needs python3 with its venv module (Debian: python3-venv) and \
+         a network that reaches PyPI",
+    )?;
+    Tools::present().context("NVIDIA's packages hold no ptxas, nvdisasm or cuobjdump")
+}
+
+fn install() -> Result<()> {
+    let folder = workspace::root().join("target/nvidia-tools");
+    let venv = folder.with_extension("partial");
+    if venv.exists() {
+        fs::remove_dir_all(&venv)?;
+    }
+    if let Some(parent) = venv.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    let progress = ProgressBar::new_spinner().with_message("NVIDIA's assembler from PyPI");
+    progress.enable_steady_tick(Duration::from_millis(100));
+    process::capture(
+        Command::new("python3").args(["-m", "venv"]).arg(&venv),
+        DOWNLOAD,
+    )?;
+    process::capture(
+        Command::new(venv.join("bin/python"))
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+            ])
+            .args(PACKAGES),
+        DOWNLOAD,
+    )?;
+    // The packages bring all of nvcc: 350 MB, of which three programs are needed.
+    let bin = folder.join("bin");
+    fs::create_dir_all(&bin)?;
+    for program in PROGRAMS {
+        let Some(found) = find(&venv.join("lib"), program)? else {
+            bail!("no `{program}` among the files of {}", PACKAGES.join(", "));
+        };
+        fs::copy(&found, bin.join(program))
+            .with_context(|| format!("cannot copy {}", found.display()))?;
+    }
+    fs::remove_dir_all(&venv)?;
+    progress.finish_and_clear();
+    Ok(())
+}
+
+/// The file `bin/NAME` somewhere below `folder`.
+fn find(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() && !path.is_symlink() {
+            if let Some(found) = find(&path, name)? {
+                return Ok(Some(found));
+            }
+        } else if path.ends_with(Path::new("bin").join(name)) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_only_in_a_bin_folder() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = |relative: &str| folder.path().join(relative);
+        fs::create_dir_all(path("python3/site-packages/nvidia/cu13/bin")).expect("folders");
+        fs::create_dir_all(path("python3/ptxas")).expect("folders");
+        fs::write(path("python3/ptxas/ptxas"), "").expect("a file");
+        assert_eq!(find(folder.path(), "ptxas").expect("readable"), None);
+        let program = path("python3/site-packages/nvidia/cu13/bin/ptxas");
+        fs::write(&program, "").expect("a file");
+        assert_eq!(
+            find(folder.path(), "ptxas").expect("readable"),
+            Some(program)
+        );
+    }
+}

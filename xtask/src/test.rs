@@ -1,0 +1,217 @@
+//! `cargo xtask test`: everything that must hold before a change lands.
+
+use std::fmt::Write as _;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::build_ptx::{self, Freshness};
+use crate::setup::nvidia::Tools;
+use crate::{process, ptxas, setup, workspace};
+
+/// What became of a step.
+enum Outcome {
+    Passed,
+    Failed(String),
+    /// This machine could not do it, and why. In CI that is a failure.
+    Skipped(String),
+    /// It is for machines with a GPU, which CI's are not.
+    NoGpu(String),
+}
+
+impl From<Result<()>> for Outcome {
+    fn from(result: Result<()>) -> Self {
+        match result {
+            Ok(()) => Self::Passed,
+            Err(error) => Self::Failed(format!("{error:#}")),
+        }
+    }
+}
+
+/// What ran, how long it took, and how it ended.
+struct Step {
+    name: &'static str,
+    took: Duration,
+    outcome: Outcome,
+}
+
+type Check = fn() -> Outcome;
+
+/// The steps, in the order they run: the quick ones first, and the tests last, whose closing lines are then in sight.
+const STEPS: [(&str, Check); 7] = [
+    ("format", || cargo(&["fmt", "--all", "--", "--check"])),
+    ("kernel toolchain", toolchain),
+    ("clippy", || {
+        cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "--deny",
+            "warnings",
+        ])
+    }),
+    ("PTX is fresh", fresh_ptx),
+    ("ptxas", assemble),
+    ("tests", || {
+        cargo(&["test", "--workspace", "--no-fail-fast"])
+    }),
+    ("tests on the GPU", gpu_tests),
+];
+
+pub fn run() -> Result<ExitCode> {
+    let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+    let mut steps = Vec::new();
+    for (index, (name, step)) in STEPS.into_iter().enumerate() {
+        eprintln!("[{}/{}] {name}", index + 1, STEPS.len());
+        let started = Instant::now();
+        let outcome = step();
+        if let Outcome::Failed(why) = &outcome {
+            eprintln!("failed: {why}");
+        }
+        steps.push(Step {
+            name,
+            took: started.elapsed(),
+            outcome,
+        });
+    }
+    print!("{}", summary(&steps, ci));
+    Ok(if passed(&steps, ci) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn passed(steps: &[Step], ci: bool) -> bool {
+    steps.iter().all(|step| match step.outcome {
+        Outcome::Passed | Outcome::NoGpu(_) => true,
+        Outcome::Failed(_) => false,
+        Outcome::Skipped(_) => !ci,
+    })
+}
+
+/// A line a step; a failed or skipped one says why.
+fn summary(steps: &[Step], ci: bool) -> String {
+    let mut text = String::new();
+    for Step {
+        name,
+        took,
+        outcome,
+    } in steps
+    {
+        let (word, why) = match outcome {
+            Outcome::Passed => ("passed", ""),
+            Outcome::Failed(why) => ("FAILED", why.as_str()),
+            Outcome::Skipped(why) if ci => ("SKIPPED, which fails in CI", why.as_str()),
+            Outcome::Skipped(why) => ("skipped", why.as_str()),
+            Outcome::NoGpu(why) => ("not run", why.as_str()),
+        };
+        let _ = write!(text, "{name:18} {:5.0} s  {word}", took.as_secs_f32());
+        if !why.is_empty() {
+            let _ = write!(text, ": {}", why.replace('\n', "\n    "));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn cargo(args: &[&str]) -> Outcome {
+    cargo_command(workspace::cargo().args(args))
+}
+
+fn cargo_command(command: &mut Command) -> Outcome {
+    match process::attached(command) {
+        Ok(true) => Outcome::Passed,
+        Ok(false) => Outcome::Failed("see its output above".to_owned()),
+        Err(error) => Outcome::Failed(format!("{error:#}")),
+    }
+}
+
+/// Gets what the later steps need. A machine without a network, and with neither, can still do the rest.
+fn toolchain() -> Outcome {
+    match setup::run() {
+        Ok(()) => Outcome::Passed,
+        Err(error) => Outcome::Skipped(format!("{error:#}")),
+    }
+}
+
+fn fresh_ptx() -> Outcome {
+    match build_ptx::check() {
+        Ok(Freshness::Proven(_)) => Outcome::Passed,
+        Ok(Freshness::Unproven(why)) => Outcome::Skipped(why),
+        Err(error) => Outcome::Failed(format!("{error:#}")),
+    }
+}
+
+fn assemble() -> Outcome {
+    match Tools::present() {
+        Some(_) => ptxas::run(&ptxas::Args::default()).into(),
+        None => Outcome::Skipped(
+            "NVIDIA's ptxas is not here (see the step `kernel toolchain`)".to_owned(),
+        ),
+    }
+}
+
+/// All tests once more with a GPU as their device.
+fn gpu_tests() -> Outcome {
+    let list = process::capture(
+        Command::new("nvidia-smi").arg("--list-gpus"),
+        Duration::from_secs(30),
+    );
+    let found = list.and_then(|list| match list.stdout.trim() {
+        "" => bail!("nvidia-smi lists none"),
+        _ => Ok(()),
+    });
+    match found {
+        Ok(()) => cargo_command(
+            workspace::cargo()
+                .args(["test", "--workspace", "--no-fail-fast"])
+                .env("BITNET_TEST_DEVICE", "cuda"),
+        ),
+        Err(error) => Outcome::NoGpu(format!("this machine has no NVIDIA GPU: {error:#}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(outcome: Outcome) -> Vec<Step> {
+        let step = |name, outcome| Step {
+            name,
+            took: Duration::from_secs(3),
+            outcome,
+        };
+        vec![
+            step("format", Outcome::Passed),
+            step("ptxas", outcome),
+            step("tests on the GPU", Outcome::NoGpu("no GPU here".to_owned())),
+        ]
+    }
+
+    #[test]
+    fn a_skip_fails_only_in_ci() {
+        let skipped = steps(Outcome::Skipped("no ptxas".to_owned()));
+        assert!(passed(&skipped, false));
+        assert!(!passed(&skipped, true));
+        assert!(summary(&skipped, true).contains("SKIPPED, which fails in CI: no ptxas"));
+    }
+
+    #[test]
+    fn a_failure_fails_everywhere_and_says_why() {
+        let failed = steps(Outcome::Failed("gemv spills\non sm_75".to_owned()));
+        assert!(!passed(&failed, false) && !passed(&failed, true));
+        assert!(summary(&failed, false).contains("FAILED: gemv spills\n    on sm_75"));
+    }
+
+    #[test]
+    fn a_machine_without_a_gpu_passes_even_in_ci() {
+        let fine = steps(Outcome::Passed);
+        assert!(passed(&fine, true));
+        let text = summary(&fine, true);
+        assert_eq!(text.lines().count(), 3);
+        assert!(text.ends_with("not run: no GPU here\n"), "{text}");
+    }
+}
