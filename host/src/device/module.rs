@@ -54,6 +54,12 @@ impl Module {
         &self.device
     }
 
+    /// Whether both are the same entry of the device's cache.
+    #[cfg(test)]
+    pub(super) fn same_code(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// Looks up a kernel by the name of its PTX entry.
     pub fn function(&self, kernel: &str) -> Result<Function, DeviceError> {
         let core = self.device.core();

@@ -45,12 +45,14 @@ pub(super) struct StreamInner {
     capturing: AtomicU64,
     /// Held during each submission, so that a launch is either in a capture or not.
     queue: Mutex<Queue>,
-    recent: Mutex<VecDeque<LaunchRecord>>,
+    /// The last launches not known to be complete, by submission.
+    recent: Mutex<VecDeque<(u64, LaunchRecord)>>,
 }
 
 #[derive(Default)]
 pub(super) struct Queue {
     submitted: u64,
+    launches: u64,
     captures: u64,
     capture: Option<Capture>,
 }
@@ -190,30 +192,36 @@ impl StreamInner {
         in_flight: impl Iterator<Item = &'a InFlight>,
         submit: impl FnOnce(RawStream) -> Result<(), DriverError>,
     ) -> Result<(), DeviceError> {
-        let sequence = queue.submitted + 1;
+        let submission = queue.submitted + 1;
         {
             // Recorded before, because the driver may report the launch's fault with the launch.
             let mut recent = lock(&self.recent);
             if recent.len() == REMEMBERED_LAUNCHES {
                 recent.pop_front();
             }
-            recent.push_back(LaunchRecord {
-                kernel,
-                config,
-                sequence,
-            });
+            queue.launches += 1;
+            let sequence = queue.launches;
+            recent.push_back((
+                submission,
+                LaunchRecord {
+                    kernel,
+                    config,
+                    sequence,
+                },
+            ));
         }
         let submitted = self.core.check(submit(self.raw));
         if submitted.is_err() {
-            lock(&self.recent).retain(|launch| launch.sequence != sequence);
+            lock(&self.recent).retain(|&(number, _)| number != submission);
+            queue.launches -= 1;
             return submitted;
         }
-        queue.submitted = sequence;
+        queue.submitted = submission;
         for used in in_flight {
-            used.mark(self, Moment::Submission(sequence));
+            used.mark(self, Moment::Submission(submission));
         }
         if self.core.driver.synchronous() {
-            self.complete(sequence);
+            self.complete(submission);
         }
         Ok(())
     }
@@ -264,7 +272,7 @@ impl StreamInner {
     /// Notes that everything up to a submission is done.
     pub(super) fn complete(&self, submission: u64) {
         self.completed.fetch_max(submission, Ordering::AcqRel);
-        lock(&self.recent).retain(|launch| launch.sequence > submission);
+        lock(&self.recent).retain(|&(number, _)| number > submission);
     }
 
     pub(super) fn begin_capture(&self) -> Result<(), DeviceError> {
@@ -322,7 +330,10 @@ impl StreamInner {
     }
 
     pub(super) fn pending_launches(&self) -> Vec<LaunchRecord> {
-        lock(&self.recent).iter().cloned().collect()
+        lock(&self.recent)
+            .iter()
+            .map(|(_, launch)| launch.clone())
+            .collect()
     }
 }
 

@@ -1,0 +1,451 @@
+//! What a launch checks before the driver sees it, and what modules and blocking copies do.
+
+use super::*;
+
+#[test]
+fn a_launch_computes_and_copies_see_its_result() {
+    for device in devices() {
+        let mut buffer = Buffer::from_slice(&device, &[5_u32, 6, u32::MAX]).unwrap();
+        let stream = device.new_stream().unwrap();
+        add_one(&stream, &buffer).unwrap();
+        // No synchronization by hand.
+        assert_eq!(buffer.to_vec().unwrap(), [6, 7, 0], "{device:?}");
+        add_one(&device.default_stream(), &buffer).unwrap();
+        buffer.copy_from_slice(&[1, 2, 3]).unwrap();
+        assert_eq!(buffer.to_vec().unwrap(), [1, 2, 3], "{device:?}");
+        add_one(&stream, &buffer).unwrap();
+        buffer.fill_bytes(0xff).unwrap();
+        assert_eq!(buffer.to_vec().unwrap(), [u32::MAX; 3], "{device:?}");
+    }
+}
+
+#[test]
+fn streams_run_in_order_and_events_order_streams() {
+    for device in devices() {
+        let (a, b) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+        let from = Buffer::<u32>::zeroed(&device, 64).unwrap();
+        let to = Buffer::<u32>::zeroed(&device, 64).unwrap();
+        for _ in 0..3 {
+            add_one(&a, &from).unwrap();
+        }
+        let done = a.record().unwrap();
+        b.wait(&done).unwrap();
+        let copy = function(&device, "copy");
+        b.launch(&copy, config(1, 64), &[write(&to), read(&from), scalar(64)])
+            .unwrap();
+        b.synchronize().unwrap();
+        assert_eq!(to.to_vec().unwrap(), [3; 64], "{device:?}");
+    }
+}
+
+#[test]
+fn an_event_measures_on_a_gpu_and_never_on_the_emulator() {
+    for device in devices() {
+        let stream = device.new_stream().unwrap();
+        let buffer = Buffer::<u32>::zeroed(&device, 1024).unwrap();
+        let start = stream.record().unwrap();
+        add_one(&stream, &buffer).unwrap();
+        let end = stream.record().unwrap();
+        let elapsed = start.elapsed_ms(&end).unwrap();
+        match device.kind() {
+            DeviceKind::Cuda => assert!(elapsed.is_some_and(|ms| ms > 0.0), "{elapsed:?}"),
+            DeviceKind::Emulated => assert_eq!(elapsed, None),
+        }
+    }
+}
+
+#[test]
+fn empty_buffers_are_allowed() {
+    for device in devices() {
+        let mut empty = Buffer::<u32>::from_slice(&device, &[]).unwrap();
+        assert!(empty.is_empty());
+        assert_ne!(empty.allocation().address(), 0);
+        empty.copy_from_slice(&[]).unwrap();
+        empty.fill_bytes(1).unwrap();
+        assert_eq!(empty.to_vec().unwrap(), []);
+        let function = function(&device, "add_one");
+        let stream = device.default_stream();
+        stream
+            .launch(&function, config(1, 32), &[write(&empty), scalar(0)])
+            .unwrap();
+        stream.synchronize().unwrap();
+    }
+}
+
+#[test]
+fn host_slices_have_to_fit() {
+    for device in devices() {
+        let mut buffer = Buffer::<u16>::zeroed(&device, 3).unwrap();
+        let expected = DeviceError::LengthMismatch { host: 4, buffer: 3 };
+        assert_eq!(buffer.copy_from_slice(&[0; 4]), Err(expected.clone()));
+        assert_eq!(buffer.copy_to_slice(&mut [0; 4]), Err(expected));
+        assert!(matches!(
+            Buffer::<u64>::uninit(&device, usize::MAX / 4),
+            Err(DeviceError::BufferTooLarge {
+                element_size: 8,
+                ..
+            })
+        ));
+    }
+}
+
+#[test]
+fn a_pointer_can_start_within_its_buffer_but_not_beyond() {
+    for device in devices() {
+        let buffer = Buffer::from_slice(&device, &[0_u32; 4]).unwrap();
+        let function = function(&device, "add_one");
+        let stream = device.default_stream();
+        let launch = |offset_bytes| {
+            let allocation = buffer.allocation();
+            let pointer = KernelArg::Pointer {
+                allocation,
+                offset_bytes,
+                write: true,
+            };
+            stream.launch(&function, config(1, 32), &[pointer, scalar(1)])
+        };
+        launch(8).unwrap();
+        assert_eq!(buffer.to_vec().unwrap(), [0, 0, 1, 0]);
+        let error = launch(17).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                DeviceError::ArgumentOffset {
+                    index: 0,
+                    offset: 17,
+                    len: 16,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn arguments_have_to_match_the_parameters() {
+    for device in devices() {
+        let buffer = Buffer::<u32>::zeroed(&device, 4).unwrap();
+        let function = function(&device, "add_one");
+        let stream = device.default_stream();
+        let launch = |args: &[KernelArg<'_>]| stream.launch(&function, config(1, 32), args);
+        assert!(matches!(
+            launch(&[write(&buffer)]),
+            Err(DeviceError::ArgumentCount {
+                expected: 2,
+                actual: 1,
+                ..
+            })
+        ));
+        assert!(matches!(
+            launch(&[scalar(1), scalar(1)]),
+            Err(DeviceError::ArgumentSize {
+                index: 0,
+                expected: 8,
+                actual: 4,
+                ..
+            })
+        ));
+        assert!(matches!(
+            launch(&[write(&buffer), read(&buffer)]),
+            Err(DeviceError::ArgumentSize {
+                index: 1,
+                expected: 4,
+                actual: 8,
+                ..
+            })
+        ));
+        let too_long = KernelArg::Scalar {
+            bytes: [0; 8],
+            len: 9,
+        };
+        assert!(matches!(
+            launch(&[write(&buffer), too_long]),
+            Err(DeviceError::ArgumentSize {
+                index: 1,
+                actual: 9,
+                ..
+            })
+        ));
+        assert_eq!(buffer.to_vec().unwrap(), [0; 4]);
+    }
+}
+
+#[test]
+fn shapes_have_to_be_possible() {
+    for device in devices() {
+        let buffer = Buffer::<u32>::zeroed(&device, 4).unwrap();
+        let stream = device.default_stream();
+        let refused = |kernel: &str, config: LaunchConfig| {
+            let function = function(&device, kernel);
+            let args = [write(&buffer), read(&buffer), scalar(4)];
+            let args = match kernel {
+                "idle" => &args[..0],
+                _ => &args[..],
+            };
+            match stream.launch(&function, config, args) {
+                Err(DeviceError::LaunchLimit { what, value, .. }) => (what, value),
+                other => panic!("{config:?} gave {other:?}"),
+            }
+        };
+        assert_eq!(refused("idle", config(0, 32)), ("grid x", 0));
+        assert_eq!(refused("idle", config(1, 0)), ("block x", 0));
+        assert_eq!(refused("idle", config(1, 1025)), ("block x", 1025));
+        assert_eq!(
+            refused(
+                "idle",
+                LaunchConfig {
+                    block: [64, 32, 1],
+                    ..config(1, 1)
+                }
+            ),
+            ("block size in threads", 2048)
+        );
+        assert_eq!(
+            refused(
+                "idle",
+                LaunchConfig {
+                    grid: [1, 65_536, 1],
+                    ..config(1, 1)
+                }
+            ),
+            ("grid y", 65_536)
+        );
+        // The kernel says `.maxntid 64`.
+        assert_eq!(
+            refused("copy", config(1, 65)),
+            ("block size in threads", 65)
+        );
+        let most = device.capabilities().shared_bytes_per_block_optin;
+        let shared = |dynamic_shared| LaunchConfig {
+            dynamic_shared,
+            ..config(1, 32)
+        };
+        assert_eq!(
+            refused("idle", shared(most + 1)),
+            ("shared memory in bytes", u64::from(most) + 1)
+        );
+        // Above 48 KiB a launch has to opt in, which it does by itself.
+        for dynamic_shared in [48 << 10, (48 << 10) + 16, most, 100, most] {
+            stream
+                .launch(&function(&device, "idle"), shared(dynamic_shared), &[])
+                .unwrap();
+        }
+        stream.synchronize().unwrap();
+    }
+}
+
+#[test]
+fn a_cooperative_launch_has_to_fit_the_device() {
+    for device in devices() {
+        let stream = device.default_stream();
+        let idle = function(&device, "idle");
+        let cooperative = |grid| LaunchConfig {
+            cooperative: true,
+            ..config(grid, 32)
+        };
+        stream.launch(&idle, cooperative(4), &[]).unwrap();
+        stream.synchronize().unwrap();
+        let error = stream
+            .launch(&idle, cooperative(10_000_000), &[])
+            .unwrap_err();
+        assert!(
+            matches!(error, DeviceError::LaunchRefused { .. }),
+            "{error}"
+        );
+        stream.launch(&idle, config(1, 32), &[]).unwrap();
+        stream.synchronize().unwrap();
+    }
+}
+
+#[test]
+fn things_of_two_devices_do_not_meet() {
+    let [gpu, emulated] = devices();
+    let other = Device::emulated().unwrap();
+    for (here, there) in [(&gpu, &emulated), (&emulated, &gpu), (&emulated, &other)] {
+        let buffer = Buffer::<u32>::zeroed(there, 4).unwrap();
+        let stream = here.default_stream();
+        let mismatch = |result: Result<(), DeviceError>| match result {
+            Err(DeviceError::DeviceMismatch {
+                what,
+                found,
+                expected,
+            }) => {
+                assert_eq!(
+                    (found.as_str(), expected.as_str()),
+                    (there.name(), here.name())
+                );
+                what
+            }
+            other => panic!("{other:?}"),
+        };
+        let function_here = function(here, "add_one");
+        let args = [write(&buffer), scalar(4)];
+        let what = mismatch(stream.launch(&function_here, config(1, 32), &args));
+        assert_eq!(what, "argument 0 of kernel add_one");
+        let function_there = function(there, "add_one");
+        let what = mismatch(stream.launch(&function_there, config(1, 32), &args));
+        assert_eq!(what, "kernel add_one");
+        let event = there.default_stream().record().unwrap();
+        assert_eq!(mismatch(stream.wait(&event)), "the event");
+        let start = stream.record().unwrap();
+        assert_eq!(
+            mismatch(start.elapsed_ms(&event).map(drop)),
+            "the end event"
+        );
+        let graph = Graph::capture(&there.default_stream(), |stream| add_one(stream, &buffer));
+        assert_eq!(mismatch(graph.unwrap().launch(&stream)), "the graph");
+        assert_eq!(buffer.to_vec().unwrap(), [0; 4]);
+    }
+}
+
+#[test]
+fn modules_are_loaded_once() {
+    for device in devices() {
+        let (a, b) = (
+            device.load_module(PTX).unwrap(),
+            device.load_module(PTX).unwrap(),
+        );
+        assert!(a.same_code(&b));
+        let c = device.load_module(&format!("// changed\n{PTX}")).unwrap();
+        assert!(!a.same_code(&c));
+    }
+}
+
+#[test]
+fn bad_ptx_is_an_error_with_the_compilers_words() {
+    for device in devices() {
+        let cut = &PTX[..PTX.len() / 2];
+        let error = device.load_module(cut).unwrap_err();
+        match &error {
+            DeviceError::InvalidPtx { device: name, log } => {
+                assert_eq!(name, device.name());
+                assert!(!log.is_empty());
+            }
+            other => panic!("{other}"),
+        }
+        let nul = format!("{PTX}\0");
+        assert!(matches!(
+            device.load_module(&nul),
+            Err(DeviceError::InvalidPtx { .. })
+        ));
+        assert!(matches!(
+            device.load_module(""),
+            Err(DeviceError::InvalidPtx { .. })
+        ));
+        let module = device.load_module(PTX).unwrap();
+        for kernel in ["missing", "", "add_one\0"] {
+            let expected = DeviceError::NoSuchKernel {
+                kernel: kernel.to_owned(),
+            };
+            assert_eq!(module.function(kernel).unwrap_err(), expected);
+        }
+    }
+}
+
+#[test]
+fn ptx_for_another_architecture_is_refused() {
+    let config = |compute_capability| EmulatedConfig {
+        compute_capability,
+        ..Default::default()
+    };
+    let cases = [
+        ((7, 5), "sm_80", false),
+        ((8, 0), "sm_75", true),
+        ((8, 6), "sm_89", false),
+        ((9, 0), "sm_90a", true),
+        ((10, 0), "sm_90a", false),
+        ((12, 0), "sm_100f", false),
+        ((9, 0), "sm_100", false),
+    ];
+    for (compute_capability, target, runs) in cases {
+        let device = Device::emulated_with(config(compute_capability)).unwrap();
+        let ptx = PTX
+            .replace("sm_75", target)
+            .replace(".version 6.4", ".version 8.6");
+        match device.load_module(&ptx) {
+            Ok(_) => assert!(runs, "{target} on {device:?}"),
+            Err(DeviceError::PtxTarget {
+                target: named,
+                compute_capability: own,
+                ..
+            }) => {
+                assert_eq!((named.as_str(), own), (target, compute_capability));
+                assert!(!runs, "{target} on {device:?}");
+            }
+            Err(other) => panic!("{target} on {device:?}: {other}"),
+        }
+    }
+    let [gpu, _] = devices();
+    let ptx = PTX.replace("sm_75", "sm_999");
+    assert!(matches!(
+        gpu.load_module(&ptx),
+        Err(DeviceError::PtxTarget { .. })
+    ));
+}
+
+#[test]
+fn writing_a_read_only_argument_is_seen_on_the_emulator() {
+    let device = Device::emulated().unwrap();
+    let stream = device.default_stream();
+    let buffer = Buffer::<u32>::zeroed(&device, 4).unwrap();
+    let add = function(&device, "add_one");
+    let error = stream
+        .launch(&add, config(1, 32), &[read(&buffer), scalar(4)])
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            DeviceError::ReadOnlyArgument {
+                index: 0,
+                bytes: 16,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    // The same buffer as two arguments, of which one is written.
+    let copy = function(&device, "copy");
+    let args = [write(&buffer), read(&buffer), scalar(4)];
+    stream.launch(&copy, config(1, 32), &args).unwrap();
+}
+
+#[test]
+fn the_emulator_reports_what_each_argument_saw() {
+    let device = Device::emulated().unwrap();
+    let stream = device.default_stream();
+    let from = Buffer::from_slice(&device, &[7_u32; 40]).unwrap();
+    let to = Buffer::<u32>::zeroed(&device, 40).unwrap();
+    let copy = function(&device, "copy");
+    let launch = |stream: &Stream| {
+        stream.launch(&copy, config(2, 32), &[write(&to), read(&from), scalar(40)])
+    };
+    launch(&stream).unwrap();
+    let graph = Graph::capture(&stream, &launch).unwrap();
+    let (result, reports) = device
+        .profile(|| {
+            launch(&stream)?;
+            graph.launch(&stream)
+        })
+        .unwrap();
+    result.unwrap();
+    assert_eq!(reports.len(), 2);
+    for report in &reports {
+        assert_eq!(
+            (report.kernel.as_str(), report.config),
+            ("copy", config(2, 32))
+        );
+        let expected = |index, bytes_read, bytes_written| ArgumentTraffic {
+            index,
+            len: 160,
+            bytes_read,
+            bytes_written,
+        };
+        assert_eq!(report.arguments, [expected(0, 0, 160), expected(1, 160, 0)]);
+    }
+    let [gpu, _] = devices();
+    assert!(matches!(
+        gpu.profile(|| ()),
+        Err(DeviceError::Unsupported { .. })
+    ));
+}

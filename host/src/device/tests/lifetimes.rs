@@ -1,0 +1,177 @@
+//! Dropping things in any order, with work pending.
+
+use super::*;
+
+#[test]
+fn nothing_is_left_behind() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    {
+        let device = gpu.open();
+        let stream = device.new_stream().unwrap();
+        let buffer = Buffer::<u32>::zeroed(&device, 100).unwrap();
+        let _event = stream.record().unwrap();
+        let graph = Graph::capture(&stream, |stream| add_one(stream, &buffer)).unwrap();
+        graph.launch(&stream).unwrap();
+        assert!(gpu.alive() > 5);
+    }
+    assert_eq!(gpu.alive(), 0);
+}
+
+#[test]
+fn a_buffer_outlives_the_work_that_uses_it() {
+    // The double runs work only when something waits, and then faults on memory that is gone.
+    for device in devices() {
+        let stream = device.new_stream().unwrap();
+        let to = Buffer::<u32>::zeroed(&device, 64).unwrap();
+        let from = Buffer::from_slice(&device, &[9_u32; 64]).unwrap();
+        let copy = function(&device, "copy");
+        stream
+            .launch(&copy, config(1, 64), &[write(&to), read(&from), scalar(64)])
+            .unwrap();
+        drop(from);
+        let event = stream.record().unwrap();
+        drop(stream);
+        event.synchronize().unwrap();
+        assert_eq!(to.to_vec().unwrap(), [9; 64], "{device:?}");
+    }
+}
+
+#[test]
+fn everything_can_go_before_the_device_and_the_device_before_everything() {
+    for order in 0..6 {
+        let Some(gpu) = FakeGpu::take() else { return };
+        let device = gpu.open();
+        let stream = device.new_stream().unwrap();
+        let buffer = Buffer::<u32>::zeroed(&device, 64).unwrap();
+        let graph = Graph::capture(&stream, |stream| add_one(stream, &buffer)).unwrap();
+        graph.launch(&stream).unwrap();
+        add_one(&stream, &buffer).unwrap();
+        let event = stream.record().unwrap();
+        let module = device.load_module(PTX).unwrap();
+        let mut things: Vec<Box<dyn std::any::Any>> = vec![
+            Box::new(device),
+            Box::new(stream),
+            Box::new(buffer),
+            Box::new(graph),
+            Box::new(event),
+            Box::new(module),
+        ];
+        things.rotate_left(order);
+        for thing in things {
+            drop(thing);
+        }
+        assert_eq!(gpu.alive(), 0, "in order {order}");
+        assert_eq!(gpu.calls("cuDevicePrimaryCtxRelease_v2"), 1);
+    }
+}
+
+#[test]
+fn a_graph_keeps_its_buffers_and_sees_their_contents() {
+    for device in devices() {
+        let stream = device.new_stream().unwrap();
+        let mut result = Buffer::<u32>::zeroed(&device, 64).unwrap();
+        let graph = {
+            let from = Buffer::from_slice(&device, &[20_u32; 64]).unwrap();
+            let copy = function(&device, "copy");
+            Graph::capture(&stream, |stream| {
+                add_one(stream, &from)?;
+                stream.launch(
+                    &copy,
+                    config(1, 64),
+                    &[write(&result), read(&from), scalar(64)],
+                )
+            })
+            .unwrap()
+        };
+        assert_eq!(graph.kernels(), ["add_one", "copy"]);
+        assert_eq!(
+            result.to_vec().unwrap(),
+            [0; 64],
+            "nothing runs during the capture"
+        );
+        let other = device.new_stream().unwrap();
+        for _ in 0..2 {
+            graph.launch(&other).unwrap();
+        }
+        assert_eq!(result.to_vec().unwrap(), [22; 64], "{device:?}");
+        graph.launch(&other).unwrap();
+        drop(graph);
+        assert_eq!(result.to_vec().unwrap(), [23; 64], "{device:?}");
+        result.fill_bytes(0).unwrap();
+    }
+}
+
+#[test]
+fn what_a_capture_allows() {
+    for device in devices() {
+        let stream = device.new_stream().unwrap();
+        let mut buffer = Buffer::from_slice(&device, &[1_u32; 8]).unwrap();
+        let pending = Buffer::from_slice(&device, &[1_u32; 8]).unwrap();
+        add_one(&stream, &pending).unwrap();
+        let capturing = |result: Result<(), DeviceError>| {
+            assert!(
+                matches!(result, Err(DeviceError::Capturing { .. })),
+                "{result:?}"
+            );
+        };
+        let graph = Graph::capture(&stream, |stream| {
+            // Before its first use in the capture, a buffer is an ordinary buffer.
+            buffer.fill_bytes(0)?;
+            add_one(stream, &buffer)?;
+            capturing(buffer.copy_to_slice(&mut [0; 8]));
+            capturing(buffer.fill_bytes(7));
+            capturing(stream.synchronize());
+            capturing(device.synchronize());
+            capturing(stream.record().map(drop));
+            capturing(Graph::capture(stream, |_| Ok::<_, DeviceError>(())).map(drop));
+            // Freed once the capture is over, since this stream cannot be waited for now.
+            drop(pending);
+            let temporary = Buffer::from_slice(&device, &[3_u32; 8])?;
+            assert_eq!(temporary.to_vec()?, [3; 8]);
+            add_one(&device.default_stream(), &temporary)?;
+            assert_eq!(temporary.to_vec()?, [4; 8]);
+            Ok::<_, DeviceError>(())
+        })
+        .unwrap();
+        assert_eq!(buffer.to_vec().unwrap(), [0; 8]);
+        graph.launch(&stream).unwrap();
+        assert_eq!(buffer.to_vec().unwrap(), [1; 8], "{device:?}");
+    }
+}
+
+#[test]
+fn an_abandoned_capture_leaves_the_stream_usable() {
+    for device in devices() {
+        let stream = device.new_stream().unwrap();
+        let buffer = Buffer::<u32>::zeroed(&device, 8).unwrap();
+        let failed = Graph::capture(&stream, |stream| {
+            add_one(stream, &buffer)?;
+            stream.synchronize()
+        });
+        assert!(matches!(failed, Err(DeviceError::Capturing { .. })));
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _ = Graph::capture(&stream, |stream| -> Result<(), DeviceError> {
+                add_one(stream, &buffer)?;
+                panic!("in the closure");
+            });
+        }));
+        assert!(panicked.is_err());
+        let empty = Graph::capture(&stream, |_| Ok::<_, DeviceError>(()));
+        assert_eq!(empty.unwrap_err(), DeviceError::EmptyGraph);
+        add_one(&stream, &buffer).unwrap();
+        assert_eq!(buffer.to_vec().unwrap(), [1; 8], "{device:?}");
+    }
+}
+
+#[test]
+fn a_dropped_buffers_memory_comes_back() {
+    for device in devices() {
+        let before = device.memory_info().unwrap().0;
+        let stream = device.default_stream();
+        let buffer = Buffer::<u32>::zeroed(&device, 1 << 20).unwrap();
+        add_one(&stream, &buffer).unwrap();
+        assert!(device.memory_info().unwrap().0 <= before - (4 << 20));
+        drop(buffer);
+        assert_eq!(device.memory_info().unwrap().0, before, "{device:?}");
+    }
+}

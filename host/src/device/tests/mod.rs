@@ -1,0 +1,178 @@
+//! Tests of the device layer on the emulator and through the CUDA driver's interface.
+//!
+//! On a machine without a GPU the latter is the test double in `tests/fake-libcuda`, which gives each test a GPU of its
+//! own. With `BITNET_TEST_DEVICE=cuda`, and no other driver named in `CUST_LAZY_LIBCUDA`, it is the real
+//! driver, and the tests that need the double's injected errors say that they are skipped.
+
+mod faults;
+mod launches;
+mod lifetimes;
+mod opening;
+mod threads;
+
+use std::{
+    env,
+    ffi::{CString, c_char, c_int},
+    path::PathBuf,
+    sync::{
+        LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use libloading::os::unix::{Library, Symbol};
+
+use super::*;
+
+const PTX: &str = include_str!("kernels.ptx");
+
+/// The double, loaded as this process's CUDA driver; `None` where the tests run on the real one.
+static FAKE: LazyLock<Option<Fake>> = LazyLock::new(|| {
+    let real = env::var("BITNET_TEST_DEVICE").is_ok_and(|device| device.starts_with("cuda"));
+    if real && env::var_os(cust_lazy::LIBRARY_VARIABLE).is_none() {
+        return None;
+    }
+    // Cargo builds the dependency beside the test program.
+    let mut path: PathBuf = env::current_exe().expect("the test program has a path");
+    path.set_file_name("libfake_libcuda.so");
+    cust_lazy::load_from(&path).expect("the test double loads");
+    // SAFETY: the library is open already, and its functions have the signatures below.
+    unsafe {
+        let library = Library::new(&path).expect("the test double is loaded");
+        Some(Fake {
+            inject: library.get(b"fake_cuda_inject").expect("the double has it"),
+            calls: library.get(b"fake_cuda_calls").expect("the double has it"),
+            alive: library.get(b"fake_cuda_alive").expect("the double has it"),
+            _library: library,
+        })
+    }
+});
+
+/// The GPU that the next test takes. Low ordinals are left to tests that name one.
+static NEXT_GPU: AtomicUsize = AtomicUsize::new(8);
+
+struct Fake {
+    inject: Symbol<unsafe extern "C" fn(c_int, *const c_char, u64, c_int)>,
+    calls: Symbol<unsafe extern "C" fn(c_int, *const c_char) -> u64>,
+    alive: Symbol<unsafe extern "C" fn(c_int) -> u64>,
+    _library: Library,
+}
+
+/// A GPU of the double that no other test uses.
+struct FakeGpu {
+    fake: &'static Fake,
+    ordinal: usize,
+}
+
+impl FakeGpu {
+    /// `None`, with a line that says so, where the tests run on the real driver.
+    fn take() -> Option<Self> {
+        let fake = FAKE.as_ref();
+        if fake.is_none() {
+            eprintln!("skipped: injected errors need the test double of the driver");
+        }
+        Some(Self {
+            fake: fake?,
+            ordinal: NEXT_GPU.fetch_add(1, Ordering::Relaxed),
+        })
+    }
+
+    fn open(&self) -> Device {
+        Device::cuda(self.ordinal).expect("the double has this GPU")
+    }
+
+    /// Makes the `nth` call from now of a driver function fail with `code`.
+    fn inject(&self, entry: &str, nth: u64, code: i32) {
+        let entry = CString::new(entry).expect("no NUL");
+        // SAFETY: a C string, as the function asks for.
+        unsafe { (self.fake.inject)(self.ordinal as c_int, entry.as_ptr(), nth, code) }
+    }
+
+    fn calls(&self, entry: &str) -> u64 {
+        let entry = CString::new(entry).expect("no NUL");
+        // SAFETY: a C string, as the function asks for.
+        unsafe { (self.fake.calls)(self.ordinal as c_int, entry.as_ptr()) }
+    }
+
+    /// How many of the driver's objects exist on the GPU.
+    fn alive(&self) -> u64 {
+        // SAFETY: asks for nothing.
+        unsafe { (self.fake.alive)(self.ordinal as c_int) }
+    }
+}
+
+/// One device of each driver, that a test may use as it likes short of breaking it.
+fn devices() -> [Device; 2] {
+    let gpu = match FakeGpu::take() {
+        Some(gpu) => gpu.open(),
+        None => Device::cuda(0).expect("BITNET_TEST_DEVICE=cuda asks for a GPU"),
+    };
+    [
+        gpu,
+        Device::emulated().expect("the default configuration is valid"),
+    ]
+}
+
+fn function(device: &Device, kernel: &str) -> Function {
+    let module = device.load_module(PTX).expect("the PTX is valid");
+    module.function(kernel).expect("the kernel is in the PTX")
+}
+
+fn config(grid: u32, block: u32) -> LaunchConfig {
+    LaunchConfig {
+        grid: [grid, 1, 1],
+        block: [block, 1, 1],
+        dynamic_shared: 0,
+        cooperative: false,
+    }
+}
+
+fn read<T>(buffer: &Buffer<T>) -> KernelArg<'_>
+where
+    T: bytemuck::Pod,
+{
+    KernelArg::Pointer {
+        allocation: buffer.allocation(),
+        offset_bytes: 0,
+        write: false,
+    }
+}
+
+fn write<T>(buffer: &Buffer<T>) -> KernelArg<'_>
+where
+    T: bytemuck::Pod,
+{
+    KernelArg::Pointer {
+        allocation: buffer.allocation(),
+        offset_bytes: 0,
+        write: true,
+    }
+}
+
+fn scalar(value: u32) -> KernelArg<'static> {
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&value.to_ne_bytes());
+    KernelArg::Scalar { bytes, len: 4 }
+}
+
+/// Submits `add_one` over the whole buffer.
+fn add_one(stream: &Stream, buffer: &Buffer<u32>) -> Result<(), DeviceError> {
+    let n = buffer.len() as u32;
+    let function = function(stream.device(), "add_one");
+    stream.launch(
+        &function,
+        config(n.div_ceil(32), 32),
+        &[write(buffer), scalar(n)],
+    )
+}
+
+/// Submits a launch that writes behind the end of the buffer.
+fn overrun(stream: &Stream, buffer: &Buffer<u32>) -> Result<(), DeviceError> {
+    let n = buffer.len() as u32 + 4096;
+    let function = function(stream.device(), "add_one");
+    stream.launch(
+        &function,
+        config(n.div_ceil(32), 32),
+        &[write(buffer), scalar(n)],
+    )
+}

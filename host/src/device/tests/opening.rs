@@ -1,0 +1,102 @@
+//! Names, identity and what devices say about themselves.
+
+use super::*;
+
+#[test]
+fn a_gpu_opened_twice_is_one_device_and_emulated_ones_are_many() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    assert_eq!(device, gpu.open());
+    assert_eq!(device, device.clone());
+    assert_eq!(gpu.calls("cuDevicePrimaryCtxRetain"), 1);
+    let (a, b) = (Device::emulated().unwrap(), Device::emulated().unwrap());
+    assert_ne!(a, b);
+    assert_ne!(a, device);
+    assert_eq!(a.default_stream().device(), &a);
+}
+
+#[test]
+fn names_open_devices() {
+    assert_eq!(
+        Device::from_name("emulated").unwrap().kind(),
+        DeviceKind::Emulated
+    );
+    for name in [
+        "",
+        "gpu",
+        "cuda:",
+        "cuda:x",
+        "cuda:-1",
+        "emulated:0",
+        "CUDA",
+    ] {
+        let expected = DeviceError::UnknownDevice {
+            name: name.to_owned(),
+        };
+        assert_eq!(Device::from_name(name).unwrap_err(), expected);
+    }
+    if let Some(gpu) = FakeGpu::take() {
+        // No other test uses the first two GPUs.
+        let first = FakeGpu { ordinal: 0, ..gpu };
+        first.inject("cuDevicePrimaryCtxRetain", 1, 999);
+        assert!(Device::auto().unwrap().name().starts_with("cuda:1 ("));
+    }
+    let count = Device::cuda_count().unwrap();
+    let expected = DeviceError::NoSuchDevice {
+        ordinal: 100_000,
+        count,
+    };
+    assert_eq!(Device::from_name("cuda:100000").unwrap_err(), expected);
+    let gpu = Device::from_name("cuda").unwrap();
+    assert_eq!(gpu.kind(), DeviceKind::Cuda);
+    assert_eq!(Device::from_name("cuda:0").unwrap(), gpu);
+    assert_eq!(Device::from_name("auto").unwrap(), gpu);
+    assert!(gpu.name().starts_with("cuda:0 ("), "{}", gpu.name());
+}
+
+#[test]
+fn capabilities_come_from_the_driver_or_the_specification() {
+    for device in devices() {
+        let capabilities = device.capabilities();
+        assert_eq!(capabilities.warp_size, 32);
+        assert_eq!(capabilities.max_threads_per_block, 1024);
+        assert_eq!(capabilities.shared_bytes_per_block, 48 << 10);
+        assert!(capabilities.shared_bytes_per_block_optin >= 64 << 10);
+        assert!(capabilities.l2_bytes >= 1 << 20);
+        assert_eq!(
+            capabilities.driver_version.is_some(),
+            device.kind() == DeviceKind::Cuda
+        );
+        let (free, total) = device.memory_info().unwrap();
+        assert!(free <= total && total <= capabilities.memory_bytes);
+    }
+    if FAKE.is_some() {
+        let [gpu, _] = devices();
+        assert_eq!(gpu.compute_capability(), (9, 0));
+        assert_eq!(gpu.capabilities().max_block, [1024, 1024, 64]);
+        assert_eq!(gpu.capabilities().clock_khz, Some(1_980_000));
+    }
+}
+
+#[test]
+fn an_emulated_device_is_a_gpu_that_exists() {
+    let with = |compute_capability, memory_bytes| {
+        let defaults = EmulatedConfig::default();
+        Device::emulated_with(EmulatedConfig {
+            compute_capability,
+            memory_bytes,
+            ..defaults
+        })
+    };
+    for (compute_capability, memory_bytes) in [((5, 0), 1), ((9, 9), 1), ((9, 0), 0)] {
+        assert!(matches!(
+            with(compute_capability, memory_bytes),
+            Err(DeviceError::InvalidConfig { .. })
+        ));
+    }
+    let device = with((8, 6), 1 << 20).unwrap();
+    assert_eq!(device.name(), "emulated (sm_86)");
+    assert_eq!(device.capabilities().shared_bytes_per_block_optin, 99 << 10);
+    assert_eq!(device.capabilities().clock_khz, None);
+    assert_eq!(device.memory_info().unwrap(), (1 << 20, 1 << 20));
+}

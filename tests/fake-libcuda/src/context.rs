@@ -1,0 +1,266 @@
+//! A primary context: what is alive in it, and the work that is pending.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    ffi::{c_int, c_void},
+    sync::Arc,
+};
+
+use ptx_emulator::{Config, Emulator, FaultKind, LaunchConfig, LaunchError, LoadedModule};
+
+use crate::{
+    driver::MEMORY_BYTES,
+    status::{
+        ILLEGAL_ADDRESS, INVALID_HANDLE, LAUNCH_FAILED, MISALIGNED_ADDRESS,
+        STREAM_CAPTURE_INVALIDATED, STREAM_CAPTURE_UNSUPPORTED,
+    },
+};
+
+/// A handle, as the caller holds it.
+pub(crate) type Handle = usize;
+
+pub(crate) struct Context {
+    pub(crate) emulator: Emulator,
+    /// The code that every call returns since the context failed.
+    pub(crate) lost: Option<c_int>,
+    pub(crate) allocations: HashMap<u64, usize>,
+    pub(crate) streams: HashMap<Handle, Stream>,
+    /// Destroyed streams whose work is still pending.
+    pub(crate) departed: Vec<Handle>,
+    pub(crate) events: HashMap<Handle, Option<Mark>>,
+    pub(crate) modules: HashMap<Handle, Module>,
+    pub(crate) functions: HashMap<Handle, Function>,
+    pub(crate) graphs: HashMap<Handle, Vec<Work>>,
+    pub(crate) executables: HashMap<Handle, Vec<Work>>,
+    last_handle: Handle,
+    /// Works done so far: the double's clock.
+    clock: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Stream {
+    pub(crate) pending: VecDeque<Work>,
+    pub(crate) submitted: u64,
+    /// When each event's work was done, by its number.
+    pub(crate) recorded: HashMap<u64, u64>,
+    pub(crate) capture: Option<Capture>,
+}
+
+#[derive(Default)]
+pub(crate) struct Capture {
+    pub(crate) works: Vec<Work>,
+    pub(crate) invalid: bool,
+}
+
+/// The place of an event among the work of a stream.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mark {
+    pub(crate) stream: Handle,
+    pub(crate) number: u64,
+}
+
+pub(crate) struct Module {
+    pub(crate) parsed: Arc<ptx_emulator::Module>,
+    pub(crate) loaded: Arc<LoadedModule>,
+}
+
+pub(crate) struct Function {
+    pub(crate) module: Handle,
+    pub(crate) name: String,
+    pub(crate) max_dynamic_shared: u32,
+}
+
+#[derive(Clone)]
+pub(crate) enum Work {
+    Launch {
+        function: Handle,
+        config: LaunchConfig,
+        arguments: Vec<Vec<u8>>,
+    },
+    ToDevice {
+        address: u64,
+        host: usize,
+        len: usize,
+    },
+    ToHost {
+        host: usize,
+        address: u64,
+        len: usize,
+    },
+    Fill {
+        address: u64,
+        value: u8,
+        len: usize,
+    },
+    Record,
+    Wait(Mark),
+    Graph(Handle),
+}
+
+impl Context {
+    pub(crate) fn new() -> Self {
+        Self {
+            emulator: Emulator::new(Config {
+                compute_capability: 90,
+                memory_limit: MEMORY_BYTES,
+                ..Config::default()
+            }),
+            lost: None,
+            allocations: HashMap::new(),
+            streams: HashMap::new(),
+            departed: Vec::new(),
+            events: HashMap::new(),
+            modules: HashMap::new(),
+            functions: HashMap::new(),
+            graphs: HashMap::new(),
+            executables: HashMap::new(),
+            last_handle: 0x1000,
+            clock: 0,
+        }
+    }
+
+    pub(crate) fn new_handle(&mut self) -> Handle {
+        self.last_handle += 0x10;
+        self.last_handle
+    }
+
+    pub(crate) fn alive(&self) -> u64 {
+        let streams = self.streams.len() - self.departed.len();
+        let count = self.allocations.len()
+            + streams
+            + self.events.len()
+            + self.modules.len()
+            + self.graphs.len()
+            + self.executables.len();
+        count as u64
+    }
+
+    pub(crate) fn stream(&mut self, handle: *mut c_void) -> Result<&mut Stream, c_int> {
+        let handle = handle.addr();
+        if self.departed.contains(&handle) {
+            return Err(INVALID_HANDLE);
+        }
+        self.streams.get_mut(&handle).ok_or(INVALID_HANDLE)
+    }
+
+    /// Adds work to a stream, or to the graph that is captured from it.
+    pub(crate) fn submit(&mut self, stream: *mut c_void, work: Work) -> Result<u64, c_int> {
+        let stream = self.stream(stream)?;
+        match &mut stream.capture {
+            Some(capture) if capture.invalid => return Err(STREAM_CAPTURE_INVALIDATED),
+            Some(capture) => capture.works.push(work),
+            None => {
+                stream.pending.push_back(work);
+                stream.submitted += 1;
+            }
+        }
+        Ok(stream.submitted)
+    }
+
+    pub(crate) fn synchronize(&mut self) -> Result<(), c_int> {
+        for stream in self.streams.values_mut() {
+            refuse_capture(stream)?;
+        }
+        let streams: Vec<Handle> = self.streams.keys().copied().collect();
+        for stream in streams {
+            self.run_until(stream, u64::MAX)?;
+        }
+        for stream in std::mem::take(&mut self.departed) {
+            self.streams.remove(&stream);
+        }
+        Ok(())
+    }
+
+    /// Runs a stream's work up to its n-th.
+    pub(crate) fn run_until(&mut self, handle: Handle, number: u64) -> Result<(), c_int> {
+        loop {
+            let Some(stream) = self.streams.get_mut(&handle) else {
+                return Ok(());
+            };
+            let next = stream.submitted - stream.pending.len() as u64 + 1;
+            if next > number {
+                return Ok(());
+            }
+            let Some(work) = stream.pending.pop_front() else {
+                return Ok(());
+            };
+            if let Work::Record = work {
+                stream.recorded.insert(next, self.clock);
+            }
+            if let Err(code) = self.run(&work) {
+                self.lost = Some(code);
+                return Err(code);
+            }
+            self.clock += 1;
+        }
+    }
+
+    fn run(&mut self, work: &Work) -> Result<(), c_int> {
+        let memory = |_| ILLEGAL_ADDRESS;
+        match work {
+            Work::Launch {
+                function,
+                config,
+                arguments,
+            } => {
+                let function = self.functions.get(function).ok_or(LAUNCH_FAILED)?;
+                let module = self.modules.get(&function.module).ok_or(LAUNCH_FAILED)?;
+                let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
+                self.emulator
+                    .launch(&module.loaded, &function.name, config, &arguments)
+                    .map(drop)
+                    .map_err(|error| fault_code(&error))
+            }
+            &Work::ToDevice { address, host, len } => {
+                let host = std::ptr::with_exposed_provenance::<u8>(host);
+                // SAFETY: the caller of the copy keeps the host memory until the stream is synchronized.
+                let bytes = unsafe { std::slice::from_raw_parts(host, len) };
+                self.emulator.write(address, bytes).map_err(memory)
+            }
+            &Work::ToHost { host, address, len } => {
+                let host = std::ptr::with_exposed_provenance_mut::<u8>(host);
+                // SAFETY: as above, and nothing else accesses the memory meanwhile.
+                let bytes = unsafe { std::slice::from_raw_parts_mut(host, len) };
+                self.emulator.read(address, bytes).map_err(memory)
+            }
+            &Work::Fill {
+                address,
+                value,
+                len,
+            } => self
+                .emulator
+                .fill(address, value, len as u64)
+                .map_err(memory),
+            Work::Record => Ok(()),
+            Work::Wait(mark) => self.run_until(mark.stream, mark.number),
+            Work::Graph(graph) => {
+                let works = self.executables.get(graph).ok_or(LAUNCH_FAILED)?.clone();
+                works.iter().try_for_each(|work| self.run(work))
+            }
+        }
+    }
+}
+
+/// Waiting for a stream that is being captured is an error, and spoils the capture.
+pub(crate) fn refuse_capture(stream: &mut Stream) -> Result<(), c_int> {
+    match &mut stream.capture {
+        Some(capture) => {
+            capture.invalid = true;
+            Err(STREAM_CAPTURE_UNSUPPORTED)
+        }
+        None => Ok(()),
+    }
+}
+
+fn fault_code(error: &LaunchError) -> c_int {
+    match error {
+        LaunchError::Fault(fault) => match fault.kind {
+            FaultKind::OutOfBounds { .. }
+            | FaultKind::UseAfterFree { .. }
+            | FaultKind::ReadOnly => ILLEGAL_ADDRESS,
+            FaultKind::Misaligned { .. } => MISALIGNED_ADDRESS,
+            _ => LAUNCH_FAILED,
+        },
+        _ => LAUNCH_FAILED,
+    }
+}

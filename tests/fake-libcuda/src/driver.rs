@@ -1,0 +1,268 @@
+//! The driver's state, GPUs and primary contexts.
+
+use std::{
+    cell::Cell,
+    collections::HashMap,
+    ffi::{c_char, c_int, c_uint, c_void},
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    context::Context,
+    inject::Injection,
+    status::{INVALID_CONTEXT, INVALID_DEVICE, INVALID_VALUE, SUCCESS, is_sticky},
+};
+
+/// How many GPUs the double has.
+pub const DEVICES: usize = 64;
+
+/// Memory of each GPU.
+pub(crate) const MEMORY_BYTES: u64 = 256 << 20;
+
+const NAME: &[u8] = b"Fake GPU (test double)\0";
+const VERSION: c_int = 12_040;
+
+#[derive(Default)]
+pub(crate) struct Driver {
+    pub(crate) initialized: bool,
+    pub(crate) gpus: Vec<Gpu>,
+}
+
+#[derive(Default)]
+pub(crate) struct Gpu {
+    pub(crate) retained: u64,
+    pub(crate) context: Option<Context>,
+    pub(crate) injections: Vec<Injection>,
+    pub(crate) calls: HashMap<&'static str, u64>,
+}
+
+static DRIVER: LazyLock<Mutex<Driver>> = LazyLock::new(|| {
+    let gpus = (0..DEVICES).map(|_| Gpu::default()).collect();
+    Mutex::new(Driver {
+        initialized: false,
+        gpus,
+    })
+});
+
+thread_local! {
+    /// The device whose primary context is current on this thread.
+    static CURRENT: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// One lock for everything: a double needs no parallelism.
+pub(crate) fn lock() -> MutexGuard<'static, Driver> {
+    DRIVER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn code(result: Result<(), c_int>) -> c_int {
+    match result {
+        Ok(()) => SUCCESS,
+        Err(code) => code,
+    }
+}
+
+impl Gpu {
+    /// Counts a call, and returns the error injected into it.
+    fn enter(&mut self, entry: &'static str) -> Result<(), c_int> {
+        *self.calls.entry(entry).or_default() += 1;
+        for injection in self
+            .injections
+            .iter_mut()
+            .filter(|injection| injection.entry == entry)
+        {
+            injection.countdown = injection.countdown.saturating_sub(1);
+        }
+        let due = |injection: &Injection| injection.entry == entry && injection.countdown == 0;
+        let Some(position) = self.injections.iter().position(due) else {
+            return Ok(());
+        };
+        let code = self.injections.remove(position).code;
+        if let Some(context) = &mut self.context
+            && is_sticky(code)
+        {
+            context.lost = Some(code);
+        }
+        Err(code)
+    }
+}
+
+/// Runs an entry point that belongs to a device.
+fn with_gpu(
+    device: c_int,
+    entry: &'static str,
+    run: impl FnOnce(&mut Gpu) -> Result<(), c_int>,
+) -> c_int {
+    let mut driver = lock();
+    let Some(gpu) = usize::try_from(device)
+        .ok()
+        .and_then(|device| driver.gpus.get_mut(device))
+    else {
+        return INVALID_DEVICE;
+    };
+    code(gpu.enter(entry).and_then(|()| run(gpu)))
+}
+
+/// Runs an entry point that needs a current context. Once the context is lost, every call returns why.
+pub(crate) fn with_context(
+    entry: &'static str,
+    run: impl FnOnce(&mut Context) -> Result<(), c_int>,
+) -> c_int {
+    let mut driver = lock();
+    let Some(device) = CURRENT.get() else {
+        return INVALID_CONTEXT;
+    };
+    let gpu = &mut driver.gpus[device];
+    let entered = gpu.enter(entry);
+    let Some(context) = &mut gpu.context else {
+        return INVALID_CONTEXT;
+    };
+    if let Some(code) = context.lost {
+        return code;
+    }
+    let result = entered.and_then(|()| run(context));
+    // What runs on the device may have failed without the entry point seeing it.
+    code(result.and(context.lost.map_or(Ok(()), Err)))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuInit(flags: c_uint) -> c_int {
+    if flags != 0 {
+        return INVALID_VALUE;
+    }
+    lock().initialized = true;
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuDriverGetVersion(version: *mut c_int) -> c_int {
+    // SAFETY: the caller passes a pointer that is valid for the write.
+    unsafe { version.write(VERSION) };
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuDeviceGetCount(count: *mut c_int) -> c_int {
+    const NOT_INITIALIZED: c_int = 3;
+    if !lock().initialized {
+        return NOT_INITIALIZED;
+    }
+    // SAFETY: the caller passes a pointer that is valid for the write.
+    unsafe { count.write(DEVICES as c_int) };
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuDeviceGet(device: *mut c_int, ordinal: c_int) -> c_int {
+    with_gpu(ordinal, "cuDeviceGet", |_| {
+        // SAFETY: the caller passes a pointer that is valid for the write.
+        unsafe { device.write(ordinal) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuDeviceGetName(name: *mut c_char, len: c_int, device: c_int) -> c_int {
+    with_gpu(device, "cuDeviceGetName", |_| {
+        if usize::try_from(len).is_ok_and(|len| len >= NAME.len()) {
+            // SAFETY: the caller passes a buffer of `len` bytes, which is enough.
+            unsafe {
+                name.cast::<u8>()
+                    .copy_from_nonoverlapping(NAME.as_ptr(), NAME.len())
+            };
+            Ok(())
+        } else {
+            Err(INVALID_VALUE)
+        }
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuDeviceTotalMem_v2(bytes: *mut usize, device: c_int) -> c_int {
+    with_gpu(device, "cuDeviceTotalMem_v2", |_| {
+        // SAFETY: the caller passes a pointer that is valid for the write.
+        unsafe { bytes.write(MEMORY_BYTES as usize) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuDeviceGetAttribute(
+    value: *mut c_int,
+    attribute: c_int,
+    device: c_int,
+) -> c_int {
+    with_gpu(device, "cuDeviceGetAttribute", |_| {
+        // Numbers of `CUdevice_attribute`; the values are those of an H100.
+        let answer = match attribute {
+            1..=3 => 1024,   // MAX_THREADS_PER_BLOCK, MAX_BLOCK_DIM_X, MAX_BLOCK_DIM_Y
+            4 => 64,         // MAX_BLOCK_DIM_Z
+            5 => i32::MAX,   // MAX_GRID_DIM_X
+            6 | 7 => 65_535, // MAX_GRID_DIM_Y, MAX_GRID_DIM_Z
+            8 => 48 << 10,   // MAX_SHARED_MEMORY_PER_BLOCK
+            10 => 32,        // WARP_SIZE
+            13 => 1_980_000, // CLOCK_RATE
+            16 => 132,       // MULTIPROCESSOR_COUNT
+            36 => 2_619_000, // MEMORY_CLOCK_RATE
+            37 => 5120,      // GLOBAL_MEMORY_BUS_WIDTH
+            38 => 50 << 20,  // L2_CACHE_SIZE
+            39 => 2048,      // MAX_THREADS_PER_MULTIPROCESSOR
+            75 => 9,         // COMPUTE_CAPABILITY_MAJOR
+            76 => 0,         // COMPUTE_CAPABILITY_MINOR
+            81 => 228 << 10, // MAX_SHARED_MEMORY_PER_MULTIPROCESSOR
+            82 => 64 << 10,  // MAX_REGISTERS_PER_MULTIPROCESSOR
+            95 => 1,         // COOPERATIVE_LAUNCH
+            97 => 227 << 10, // MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+            _ => return Err(INVALID_VALUE),
+        };
+        // SAFETY: the caller passes a pointer that is valid for the write.
+        unsafe { value.write(answer) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut *mut c_void, device: c_int) -> c_int {
+    with_gpu(device, "cuDevicePrimaryCtxRetain", |gpu| {
+        if let Some(lost) = gpu.context.get_or_insert_with(Context::new).lost {
+            return Err(lost);
+        }
+        gpu.retained += 1;
+        // SAFETY: the caller passes a pointer that is valid for the write.
+        unsafe { context.write(std::ptr::without_provenance_mut(device as usize + 1)) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuDevicePrimaryCtxRelease_v2(device: c_int) -> c_int {
+    with_gpu(device, "cuDevicePrimaryCtxRelease_v2", |gpu| {
+        gpu.retained = gpu.retained.checked_sub(1).ok_or(INVALID_CONTEXT)?;
+        if gpu.retained == 0 {
+            gpu.context = None;
+        }
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuDevicePrimaryCtxReset_v2(device: c_int) -> c_int {
+    with_gpu(device, "cuDevicePrimaryCtxReset_v2", |gpu| {
+        gpu.context = None;
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuCtxSetCurrent(context: *mut c_void) -> c_int {
+    let device = context.addr().checked_sub(1);
+    if device.is_some_and(|device| device >= DEVICES) {
+        return INVALID_CONTEXT;
+    }
+    CURRENT.set(device);
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuCtxSynchronize() -> c_int {
+    with_context("cuCtxSynchronize", Context::synchronize)
+}

@@ -1,0 +1,85 @@
+//! What tests use to make calls fail, and to look inside. No real driver has these functions.
+
+use std::ffi::{CStr, c_char, c_int};
+
+use crate::driver::{self, Driver};
+
+/// An error that a later call will return instead of doing its work.
+#[derive(Debug)]
+pub(crate) struct Injection {
+    pub(crate) entry: String,
+    /// Calls until the error; 1 for the next one.
+    pub(crate) countdown: u64,
+    pub(crate) code: c_int,
+}
+
+/// Makes the `nth` call from now (1 for the next) of an entry point on a device return `code`. Where the code is
+/// one that a driver's context does not survive, the device's context is lost.
+///
+/// # Safety
+///
+/// `entry` is a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fake_cuda_inject(
+    device: c_int,
+    entry: *const c_char,
+    nth: u64,
+    code: c_int,
+) {
+    // SAFETY: the caller says so.
+    let entry = unsafe { text(entry) };
+    let injection = Injection {
+        entry,
+        countdown: nth,
+        code,
+    };
+    let mut driver = driver::lock();
+    if let Some(gpu) = usize::try_from(device)
+        .ok()
+        .and_then(|device| driver.gpus.get_mut(device))
+    {
+        gpu.injections.push(injection);
+    }
+}
+
+/// How often an entry point was called on a device, since the process started.
+///
+/// # Safety
+///
+/// `entry` is a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fake_cuda_calls(device: c_int, entry: *const c_char) -> u64 {
+    // SAFETY: the caller says so.
+    let entry = unsafe { text(entry) };
+    look(device, |driver, device| {
+        driver.gpus[device].calls.get(entry.as_str()).copied()
+    })
+}
+
+/// How many things are alive on a device: allocations, streams, events, modules, graphs, executable graphs and
+/// retains of the primary context, together.
+#[unsafe(no_mangle)]
+pub extern "C" fn fake_cuda_alive(device: c_int) -> u64 {
+    look(device, |driver, device| {
+        let gpu = &driver.gpus[device];
+        Some(gpu.retained + gpu.context.as_ref().map_or(0, |context| context.alive()))
+    })
+}
+
+fn look(device: c_int, read: impl FnOnce(&Driver, usize) -> Option<u64>) -> u64 {
+    let driver = driver::lock();
+    let device = usize::try_from(device)
+        .ok()
+        .filter(|&device| device < driver.gpus.len());
+    device.and_then(|device| read(&driver, device)).unwrap_or(0)
+}
+
+/// # Safety
+///
+/// `entry` is a C string.
+unsafe fn text(entry: *const c_char) -> String {
+    // SAFETY: the caller says so.
+    unsafe { CStr::from_ptr(entry) }
+        .to_string_lossy()
+        .into_owned()
+}

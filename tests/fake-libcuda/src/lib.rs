@@ -1,0 +1,25 @@
+//! A test double of the NVIDIA driver's `libcuda.so.1`, on top of `ptx-emulator`.
+//!
+//! **This is not a CUDA driver.** It exists so that the code which calls the driver can be tested on machines without
+//! one: set `CUST_LAZY_LIBCUDA` to the built library. It implements the entry points that this
+//! project calls, written down from NVIDIA's driver API reference, not from the bindings under test.
+//!
+//! It is stricter than a driver where that finds mistakes:
+//!
+//! - Work submitted to a stream runs only when something waits for it. Reading a result, or freeing memory,
+//!   without waiting goes wrong every time.
+//! - Every handle is looked up; a destroyed or foreign one is `CUDA_ERROR_INVALID_HANDLE`.
+//! - A call without a current context is `CUDA_ERROR_INVALID_CONTEXT`, and each thread starts without one.
+//! - A graph or a module that is destroyed while work with it is pending takes the context with it.
+//!
+//! There are [`DEVICES`](driver::DEVICES) equal GPUs, so that each test can have its own. Tests inject errors with
+//! [`fake_cuda_inject`](inject::fake_cuda_inject), and count calls and what is alive with `fake_cuda_calls` and
+//! `fake_cuda_alive`.
+
+mod context;
+pub mod driver;
+pub mod inject;
+mod memory;
+mod modules;
+mod status;
+mod streams;

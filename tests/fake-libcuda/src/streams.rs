@@ -1,0 +1,222 @@
+//! Streams, events and graphs.
+
+use std::{
+    ffi::{c_int, c_uint, c_void},
+    ptr,
+};
+
+use crate::{
+    context::{Capture, Mark, Stream, Work, refuse_capture},
+    driver::with_context,
+    status::{INVALID_HANDLE, INVALID_VALUE, NOT_READY, STREAM_CAPTURE_INVALIDATED},
+};
+
+/// Milliseconds that each piece of work takes on the double's clock.
+const MILLISECONDS_PER_WORK: f32 = 0.25;
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuStreamCreate(stream: *mut *mut c_void, flags: c_uint) -> c_int {
+    with_context("cuStreamCreate", |context| {
+        if flags > 1 {
+            return Err(INVALID_VALUE);
+        }
+        let handle = context.new_handle();
+        context.streams.insert(handle, Stream::default());
+        // SAFETY: the caller passes a pointer that is valid for the write.
+        unsafe { stream.write(ptr::without_provenance_mut(handle)) };
+        Ok(())
+    })
+}
+
+/// The stream's work stays pending, as on a GPU.
+#[unsafe(no_mangle)]
+extern "C" fn cuStreamDestroy_v2(stream: *mut c_void) -> c_int {
+    with_context("cuStreamDestroy_v2", |context| {
+        context.stream(stream)?;
+        context.departed.push(stream.addr());
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuStreamSynchronize(stream: *mut c_void) -> c_int {
+    with_context("cuStreamSynchronize", |context| {
+        refuse_capture(context.stream(stream)?)?;
+        context.run_until(stream.addr(), u64::MAX)
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuStreamWaitEvent(stream: *mut c_void, event: *mut c_void, flags: c_uint) -> c_int {
+    with_context("cuStreamWaitEvent", |context| {
+        if flags != 0 {
+            return Err(INVALID_VALUE);
+        }
+        match *context.events.get(&event.addr()).ok_or(INVALID_HANDLE)? {
+            Some(mark) => context.submit(stream, Work::Wait(mark)).map(drop),
+            // An event that was never recorded is as good as complete.
+            None => context.stream(stream).map(drop),
+        }
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuEventCreate(event: *mut *mut c_void, flags: c_uint) -> c_int {
+    with_context("cuEventCreate", |context| {
+        if flags > 7 {
+            return Err(INVALID_VALUE);
+        }
+        let handle = context.new_handle();
+        context.events.insert(handle, None);
+        // SAFETY: the caller passes a pointer that is valid for the write.
+        unsafe { event.write(ptr::without_provenance_mut(handle)) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuEventRecord(event: *mut c_void, stream: *mut c_void) -> c_int {
+    with_context("cuEventRecord", |context| {
+        if !context.events.contains_key(&event.addr()) {
+            return Err(INVALID_HANDLE);
+        }
+        let number = context.submit(stream, Work::Record)?;
+        let mark = Mark {
+            stream: stream.addr(),
+            number,
+        };
+        context.events.insert(event.addr(), Some(mark));
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuEventSynchronize(event: *mut c_void) -> c_int {
+    with_context("cuEventSynchronize", |context| {
+        match *context.events.get(&event.addr()).ok_or(INVALID_HANDLE)? {
+            Some(mark) => context.run_until(mark.stream, mark.number),
+            None => Ok(()),
+        }
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuEventElapsedTime(
+    milliseconds: *mut f32,
+    start: *mut c_void,
+    end: *mut c_void,
+) -> c_int {
+    with_context("cuEventElapsedTime", |context| {
+        let time = |event: *mut c_void| {
+            let mark = *context.events.get(&event.addr()).ok_or(INVALID_HANDLE)?;
+            let mark = mark.ok_or(INVALID_HANDLE)?;
+            let stream = context.streams.get(&mark.stream).ok_or(INVALID_HANDLE)?;
+            stream.recorded.get(&mark.number).copied().ok_or(NOT_READY)
+        };
+        let works = time(end)? as f32 - time(start)? as f32;
+        // SAFETY: the caller passes a pointer that is valid for the write.
+        unsafe { milliseconds.write(works * MILLISECONDS_PER_WORK) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuEventDestroy_v2(event: *mut c_void) -> c_int {
+    with_context("cuEventDestroy_v2", |context| {
+        context
+            .events
+            .remove(&event.addr())
+            .map(drop)
+            .ok_or(INVALID_HANDLE)
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuStreamBeginCapture_v2(stream: *mut c_void, mode: c_int) -> c_int {
+    with_context("cuStreamBeginCapture_v2", |context| {
+        let stream = context.stream(stream)?;
+        if stream.capture.is_some() || !(0..=2).contains(&mode) {
+            return Err(INVALID_VALUE);
+        }
+        stream.capture = Some(Capture::default());
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuStreamEndCapture(stream: *mut c_void, graph: *mut *mut c_void) -> c_int {
+    with_context("cuStreamEndCapture", |context| {
+        let capture = context
+            .stream(stream)?
+            .capture
+            .take()
+            .ok_or(INVALID_VALUE)?;
+        let handle = context.new_handle();
+        // SAFETY: the caller passes a pointer that is valid for the write.
+        unsafe { graph.write(ptr::null_mut()) };
+        if capture.invalid {
+            return Err(STREAM_CAPTURE_INVALIDATED);
+        }
+        context.graphs.insert(handle, capture.works);
+        // SAFETY: as above.
+        unsafe { graph.write(ptr::without_provenance_mut(handle)) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuGraphInstantiateWithFlags(
+    executable: *mut *mut c_void,
+    graph: *mut c_void,
+    flags: u64,
+) -> c_int {
+    with_context("cuGraphInstantiateWithFlags", |context| {
+        if flags != 0 {
+            return Err(INVALID_VALUE);
+        }
+        let works = context
+            .graphs
+            .get(&graph.addr())
+            .ok_or(INVALID_HANDLE)?
+            .clone();
+        let handle = context.new_handle();
+        context.executables.insert(handle, works);
+        // SAFETY: the caller passes a pointer that is valid for the write.
+        unsafe { executable.write(ptr::without_provenance_mut(handle)) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuGraphLaunch(executable: *mut c_void, stream: *mut c_void) -> c_int {
+    with_context("cuGraphLaunch", |context| {
+        if !context.executables.contains_key(&executable.addr()) {
+            return Err(INVALID_HANDLE);
+        }
+        context
+            .submit(stream, Work::Graph(executable.addr()))
+            .map(drop)
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuGraphDestroy(graph: *mut c_void) -> c_int {
+    with_context("cuGraphDestroy", |context| {
+        context
+            .graphs
+            .remove(&graph.addr())
+            .map(drop)
+            .ok_or(INVALID_HANDLE)
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuGraphExecDestroy(executable: *mut c_void) -> c_int {
+    with_context("cuGraphExecDestroy", |context| {
+        context
+            .executables
+            .remove(&executable.addr())
+            .map(drop)
+            .ok_or(INVALID_HANDLE)
+    })
+}
