@@ -115,6 +115,8 @@ pub(super) trait Driver: Debug + Send + Sync {
     fn memory_info(&self) -> Result<(usize, usize), DriverError>;
     fn synchronize(&self) -> Result<(), DriverError>;
     fn profiler(&self) -> Option<&Profiler>;
+    /// Returns once no thread is in a driver call any more; from then on calls fail without reaching the driver.
+    fn retire(&self);
 
     /// Allocates at least one byte, aligned to 256.
     fn allocate(&self, bytes: usize) -> Result<u64, DriverError>;

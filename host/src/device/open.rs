@@ -32,6 +32,9 @@ impl Device {
         {
             return Ok(device.clone());
         }
+        if let Some(lost) = &known {
+            lost.core().driver.retire();
+        }
         let (driver, name) = CudaDriver::open(ordinal, known.is_some())?;
         let device = Self::new(Box::new(driver), name)?;
         open.insert(ordinal, Arc::downgrade(&device.0));

@@ -9,6 +9,7 @@ mod open;
 use std::{
     ffi::{c_int, c_void},
     ptr,
+    sync::{PoisonError, RwLock},
 };
 
 use cust::sys::{CUcontext, CUdevice, CUevent, CUfunction, CUgraphExec, CUstream};
@@ -42,6 +43,9 @@ pub(super) struct CudaDriver {
     device: CUdevice,
     context: CUcontext,
     capabilities: Capabilities,
+    /// Whether the context is about to be reset, after a fault. Read-locked during every call, so that none has a
+    /// handle of the old context in the new one.
+    retired: RwLock<bool>,
 }
 
 // SAFETY: the context is a handle that every thread may use; the driver API is thread-safe, and each call here makes
@@ -57,6 +61,12 @@ impl CudaDriver {
         name: &'static str,
         function: impl FnOnce() -> c_int,
     ) -> Result<(), DriverError> {
+        let retired = self.retired.read().unwrap_or_else(PoisonError::into_inner);
+        if *retired {
+            return Err(DriverError::Fault {
+                cause: format!("{name} came after the reset"),
+            });
+        }
         // SAFETY: the context is retained as long as `self`.
         check("cuCtxSetCurrent", unsafe {
             ffi::cuCtxSetCurrent(self.context)
@@ -123,6 +133,10 @@ impl Driver for CudaDriver {
 
     fn profiler(&self) -> Option<&Profiler> {
         None
+    }
+
+    fn retire(&self) {
+        *self.retired.write().unwrap_or_else(PoisonError::into_inner) = true;
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, DriverError> {

@@ -1,4 +1,4 @@
-use std::{ffi::c_int, ptr};
+use std::{ffi::c_int, ptr, sync::RwLock};
 
 use cust::{
     device::{Device as GpuHandle, DeviceAttribute},
@@ -79,7 +79,7 @@ impl CudaDriver {
         let device = gpu.as_raw();
         if reset {
             // SAFETY: the device handle is valid. Everything in the context has been lost to a fault already, and
-            // objects of this library never touch the context of a lost device again.
+            // the caller has retired the driver object that had it.
             check("cuDevicePrimaryCtxReset", unsafe {
                 ffi::cuDevicePrimaryCtxReset_v2(device)
             })
@@ -96,6 +96,7 @@ impl CudaDriver {
                 device,
                 context,
                 capabilities,
+                retired: RwLock::new(false),
             },
             name,
         ))

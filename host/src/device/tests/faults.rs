@@ -122,6 +122,19 @@ fn several_launches_are_suspects_until_one_waits() {
 }
 
 #[test]
+fn the_emulator_always_knows_the_launch() {
+    let device = Device::emulated().unwrap();
+    let stream = device.default_stream();
+    let buffer = Buffer::<u32>::zeroed(&device, 8).unwrap();
+    for _ in 0..3 {
+        add_one(&stream, &buffer).unwrap();
+    }
+    let (_, launches) = lost(overrun(&stream, &buffer).unwrap_err());
+    assert_eq!(launches.len(), 1);
+    assert_eq!(launches[0].sequence, 4);
+}
+
+#[test]
 fn a_fault_within_a_graph_names_the_graph() {
     let emulated = Device::emulated().unwrap();
     let fake = FakeGpu::take().map(|gpu| gpu.open());

@@ -15,6 +15,13 @@ fn nothing_is_left_behind() {
         assert!(gpu.alive() > 5);
     }
     assert_eq!(gpu.alive(), 0);
+    // Not only because the context went, which another library may hold.
+    assert_eq!(gpu.calls("cuModuleUnload"), 1);
+    assert_eq!(gpu.calls("cuMemFree_v2"), 1);
+    assert_eq!(gpu.calls("cuGraphExecDestroy"), 1);
+    assert_eq!(gpu.calls("cuGraphDestroy"), 1);
+    assert_eq!(gpu.calls("cuEventDestroy_v2"), 1);
+    assert_eq!(gpu.calls("cuStreamDestroy_v2"), 3);
 }
 
 #[test]
@@ -137,6 +144,30 @@ fn what_a_capture_allows() {
         graph.launch(&stream).unwrap();
         assert_eq!(buffer.to_vec().unwrap(), [1; 8], "{device:?}");
     }
+}
+
+#[test]
+fn what_a_capture_kept_from_being_freed_is_freed_after_it() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let stream = device.new_stream().unwrap();
+    let buffer = Buffer::<u32>::zeroed(&device, 8).unwrap();
+    let before = gpu.alive();
+    let pending = Buffer::<u32>::zeroed(&device, 8).unwrap();
+    let replayed = Graph::capture(&stream, |stream| add_one(stream, &buffer)).unwrap();
+    replayed.launch(&stream).unwrap();
+    add_one(&stream, &pending).unwrap();
+    let graph = Graph::capture(&stream, |stream| {
+        let alive = gpu.alive();
+        drop(pending);
+        drop(replayed);
+        assert_eq!(gpu.alive(), alive);
+        add_one(stream, &buffer)
+    });
+    drop(graph.unwrap());
+    // The module was loaded meanwhile.
+    assert_eq!(gpu.alive(), before + 1);
+    assert_eq!(buffer.to_vec().unwrap(), [1; 8]);
 }
 
 #[test]
