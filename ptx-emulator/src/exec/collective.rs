@@ -1,0 +1,195 @@
+//! Instructions in which lanes of a warp exchange values.
+
+use super::block::Context;
+use super::control::truth;
+use super::data::{set_initialized, set_pred};
+use super::lanes::{Row, lanes, write_row};
+use super::stop::{Step, Stop};
+use super::warp::Frame;
+use crate::error::FaultKind;
+use crate::isa::{Inst, Op, ReduxOp, ShflMode, VoteMode};
+
+/// The lanes named by the member masks of the active lanes.
+pub(crate) fn members(frame: &Frame, inst: &Inst, active: u32) -> Step<u32> {
+    let slot = match inst.op {
+        Op::Shfl { .. } => inst.src[3],
+        Op::Match { .. } | Op::Redux(_) => inst.src[1],
+        _ => inst.src[0],
+    };
+    let row = &frame.rows[slot as usize];
+    let mut all = 0;
+    for lane in lanes(active) {
+        let mask = row[lane] as u32;
+        if mask >> lane & 1 == 0 {
+            return Stop::lane(FaultKind::InactiveLane { lane: lane as u32 }, lane as u32);
+        }
+        all |= mask;
+    }
+    Ok(all)
+}
+
+/// Runs the instruction for the lanes that have come together.
+pub(crate) fn execute(
+    context: &mut Context<'_>,
+    frame: &mut Frame,
+    inst: &Inst,
+    active: u32,
+    warp: u32,
+) -> Step<()> {
+    match inst.op {
+        Op::Shfl { mode, dst } => return shuffle(context, frame, inst, active, mode, dst),
+        Op::WarpSync => {
+            if context.checks.races {
+                context.block.shared.races.warp_sync(warp as usize);
+            }
+            return Ok(());
+        }
+        _ => {}
+    }
+    let slot = match inst.op {
+        Op::Match { .. } | Op::Redux(_) => inst.src[1],
+        _ => inst.src[0],
+    };
+    let masks = frame.rows[slot as usize];
+    let source = frame.rows[inst.src[0] as usize];
+    let mut result: Row = [0; 32];
+    let mut pred = 0;
+    let mut left = active;
+    // Each group of lanes with one member mask acts by itself.
+    while left != 0 {
+        let leader = left.trailing_zeros() as usize;
+        let group = lanes(left)
+            .filter(|&lane| masks[lane] == masks[leader])
+            .fold(0, |group, lane| group | 1 << lane);
+        left &= !group;
+        match inst.op {
+            Op::Vote { mode, src, .. } => {
+                let truth = truth(frame, src) & group;
+                let holds = match mode {
+                    VoteMode::All => truth == group,
+                    VoteMode::Any => truth != 0,
+                    VoteMode::Uni => truth == group || truth == 0,
+                    VoteMode::Ballot => false,
+                };
+                if holds {
+                    pred |= group;
+                }
+                fill(&mut result, group, truth.into());
+            }
+            Op::Match { all, .. } => {
+                for lane in lanes(group) {
+                    let same = lanes(group)
+                        .filter(|&other| source[other] == source[lane])
+                        .fold(0u32, |same, other| same | 1 << other);
+                    let everyone = same == group;
+                    if everyone {
+                        pred |= 1 << lane;
+                    }
+                    result[lane] = if all && !everyone { 0 } else { same.into() };
+                }
+            }
+            Op::Redux(op) => {
+                let value = lanes(group)
+                    .map(|lane| source[lane] as u32)
+                    .reduce(|a, b| reduce(op, a, b))
+                    .unwrap_or(0);
+                fill(&mut result, group, value.into());
+            }
+            Op::Elect { .. } => {
+                fill(&mut result, group, leader as u64);
+                pred |= 1 << leader;
+            }
+            _ => {}
+        }
+    }
+    match inst.op {
+        Op::Vote {
+            mode: VoteMode::Ballot,
+            ..
+        }
+        | Op::Redux(_) => {}
+        Op::Vote { dst, .. } => {
+            set_pred(frame, dst, active, pred);
+            return Ok(());
+        }
+        Op::Match { dst, .. } | Op::Elect { dst } => set_pred(frame, dst, active, pred),
+        _ => {}
+    }
+    write_row(&mut frame.rows[inst.dst as usize], active, &result);
+    frame.initialized[inst.dst as usize] |= active;
+    Ok(())
+}
+
+fn fill(row: &mut Row, mask: u32, value: u64) {
+    for lane in lanes(mask) {
+        row[lane] = value;
+    }
+}
+
+fn reduce(op: ReduxOp, a: u32, b: u32) -> u32 {
+    match op {
+        ReduxOp::Add => a.wrapping_add(b),
+        ReduxOp::MinU => a.min(b),
+        ReduxOp::MaxU => a.max(b),
+        ReduxOp::MinS => (a as i32).min(b as i32) as u32,
+        ReduxOp::MaxS => (a as i32).max(b as i32) as u32,
+        ReduxOp::And => a & b,
+        ReduxOp::Or => a | b,
+        ReduxOp::Xor => a ^ b,
+    }
+}
+
+/// The lane that a lane reads in a shuffle, and whether it is within the segment (PTX ISA, `shfl.sync`).
+fn source_lane(mode: ShflMode, lane: u32, b: u32, c: u32) -> (u32, bool) {
+    let (b, clamp, segment) = (b & 31, c & 31, c >> 8 & 31);
+    let max = (lane & segment) | (clamp & !segment);
+    let min = lane & segment;
+    let (source, within) = match mode {
+        ShflMode::Up => {
+            let source = lane.wrapping_sub(b);
+            (source, source as i32 >= max as i32)
+        }
+        ShflMode::Down => (lane + b, lane + b <= max),
+        ShflMode::Bfly => (lane ^ b, lane ^ b <= max),
+        ShflMode::Idx => {
+            let source = min | (b & !segment);
+            (source, source <= max)
+        }
+    };
+    if within {
+        (source, true)
+    } else {
+        (lane, false)
+    }
+}
+
+fn shuffle(
+    context: &Context<'_>,
+    frame: &mut Frame,
+    inst: &Inst,
+    active: u32,
+    mode: ShflMode,
+    dst: u16,
+) -> Step<()> {
+    let [a, b, c, _] = inst.src.map(|slot| slot as usize);
+    let known = frame.initialized[a];
+    let (a, b, c) = (&frame.rows[a], &frame.rows[b], &frame.rows[c]);
+    let mut result = [0; 32];
+    let (mut pred, mut result_known) = (0, 0);
+    for lane in lanes(active) {
+        let (mut source, within) = source_lane(mode, lane as u32, b[lane] as u32, c[lane] as u32);
+        if active >> source & 1 == 0 {
+            if context.checks.synchronization {
+                return Stop::lane(FaultKind::InactiveLane { lane: source }, lane as u32);
+            }
+            source = lane as u32;
+        }
+        result[lane] = a[source as usize];
+        pred |= u32::from(within) << lane;
+        result_known |= (known >> source & 1) << lane;
+    }
+    set_pred(frame, dst, active, pred);
+    write_row(&mut frame.rows[inst.dst as usize], active, &result);
+    set_initialized(frame, inst.dst, active, result_known);
+    Ok(())
+}

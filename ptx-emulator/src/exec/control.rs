@@ -1,0 +1,544 @@
+//! The loop that runs a warp's instructions, and those that change where lanes are.
+
+use super::block::Context;
+use super::lanes::lanes;
+use super::stop::{Step, Stop};
+use super::warp::{Frame, Wait, Warp};
+use super::{access, atomic, collective, data};
+use crate::device::Image;
+use crate::error::FaultKind;
+use crate::isa::{BarrierKind, BarrierOp, Builtin, CallTarget, Inst, Op, Pred};
+
+/// Why a warp stopped running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pause {
+    /// Its turn is over.
+    Turn,
+    /// It has arrived at a barrier.
+    Barrier,
+    /// All its lanes wait, or have exited.
+    Waiting,
+}
+
+/// Calls that may be nested.
+const MAX_DEPTH: u32 = 2048;
+
+/// Bytes of local memory a thread.
+const MAX_LOCAL: u32 = 512 << 10;
+
+/// What happens after a split's instruction.
+enum Flow {
+    /// The warp's splits have changed: choose again.
+    Reschedule,
+    Pause(Pause),
+}
+
+/// The lanes whose predicate is true.
+#[inline(always)]
+pub(crate) fn truth(frame: &Frame, pred: Pred) -> u32 {
+    let bits = frame.preds[usize::from(pred.slot)];
+    if pred.negated { !bits } else { bits }
+}
+
+/// Faults if a predicate was not written in some lane.
+#[inline(always)]
+fn check_pred(frame: &Frame, image: &Image<'_>, pred: Pred, mask: u32) -> Step<()> {
+    let missing = mask & !frame.preds_initialized[usize::from(pred.slot)];
+    if missing == 0 {
+        return Ok(());
+    }
+    let register = image.function.pred_names.get(&pred.slot);
+    Stop::first(
+        FaultKind::UninitializedRegister {
+            register: register.cloned().unwrap_or_default(),
+        },
+        missing,
+    )
+}
+
+/// Faults if a row was not written in some lane.
+#[inline(always)]
+fn check_row(frame: &Frame, image: &Image<'_>, slot: u32, mask: u32) -> Step<()> {
+    let missing = mask & !frame.initialized[slot as usize];
+    if missing == 0 {
+        return Ok(());
+    }
+    let register = image.function.slot_names.get(&slot);
+    Stop::first(
+        FaultKind::UninitializedRegister {
+            register: register.cloned().unwrap_or_default(),
+        },
+        missing,
+    )
+}
+
+/// Faults if the instruction uses a register that was not written. Instructions that only move values pass on that
+/// their source was not written, so that copies of unused values are no fault.
+#[inline(always)]
+fn check_operands(frame: &Frame, image: &Image<'_>, inst: &Inst, active: u32) -> Step<()> {
+    match inst.op {
+        Op::Mov | Op::Pack(_) | Op::Unpack(_) => return Ok(()),
+        Op::Selp(pred) => return check_pred(frame, image, pred, active),
+        Op::Shfl { .. } => {
+            for &slot in &inst.src[1..] {
+                check_row(frame, image, slot, active)?;
+            }
+            return Ok(());
+        }
+        Op::Store(index) => {
+            for &slot in &image.function.accesses[index as usize].elements {
+                check_row(frame, image, slot, active)?;
+            }
+        }
+        Op::SetP { with, .. } | Op::SetPHalf2 { with, .. } | Op::Set { with, .. } => {
+            check_pred(frame, image, with, active)?;
+        }
+        Op::MovPred { src, .. } | Op::Vote { src, .. } | Op::Lop3Pred { src, .. } => {
+            check_pred(frame, image, src, active)?;
+        }
+        Op::PredLogic { a, b, .. } => {
+            check_pred(frame, image, a, active)?;
+            check_pred(frame, image, b, active)?;
+        }
+        Op::Barrier(BarrierOp {
+            kind:
+                BarrierKind::RedPopc { src }
+                | BarrierKind::RedAnd { src, .. }
+                | BarrierKind::RedOr { src, .. },
+            ..
+        }) => check_pred(frame, image, src, active)?,
+        _ => {}
+    }
+    let init = |slot: u32| frame.initialized[slot as usize];
+    let all = inst
+        .src
+        .iter()
+        .fold(u32::MAX, |all, &slot| all & init(slot));
+    if active & !all == 0 {
+        return Ok(());
+    }
+    for &slot in &inst.src {
+        check_row(frame, image, slot, active)?;
+    }
+    Ok(())
+}
+
+impl Warp {
+    /// Runs until the turn is over or nothing can go on.
+    pub(crate) fn run(&mut self, context: &mut Context<'_>, turn: u32) -> Step<Pause> {
+        let mut budget = turn;
+        loop {
+            let Some(at) = self.ready() else {
+                if self.can_run() {
+                    continue;
+                }
+                return Ok(Pause::Waiting);
+            };
+            match self.run_split(context, at, &mut budget)? {
+                Flow::Reschedule => {}
+                Flow::Pause(pause) => return Ok(pause),
+            }
+        }
+    }
+
+    fn run_split(&mut self, context: &mut Context<'_>, at: usize, budget: &mut u32) -> Step<Flow> {
+        let split = self.splits[at];
+        let (mut pc, mut mask) = (split.pc, split.mask);
+        let join_pc = self.join_pc(&split);
+        let frame_index = split.frame as usize;
+        let launch = context.launch;
+        let image = &launch.images[self.frames[frame_index].function as usize];
+        let code = image.function.code.as_slice();
+        let limit = launch.config.instruction_limit.unwrap_or(u64::MAX);
+        loop {
+            if pc == join_pc {
+                self.splits[at].pc = pc;
+                self.arrive(at);
+                return Ok(Flow::Reschedule);
+            }
+            if *budget == 0 {
+                self.splits[at].pc = pc;
+                // Another split of this warp gets the next turn.
+                self.splits.rotate_right(1);
+                return Ok(Flow::Pause(Pause::Turn));
+            }
+            *budget -= 1;
+            let inst = &code[pc as usize];
+            context.site = image.first_site + pc as usize;
+            let frame = &mut self.frames[frame_index];
+            let active = mask & truth(frame, inst.guard);
+            let site = &mut context.stats.sites[context.site];
+            site.warps += 1;
+            site.lanes += u64::from(active.count_ones());
+            context.block.executed += 1;
+            if context.block.executed > limit {
+                return Stop::first(FaultKind::InstructionLimit { limit }, mask);
+            }
+            if context.checks.initialization {
+                check_pred(frame, image, inst.guard, mask)?;
+                if active != 0 {
+                    check_operands(frame, image, inst, active)?;
+                }
+            }
+            if active == 0 {
+                pc += 1;
+                continue;
+            }
+            match inst.op {
+                Op::Branch { target } => {
+                    if active == mask {
+                        pc = target;
+                        continue;
+                    }
+                    context.stats.counters.divergent_branches += 1;
+                    let meet = image.function.joins[pc as usize];
+                    self.diverge(at, active, target, pc + 1, meet);
+                    return Ok(Flow::Reschedule);
+                }
+                Op::BranchIndexed(table) => {
+                    let targets = &image.function.branch_tables[table as usize];
+                    let indices = frame.rows[inst.src[0] as usize];
+                    let first = indices[active.trailing_zeros() as usize];
+                    let together = lanes(active)
+                        .filter(|&lane| indices[lane] == first)
+                        .fold(0, |mask, lane| mask | 1 << lane);
+                    let Some(&target) = targets.get(first as usize) else {
+                        return Stop::first(FaultKind::InvalidTarget, together);
+                    };
+                    if together == mask {
+                        pc = target;
+                        continue;
+                    }
+                    context.stats.counters.divergent_branches += 1;
+                    let meet = image.function.joins[pc as usize];
+                    // The others come back to this instruction, unless their guard sends them on.
+                    let next = if active == together { pc + 1 } else { pc };
+                    self.diverge(at, together, target, next, meet);
+                    return Ok(Flow::Reschedule);
+                }
+                Op::Exit => {
+                    self.splits[at].pc = pc + 1;
+                    self.exit(at, active);
+                    if active == mask {
+                        return Ok(Flow::Reschedule);
+                    }
+                    mask &= !active;
+                    pc += 1;
+                }
+                Op::Ret => {
+                    self.splits[at].pc = pc + 1;
+                    if !self.leave(at, active) {
+                        self.exit(at, active);
+                    }
+                    if active == mask {
+                        return Ok(Flow::Reschedule);
+                    }
+                    mask &= !active;
+                    pc += 1;
+                }
+                Op::Call(index) => {
+                    self.splits[at].pc = pc;
+                    return self.call(context, image, at, index, active, mask);
+                }
+                Op::Trap => return Stop::first(FaultKind::Trap, active),
+                Op::Breakpoint => return Stop::first(FaultKind::Breakpoint, active),
+                Op::Barrier(op) => {
+                    self.splits[at].pc = pc;
+                    return self.barrier(context, at, inst, op, active, mask);
+                }
+                Op::WarpSync
+                | Op::Shfl { .. }
+                | Op::Vote { .. }
+                | Op::Match { .. }
+                | Op::Redux(_)
+                | Op::Elect { .. } => {
+                    let wait = self.splits[at].wait;
+                    self.splits[at].pc = pc;
+                    let executing = if let Wait::Together(all) = wait {
+                        all
+                    } else {
+                        let needed = collective::members(frame, inst, active)? & self.live();
+                        if needed & !active != 0 && context.checks.synchronization {
+                            self.splits[at].wait = Wait::Lanes { needed, active };
+                            return Ok(Flow::Reschedule);
+                        }
+                        active
+                    };
+                    let frame = &mut self.frames[frame_index];
+                    collective::execute(context, frame, inst, executing, self.index)?;
+                    if wait != Wait::Nothing {
+                        for other in self.companions(at) {
+                            self.splits[other].pc = pc + 1;
+                            self.splits[other].wait = Wait::Nothing;
+                        }
+                        self.splits[at].wait = Wait::Nothing;
+                    }
+                    pc += 1;
+                }
+                Op::Load(index) => {
+                    let access = &image.function.accesses[index as usize];
+                    access::load(context, self, frame_index, access, inst, active)?;
+                    pc += 1;
+                }
+                Op::Store(index) => {
+                    let access = &image.function.accesses[index as usize];
+                    access::store(context, self, frame_index, access, inst, active)?;
+                    pc += 1;
+                }
+                Op::Atomic(index) => {
+                    let access = &image.function.accesses[index as usize];
+                    atomic::execute(context, self, frame_index, access, inst, active)?;
+                    pc += 1;
+                }
+                Op::Fence => {
+                    if context.checks.races {
+                        context.block.shared.races.fence(self.index as usize);
+                    }
+                    pc += 1;
+                }
+                Op::Clock(kind) => {
+                    data::clock(context.block.executed, frame, inst, kind, active);
+                    pc += 1;
+                }
+                _ => {
+                    data::execute(frame, image.function, inst, active)?;
+                    pc += 1;
+                }
+            }
+        }
+    }
+
+    fn call(
+        &mut self,
+        context: &mut Context<'_>,
+        image: &Image<'_>,
+        at: usize,
+        index: u32,
+        active: u32,
+        mask: u32,
+    ) -> Step<Flow> {
+        let split = self.splits[at];
+        let call = &image.function.calls[index as usize];
+        let inst = &image.function.code[split.pc as usize];
+        let caller = &self.frames[split.frame as usize];
+        let (callee, callers) = match &call.target {
+            CallTarget::Function(callee) => (*callee, active),
+            CallTarget::Builtin(Builtin::AssertFail) => {
+                return Stop::first(FaultKind::Trap, active);
+            }
+            CallTarget::Undefined => return Stop::first(FaultKind::InvalidTarget, active),
+            CallTarget::Indirect(known) => {
+                let row = &caller.rows[inst.src[0] as usize];
+                let address = row[active.trailing_zeros() as usize];
+                let callers = lanes(active)
+                    .filter(|&lane| row[lane] == address)
+                    .fold(0, |mask, lane| mask | 1 << lane);
+                match crate::device::function_at(address) {
+                    Some(callee)
+                        if known.contains(&callee)
+                            || (known.is_empty()
+                                && is_callable(context, callee, call.arguments.len())) =>
+                    {
+                        (callee, callers)
+                    }
+                    _ => return Stop::first(FaultKind::InvalidTarget, callers),
+                }
+            }
+        };
+        if callers != active {
+            // Lanes that call another function come back to this instruction afterwards.
+            let meet = split.pc + 1;
+            self.diverge(at, callers, split.pc, split.pc, meet);
+            debug_assert_ne!(mask, 0);
+            return Ok(Flow::Reschedule);
+        }
+        let local_base = caller.local_end;
+        let function = context.launch.images[callee as usize].function;
+        if self.depth >= MAX_DEPTH || local_base + function.local_bytes > MAX_LOCAL {
+            return Stop::first(FaultKind::StackOverflow, callers);
+        }
+        let arguments: Vec<_> = call
+            .arguments
+            .iter()
+            .map(|place| param_bytes(caller, *place))
+            .collect();
+        let frame = self.push_frame(
+            context.launch,
+            callee,
+            context.block.index,
+            callers,
+            local_base,
+        );
+        let target = &mut self.frames[frame as usize];
+        for (bytes, &place) in arguments.iter().zip(&function.params) {
+            set_param_bytes(target, place, bytes, callers);
+        }
+        let results = function
+            .returns
+            .iter()
+            .copied()
+            .zip(call.results.iter().copied())
+            .collect();
+        self.enter(at, callers, frame, split.pc + 1, results);
+        Ok(Flow::Reschedule)
+    }
+
+    fn barrier(
+        &mut self,
+        context: &mut Context<'_>,
+        at: usize,
+        inst: &Inst,
+        op: BarrierOp,
+        mut active: u32,
+        mask: u32,
+    ) -> Step<Flow> {
+        let split = self.splits[at];
+        let together = match split.wait {
+            Wait::Together(all) => {
+                active = all;
+                true
+            }
+            _ => false,
+        };
+        let live = self.live();
+        let strict = context.checks.synchronization;
+        if op.aligned && active != live && strict && !together {
+            if active != mask {
+                // Some lanes of this very split pass the barrier by.
+                return Stop::first(
+                    FaultKind::DivergentBarrier {
+                        active,
+                        expected: live,
+                    },
+                    active,
+                );
+            }
+            self.splits[at].wait = Wait::Lanes {
+                needed: live,
+                active,
+            };
+            return Ok(Flow::Reschedule);
+        }
+        if active != mask && !together {
+            let pc = split.pc;
+            self.diverge(at, active, pc, pc + 1, crate::load::NO_JOIN);
+            return Ok(Flow::Reschedule);
+        }
+        let frame = &self.frames[split.frame as usize];
+        let uniform = |slot: u32| {
+            let row = &frame.rows[slot as usize];
+            let first = row[active.trailing_zeros() as usize];
+            lanes(active)
+                .all(|lane| row[lane] == first)
+                .then_some(first)
+        };
+        let invalid = |reason: String| Stop::first(FaultKind::InvalidBarrier { reason }, active);
+        let number = match uniform(inst.src[0]) {
+            Some(number @ 0..16) => number as u8,
+            Some(number) => return invalid(format!("number {number} is not from 0 to 15")),
+            None => return invalid("lanes of a warp name different barriers".into()),
+        };
+        let threads = context.launch.threads();
+        let mut arriving = active.count_ones();
+        let expected = if op.has_count {
+            // Counts are of whole warps, lanes that do not exist included.
+            if active & 1 != 0 {
+                arriving += (!self.lanes).count_ones();
+            }
+            match uniform(inst.src[1]) {
+                Some(count) if count > 0 && count % 32 == 0 && count <= 1024 => count as u32,
+                Some(count) => {
+                    return invalid(format!(
+                        "{count} threads is not a multiple of 32 up to 1024"
+                    ));
+                }
+                None => return invalid("lanes of a warp give different counts".into()),
+            }
+        } else {
+            threads
+        };
+        let barrier = &mut context.block.barriers[usize::from(number)];
+        if barrier.expected.is_some_and(|known| known != expected) {
+            return invalid(format!(
+                "barrier {number} waits for {} threads, this instruction says {expected}",
+                barrier.expected.unwrap_or(0)
+            ));
+        }
+        barrier.expected = Some(expected);
+        barrier.arrived += arriving;
+        barrier.warps |= 1 << self.index;
+        if let BarrierKind::RedPopc { src }
+        | BarrierKind::RedAnd { src, .. }
+        | BarrierKind::RedOr { src, .. } = op.kind
+        {
+            barrier.votes += (truth(frame, src) & active).count_ones();
+            barrier.voters += active.count_ones();
+        }
+        context.stats.counters.barriers += 1;
+        let wait = if op.kind == BarrierKind::Arrive {
+            Wait::Nothing
+        } else {
+            barrier.waiting |= 1 << self.index;
+            Wait::Barrier(number)
+        };
+        context.block.changed = Some(number);
+        let mut members = self.companions(at);
+        if !together {
+            members.clear();
+        }
+        members.push(at);
+        for member in members {
+            let split = &mut self.splits[member];
+            split.wait = wait;
+            if wait == Wait::Nothing {
+                split.pc += 1;
+            }
+        }
+        Ok(Flow::Pause(Pause::Barrier))
+    }
+}
+
+/// Whether an indirect call without a target list may reach a function.
+fn is_callable(context: &Context<'_>, callee: u32, arguments: usize) -> bool {
+    context
+        .launch
+        .images
+        .get(callee as usize)
+        .is_some_and(|image| !image.rows.is_empty() && image.function.params.len() == arguments)
+}
+
+/// A parameter's bytes of all lanes.
+fn param_bytes(frame: &Frame, place: crate::isa::ParamPlace) -> Vec<u8> {
+    let stride = frame.params.len() / 32;
+    (0..32)
+        .flat_map(|lane| {
+            let start = lane * stride + place.offset as usize;
+            frame.params[start..start + place.size as usize]
+                .iter()
+                .copied()
+        })
+        .collect()
+}
+
+fn set_param_bytes(frame: &mut Frame, place: crate::isa::ParamPlace, bytes: &[u8], mask: u32) {
+    let stride = frame.params.len() / 32;
+    let size = place.size as usize;
+    for lane in lanes(mask) {
+        let start = lane * stride + place.offset as usize;
+        frame.params[start..start + size].copy_from_slice(&bytes[lane * size..(lane + 1) * size]);
+    }
+}
+
+/// Copies results from a callee's frame to its caller's, for lanes that return.
+pub(super) fn copy_results(
+    frames: &mut [Frame],
+    callee: u32,
+    caller: u32,
+    results: &[(crate::isa::ParamPlace, crate::isa::ParamPlace)],
+    mask: u32,
+) {
+    for &(from, to) in results {
+        let bytes = param_bytes(&frames[callee as usize], from);
+        set_param_bytes(&mut frames[caller as usize], to, &bytes, mask);
+    }
+}

@@ -1,0 +1,374 @@
+//! Instructions that compute registers from registers.
+
+use super::control::truth;
+use super::lanes::{Lane, Row, lanes, map1, map2, map3, mask2, write_row};
+use super::stop::{Step, Stop};
+use super::warp::Frame;
+use super::{WINDOW_LOCAL, WINDOW_PARAM, WINDOW_SHARED};
+use crate::arith::{bits, convert, float, half};
+use crate::error::FaultKind;
+use crate::isa::*;
+use crate::load::Function;
+
+/// Runs one instruction for the active lanes.
+#[inline]
+pub(crate) fn execute(
+    frame: &mut Frame,
+    function: &Function,
+    inst: &Inst,
+    active: u32,
+) -> Step<()> {
+    let [a, b, c, _] = inst.src.map(|slot| slot as usize);
+    let rows = &frame.rows;
+    let (ra, rb, rc) = (&rows[a], &rows[b], &rows[c]);
+    let result: Row = match inst.op {
+        Op::Nop => return Ok(()),
+        Op::Mov => {
+            let result = *ra;
+            let known = frame.initialized[a];
+            write_row(&mut frame.rows[inst.dst as usize], active, &result);
+            set_initialized(frame, inst.dst, active, known);
+            return Ok(());
+        }
+        Op::Selp(pred) => {
+            let choice = truth(frame, pred);
+            let mut result = *rb;
+            for lane in 0..32 {
+                if choice >> lane & 1 != 0 {
+                    result[lane] = ra[lane];
+                }
+            }
+            let known = (frame.initialized[a] & choice) | (frame.initialized[b] & !choice);
+            write_row(&mut frame.rows[inst.dst as usize], active, &result);
+            set_initialized(frame, inst.dst, active, known);
+            return Ok(());
+        }
+        Op::Pack(elements) => return pack(frame, function, inst, elements, active),
+        Op::Unpack(elements) => return unpack(frame, function, inst, elements, active),
+        Op::Int(op, ty) => super::integer::binary(op, ty, ra, rb, active)?,
+        Op::IntUnary(op, ty) => super::integer::unary(op, ty, ra),
+        Op::Mad(op, ty) => super::integer::mad(op, ty, ra, rb, rc),
+        Op::Carry {
+            op,
+            ty,
+            carry_in,
+            carry_out,
+        } => {
+            let carry = if carry_in { frame.carry } else { 0 };
+            let (result, carries) = super::integer::carry(op, ty, carry, ra, rb, rc);
+            if carry_out {
+                frame.carry = (frame.carry & !active) | (carries & active);
+            }
+            result
+        }
+        Op::Lop3(lut) => map3(ra, rb, rc, |a, b, c| bits::lop3(a, b, c, lut)),
+        Op::Lop3Pred { lut, or, dst, src } => {
+            let result = map3(ra, rb, rc, |a, b, c| bits::lop3(a, b, c, lut));
+            let nonzero = nonzero(&result);
+            let with = truth(frame, src);
+            let value = if or { nonzero | with } else { nonzero & with };
+            set_pred(frame, dst, active, value);
+            result
+        }
+        Op::Shf { left, clamp } => map3(ra, rb, rc, |a, b, c| bits::shf(a, b, c, left, clamp)),
+        Op::Bfe(ty) => {
+            let (width, signed) = super::integer::shape(ty);
+            let cut = u64::MAX >> (64 - width);
+            map3(ra, rb, rc, |a: u64, b: u32, c: u32| {
+                bits::bfe(a, b, c, width, signed) & cut
+            })
+        }
+        Op::Bfi { wide } => {
+            let rd = &rows[inst.src[3] as usize];
+            let width = if wide { 64 } else { 32 };
+            let mut out = [0; 32];
+            for lane in 0..32 {
+                out[lane] = bits::bfi(ra[lane], rb[lane], rc[lane] as u32, rd[lane] as u32, width);
+            }
+            out
+        }
+        Op::Bfind { ty, shift_amount } => {
+            let (width, signed) = super::integer::shape(ty);
+            map1(ra, |a: u64| bits::bfind(a, width, signed, shift_amount))
+        }
+        Op::Bmsk { clamp } => map2(ra, rb, |a: u32, b: u32| bits::bmsk(a, b, clamp)),
+        Op::Szext { clamp, signed } => {
+            map2(ra, rb, |a: u32, b: u32| bits::szext(a, b, clamp, signed))
+        }
+        Op::Prmt(mode) => map3(ra, rb, rc, |a, b, c| bits::prmt(a, b, c, mode)),
+        Op::Fns => map3(ra, rb, rc, |a: u32, b: u32, c: i32| bits::fns(a, b, c)),
+        Op::Dp4a { a_signed, b_signed } => match (a_signed, b_signed) {
+            (false, false) => map3(ra, rb, rc, |a, b, c| bits::dp4a(a, b, c, false, false)),
+            (false, true) => map3(ra, rb, rc, |a, b, c| bits::dp4a(a, b, c, false, true)),
+            (true, false) => map3(ra, rb, rc, |a, b, c| bits::dp4a(a, b, c, true, false)),
+            (true, true) => map3(ra, rb, rc, |a, b, c| bits::dp4a(a, b, c, true, true)),
+        },
+        Op::Dp2a {
+            a_signed,
+            b_signed,
+            high,
+        } => map3(ra, rb, rc, |a, b, c| {
+            bits::dp2a(a, b, c, a_signed, b_signed, high)
+        }),
+        Op::SetP {
+            compare,
+            ty,
+            combine,
+            with,
+            dst,
+            dst_not,
+        } => {
+            let result = super::compare::compare(compare, ty, ra, rb);
+            let with = truth(frame, with);
+            set_pred(frame, dst, active, combined(result, combine, with));
+            set_pred(frame, dst_not, active, combined(!result, combine, with));
+            return Ok(());
+        }
+        Op::SetPHalf2 {
+            compare,
+            ty,
+            ftz,
+            combine,
+            with,
+            dst,
+            dst_high,
+        } => {
+            let with = truth(frame, with);
+            let ty = CompareType::Half { ty, ftz };
+            let low = super::compare::compare(compare, ty, ra, rb);
+            let upper = |row: &Row| map1(row, |bits: u32| bits >> 16);
+            let high = super::compare::compare(compare, ty, &upper(ra), &upper(rb));
+            set_pred(frame, dst, active, combined(low, combine, with));
+            set_pred(frame, dst_high, active, combined(high, combine, with));
+            return Ok(());
+        }
+        Op::Set {
+            compare,
+            ty,
+            combine,
+            with,
+            float_result,
+        } => {
+            let result = super::compare::compare(compare, ty, ra, rb);
+            let result = combined(result, combine, truth(frame, with));
+            let yes = if float_result {
+                u64::from(1f32.to_bits())
+            } else {
+                u64::from(u32::MAX)
+            };
+            let mut out = [0; 32];
+            for (lane, value) in out.iter_mut().enumerate() {
+                *value = if result >> lane & 1 != 0 { yes } else { 0 };
+            }
+            out
+        }
+        Op::Slct { float, ftz } => {
+            let mut out = *rb;
+            for lane in 0..32 {
+                let first = if float {
+                    float::flush(f32::from_bits(rc[lane] as u32), ftz) >= 0.0
+                } else {
+                    rc[lane] as i32 >= 0
+                };
+                if first {
+                    out[lane] = ra[lane];
+                }
+            }
+            out
+        }
+        Op::F32(op, mode) => super::float::f32_op(op, mode, ra, rb, rc),
+        Op::F64(op, mode) => map3(ra, rb, rc, |a, b, c| float::op_f64(op, mode, a, b, c)),
+        Op::Half { op, ty, pair, mode } => map3(ra, rb, rc, |a: u32, b: u32, c: u32| {
+            let low = half::op(op, ty, mode, a as u16, b as u16, c as u16);
+            let high = if pair {
+                let (a, b, c) = ((a >> 16) as u16, (b >> 16) as u16, (c >> 16) as u16);
+                half::op(op, ty, mode, a, b, c)
+            } else {
+                0
+            };
+            u32::from(high) << 16 | u32::from(low)
+        }),
+        Op::TestP { test, double, dst } => {
+            let mut value = 0;
+            for (lane, &bits) in ra.iter().enumerate() {
+                let holds = if double {
+                    let x = f64::from_bits(bits);
+                    float::test(test, x, x.is_subnormal())
+                } else {
+                    let x = f32::from_bits(bits as u32);
+                    float::test(test, x.into(), x.is_subnormal())
+                };
+                value |= u32::from(holds) << lane;
+            }
+            set_pred(frame, dst, active, value);
+            return Ok(());
+        }
+        Op::Cvt(conversion) => super::float::cvt(conversion, ra),
+        Op::CvtPair { to, mode } => map2(ra, rb, |a: u32, b: u32| {
+            let one = |bits: u32| {
+                let conversion = Conversion {
+                    to: match to {
+                        HalfType::F16 => Type::F16,
+                        HalfType::BF16 => Type::BF16,
+                    },
+                    from: Type::F32,
+                    rounding: mode.rounding,
+                    integral: false,
+                    ftz: mode.ftz,
+                    sat: false,
+                    relu: mode.relu,
+                    register_bits: 16,
+                };
+                convert::convert(conversion, bits.into()) as u32
+            };
+            one(a) << 16 | one(b)
+        }),
+        Op::CvtPack { bits, signed } => map3(ra, rb, rc, |a: u32, b: u32, c: u32| {
+            let (a, b) = (
+                convert::pack_element(a, bits, signed),
+                convert::pack_element(b, bits, signed),
+            );
+            // 8-bit results go below what `c` holds.
+            let upper = if bits == 8 { c << 16 } else { 0 };
+            upper | a << bits | b
+        }),
+        Op::MovPred { dst, src } => {
+            let value = truth(frame, src);
+            set_pred(frame, dst, active, value);
+            return Ok(());
+        }
+        Op::PredLogic { op, dst, a, b } => {
+            let (a, b) = (truth(frame, a), truth(frame, b));
+            let value = match op {
+                PredOp::And => a & b,
+                PredOp::Or => a | b,
+                PredOp::Xor => a ^ b,
+            };
+            set_pred(frame, dst, active, value);
+            return Ok(());
+        }
+        Op::CvtaFrom(window) => {
+            let base = window_base(window);
+            map1(ra, |address: u64| address.wrapping_add(base))
+        }
+        Op::CvtaTo(window) => {
+            let base = window_base(window);
+            map1(ra, |address: u64| address.wrapping_sub(base))
+        }
+        Op::IsSpace { space, dst } => {
+            let holds = |address: u64, _| match (space, address >> 32) {
+                (Window::Shared, 1) | (Window::Local, 2) | (Window::Param, 3) => true,
+                (Window::Global, high) => high == 0 || high > 3,
+                // Constant variables are reached through global addresses.
+                _ => false,
+            };
+            let value = mask2::<u64>(ra, ra, holds);
+            set_pred(frame, dst, active, value);
+            return Ok(());
+        }
+        Op::ActiveMask => [u64::from(active); 32],
+        _ => {
+            return Stop::first(
+                FaultKind::InvalidOperand {
+                    reason: "not an instruction on registers".into(),
+                },
+                active,
+            );
+        }
+    };
+    write_row(&mut frame.rows[inst.dst as usize], active, &result);
+    frame.initialized[inst.dst as usize] |= active;
+    Ok(())
+}
+
+fn window_base(window: Window) -> u64 {
+    match window {
+        Window::Global | Window::Const => 0,
+        Window::Shared => WINDOW_SHARED,
+        Window::Local => WINDOW_LOCAL,
+        Window::Param => WINDOW_PARAM,
+    }
+}
+
+/// Marks lanes of a row as written where `known`, and as not written elsewhere.
+pub(crate) fn set_initialized(frame: &mut Frame, slot: Slot, active: u32, known: u32) {
+    let initialized = &mut frame.initialized[slot as usize];
+    *initialized = (*initialized & !active) | (known & active);
+}
+
+pub(crate) fn set_pred(frame: &mut Frame, slot: PredSlot, active: u32, value: u32) {
+    let slot = usize::from(slot);
+    frame.preds[slot] = (frame.preds[slot] & !active) | (value & active);
+    frame.preds_initialized[slot] |= active;
+}
+
+fn combined(result: u32, combine: Combine, with: u32) -> u32 {
+    match combine {
+        Combine::None => result,
+        Combine::And => result & with,
+        Combine::Or => result | with,
+        Combine::Xor => result ^ with,
+    }
+}
+
+fn nonzero(row: &Row) -> u32 {
+    (0..32).fold(0, |mask, lane| mask | u32::from(row[lane] != 0) << lane)
+}
+
+fn pack(
+    frame: &mut Frame,
+    function: &Function,
+    inst: &Inst,
+    elements: Elements,
+    active: u32,
+) -> Step<()> {
+    let mut result = [0; 32];
+    let mut known = u32::MAX;
+    for index in 0..usize::from(elements.count) {
+        let slot = function.pool[elements.pool as usize + index];
+        let row = &frame.rows[slot as usize];
+        let shift = index * usize::from(elements.bits);
+        let cut = u64::MAX >> (64 - u32::from(elements.bits));
+        for lane in 0..32 {
+            result[lane] |= (row[lane] & cut) << shift;
+        }
+        known &= frame.initialized[slot as usize];
+    }
+    write_row(&mut frame.rows[inst.dst as usize], active, &result);
+    set_initialized(frame, inst.dst, active, known);
+    Ok(())
+}
+
+fn unpack(
+    frame: &mut Frame,
+    function: &Function,
+    inst: &Inst,
+    elements: Elements,
+    active: u32,
+) -> Step<()> {
+    let source = frame.rows[inst.src[0] as usize];
+    let known = frame.initialized[inst.src[0] as usize];
+    let cut = u64::MAX >> (64 - u32::from(elements.bits));
+    for index in 0..usize::from(elements.count) {
+        let slot = function.pool[elements.pool as usize + index];
+        let shift = index * usize::from(elements.bits);
+        let part = map1(&source, |bits: u64| bits >> shift & cut);
+        write_row(&mut frame.rows[slot as usize], active, &part);
+        set_initialized(frame, slot, active, known);
+    }
+    Ok(())
+}
+
+/// `%clock` and its like: one tick a warp instruction of the block.
+pub(crate) fn clock(ticks: u64, frame: &mut Frame, inst: &Inst, kind: ClockKind, active: u32) {
+    let value = match kind {
+        ClockKind::Low => ticks & u64::from(u32::MAX),
+        ClockKind::High => ticks >> 32,
+        ClockKind::Full | ClockKind::GlobalTimer => ticks,
+    };
+    let row = &mut frame.rows[inst.dst as usize];
+    for lane in lanes(active) {
+        row[lane] = value.into_row();
+    }
+    frame.initialized[inst.dst as usize] |= active;
+}

@@ -1,0 +1,31 @@
+//! Running blocks.
+
+// Loops run over the lanes of several rows at once.
+#![allow(clippy::needless_range_loop)]
+
+mod access;
+mod atomic;
+mod block;
+mod collective;
+mod compare;
+mod control;
+mod data;
+mod float;
+mod grid;
+mod integer;
+mod lanes;
+mod race;
+mod shared;
+mod stats;
+mod stop;
+mod warp;
+
+pub(crate) use grid::run;
+pub(crate) use lanes::Row;
+
+/// Generic addresses from here on are in shared memory.
+pub(crate) const WINDOW_SHARED: u64 = 1 << 32;
+/// Generic addresses from here on are in local memory.
+pub(crate) const WINDOW_LOCAL: u64 = 2 << 32;
+/// Generic addresses from here on are kernel parameters.
+pub(crate) const WINDOW_PARAM: u64 = 3 << 32;

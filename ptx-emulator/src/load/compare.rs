@@ -1,0 +1,167 @@
+//! `setp` and `set`.
+
+use super::float::half_type;
+use super::function::FunctionBuilder;
+use super::modifiers::Modifiers;
+use crate::error::LoadError;
+use crate::isa::{Class, Combine, Compare, CompareType, Op, Pred, Type, ZERO_SLOT};
+use crate::syntax::ast::Instruction;
+
+impl<'a> FunctionBuilder<'a, '_> {
+    fn combine(modifiers: &mut Modifiers<'_>) -> Combine {
+        modifiers
+            .choose(&[
+                ("and", Combine::And),
+                ("or", Combine::Or),
+                ("xor", Combine::Xor),
+            ])
+            .unwrap_or(Combine::None)
+    }
+
+    fn compare_type(
+        &self,
+        modifiers: &Modifiers<'_>,
+        compare: Compare,
+        ty: Type,
+        ftz: bool,
+    ) -> Result<CompareType, LoadError> {
+        let compared = match (ty, half_type(ty)) {
+            (Type::F32, _) => CompareType::F32 { ftz },
+            (Type::F64, _) => CompareType::F64,
+            (_, Some((half, _))) => CompareType::Half { ty: half, ftz },
+            _ => match ty.as_int() {
+                Some(int) => CompareType::Int(int),
+                None => {
+                    return modifiers.error(format!("{ty} is not a type of this instruction"));
+                }
+            },
+        };
+        let integer = matches!(compared, CompareType::Int(_));
+        let ordered = matches!(
+            compare,
+            Compare::Eq | Compare::Ne | Compare::Lt | Compare::Le | Compare::Gt | Compare::Ge
+        );
+        if integer && (!ordered || ftz) {
+            return modifiers.error("compares floats, the type is an integer");
+        }
+        if matches!(ty, Type::B(_)) && !matches!(compare, Compare::Eq | Compare::Ne) {
+            return modifiers.error("untyped bits can only be compared by `.eq` and `.ne`");
+        }
+        Ok(compared)
+    }
+
+    /// `setp.CmpOp{.BoolOp}{.ftz}.type p|q, a, b{, c}`.
+    pub(super) fn setp(
+        &mut self,
+        instruction: &'a Instruction<'a>,
+        mut modifiers: Modifiers<'a>,
+    ) -> Result<(), LoadError> {
+        let compare = modifiers.compare()?;
+        let combine = Self::combine(&mut modifiers);
+        let ftz = modifiers.flag("ftz");
+        let ty = modifiers.ty()?;
+        modifiers.finish()?;
+        let compared = self.compare_type(&modifiers, compare, ty, ftz)?;
+        let (operands, with) = match (combine, instruction.operands.as_slice()) {
+            (Combine::None, operands @ [_, _, _]) => (operands, Pred::TRUE),
+            (_, [operands @ .., with]) if combine != Combine::None && operands.len() == 3 => {
+                (operands, self.pred(with)?)
+            }
+            _ => return modifiers.error("wrong number of operands"),
+        };
+        let src = [
+            self.src(&operands[1], ty)?,
+            self.src(&operands[2], ty)?,
+            ZERO_SLOT,
+            ZERO_SLOT,
+        ];
+        let (dst, second) = self.two_preds(&operands[0])?;
+        let op = match half_type(ty) {
+            Some((half, true)) => Op::SetPHalf2 {
+                compare,
+                ty: half,
+                ftz,
+                combine,
+                with,
+                dst,
+                dst_high: second,
+            },
+            _ => Op::SetP {
+                compare,
+                ty: compared,
+                combine,
+                with,
+                dst,
+                dst_not: second,
+            },
+        };
+        let class = match compared {
+            CompareType::Int(_) => Class::Integer,
+            _ => Class::Float,
+        };
+        self.emit(op, ZERO_SLOT, src, class);
+        Ok(())
+    }
+
+    /// `set.CmpOp{.BoolOp}{.ftz}.dtype.stype d, a, b{, c}`.
+    pub(super) fn set(
+        &mut self,
+        instruction: &'a Instruction<'a>,
+        mut modifiers: Modifiers<'a>,
+    ) -> Result<(), LoadError> {
+        let compare = modifiers.compare()?;
+        let combine = Self::combine(&mut modifiers);
+        let ftz = modifiers.flag("ftz");
+        let result = modifiers.ty_of(&[Type::U(32), Type::S(32), Type::F32])?;
+        let ty = modifiers.ty()?;
+        modifiers.finish()?;
+        if matches!(half_type(ty), Some((_, true))) {
+            return modifiers.error(format!("{ty} is not supported here"));
+        }
+        let compared = self.compare_type(&modifiers, compare, ty, ftz)?;
+        let (operands, with) = match (combine, instruction.operands.as_slice()) {
+            (Combine::None, operands @ [_, _, _]) => (operands, Pred::TRUE),
+            (_, [operands @ .., with]) if combine != Combine::None && operands.len() == 3 => {
+                (operands, self.pred(with)?)
+            }
+            _ => return modifiers.error("wrong number of operands"),
+        };
+        let src = [
+            self.src(&operands[1], ty)?,
+            self.src(&operands[2], ty)?,
+            ZERO_SLOT,
+            ZERO_SLOT,
+        ];
+        let dst = self.dst(&operands[0], result)?;
+        let op = Op::Set {
+            compare,
+            ty: compared,
+            combine,
+            with,
+            float_result: result == Type::F32,
+        };
+        self.emit(op, dst, src, Class::Integer);
+        Ok(())
+    }
+
+    /// `isspacep.space p, a`.
+    pub(super) fn isspacep(
+        &mut self,
+        instruction: &'a Instruction<'a>,
+        mut modifiers: Modifiers<'a>,
+    ) -> Result<(), LoadError> {
+        let space = self.window(&mut modifiers)?;
+        modifiers.finish()?;
+        let [dst, src] = self.operands(instruction)?;
+        let src = self.src(src, Type::U(64))?;
+        let dst = self.pred_dst(dst)?;
+        let sources = [src, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];
+        self.emit(
+            Op::IsSpace { space, dst },
+            ZERO_SLOT,
+            sources,
+            Class::Integer,
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,365 @@
+//! Branches, calls, barriers, and the table of all instructions.
+
+use super::function::{FunctionBuilder, Name};
+use super::modifiers::Modifiers;
+use crate::error::LoadError;
+use crate::isa::{
+    BarrierKind, BarrierOp, Builtin, Call, CallTarget, Class, Op, ParamPlace, Type, ZERO_SLOT,
+};
+use crate::syntax::ast::{Instruction, Operand};
+
+const NONE: [u32; 4] = [ZERO_SLOT; 4];
+
+impl<'a> FunctionBuilder<'a, '_> {
+    /// Decodes one instruction.
+    pub(super) fn instruction(
+        &mut self,
+        instruction: &'a Instruction<'a>,
+    ) -> Result<(), LoadError> {
+        let modifiers = Modifiers::new(instruction);
+        let float = instruction
+            .modifiers
+            .iter()
+            .any(|word| Type::parse(word).is_some_and(Type::is_float));
+        match instruction.opcode {
+            "mov" => self.mov(instruction, modifiers),
+            "add" | "sub" | "mul" | "fma" | "mad" if float => {
+                self.float_arithmetic(instruction, modifiers)
+            }
+            "add" => self.int_add_sub(instruction, modifiers, false),
+            "sub" => self.int_add_sub(instruction, modifiers, true),
+            "addc" | "subc" | "madc" => self.carry(instruction, modifiers),
+            "mul" | "mul24" => self.int_mul(instruction, modifiers),
+            "mad" | "mad24" => self.int_mad(instruction, modifiers),
+            "div" if float => self.float_div(instruction, modifiers),
+            "min" | "max" if float => self.float_min_max(instruction, modifiers),
+            "abs" | "neg" if float => self.float_sign(instruction, modifiers),
+            "div" | "rem" | "min" | "max" | "abs" | "neg" | "sad" => {
+                self.int_simple(instruction, modifiers)
+            }
+            "and" | "or" | "xor" | "not" | "cnot" => self.logic(instruction, modifiers),
+            "shl" | "shr" => self.shift(instruction, modifiers),
+            "lop3" => self.lop3(instruction, modifiers),
+            "clz" | "popc" | "brev" | "bfe" | "bfi" | "bfind" | "bmsk" | "szext" | "shf"
+            | "prmt" | "fns" | "dp4a" | "dp2a" => self.bits(instruction, modifiers),
+            "selp" | "slct" => self.select(instruction, modifiers),
+            "sqrt" | "rcp" => self.root_or_reciprocal(instruction, modifiers),
+            "rsqrt" | "sin" | "cos" | "lg2" | "ex2" | "tanh" => {
+                self.approximate(instruction, modifiers)
+            }
+            "copysign" => self.copysign(instruction, modifiers),
+            "testp" => self.testp(instruction, modifiers),
+            "setp" => self.setp(instruction, modifiers),
+            "set" => self.set(instruction, modifiers),
+            "isspacep" => self.isspacep(instruction, modifiers),
+            "cvt" => self.cvt(instruction, modifiers),
+            "cvta" => self.cvta(instruction, modifiers),
+            "ld" | "ldu" => self.load(instruction, modifiers),
+            "st" => self.store(instruction, modifiers),
+            "atom" | "red" => self.atomic(instruction, modifiers),
+            "prefetch" | "prefetchu" | "applypriority" => self.prefetch(instruction, modifiers),
+            "shfl" => self.shfl(instruction, modifiers),
+            "vote" => self.vote(instruction, modifiers),
+            "match" => self.match_sync(instruction, modifiers),
+            "redux" => self.redux(instruction, modifiers),
+            "elect" => self.elect(instruction, modifiers),
+            "activemask" => self.activemask(instruction, modifiers),
+            "bar" | "barrier" => self.barrier(instruction, modifiers),
+            "membar" | "fence" => self.fence(modifiers),
+            "nanosleep" => self.nanosleep(instruction, modifiers),
+            "griddepcontrol" => self.grid_dependency(modifiers),
+            "bra" => self.branch(instruction, modifiers),
+            "brx" => self.branch_indexed(instruction, modifiers),
+            "call" => self.call(instruction, modifiers),
+            "ret" => self.plain(instruction, modifiers, Op::Ret),
+            "exit" => self.plain(instruction, modifiers, Op::Exit),
+            "trap" => self.plain(instruction, modifiers, Op::Trap),
+            "brkpt" => self.plain(instruction, modifiers, Op::Breakpoint),
+            _ => modifiers.error("unknown instruction"),
+        }
+    }
+
+    fn plain(
+        &mut self,
+        instruction: &'a Instruction<'a>,
+        mut modifiers: Modifiers<'a>,
+        op: Op,
+    ) -> Result<(), LoadError> {
+        if matches!(op, Op::Ret) {
+            modifiers.flag("uni");
+        }
+        modifiers.finish()?;
+        let [] = self.operands(instruction)?;
+        self.emit(op, ZERO_SLOT, NONE, Class::Branch);
+        Ok(())
+    }
+
+    fn branch(
+        &mut self,
+        instruction: &'a Instruction<'a>,
+        mut modifiers: Modifiers<'a>,
+    ) -> Result<(), LoadError> {
+        modifiers.flag("uni");
+        modifiers.finish()?;
+        let [Operand::Name(label)] = self.operands(instruction)? else {
+            return modifiers.error("the target must be a label");
+        };
+        let op = Op::Branch {
+            target: self.label(label)?,
+        };
+        self.emit(op, ZERO_SLOT, NONE, Class::Branch);
+        Ok(())
+    }
+
+    fn branch_indexed(
+        &mut self,
+        instruction: &'a Instruction<'a>,
+        mut modifiers: Modifiers<'a>,
+    ) -> Result<(), LoadError> {
+        if !modifiers.flag("idx") {
+            return modifiers.error("needs `.idx`");
+        }
+        modifiers.flag("uni");
+        modifiers.finish()?;
+        let [index, Operand::Name(list)] = self.operands(instruction)? else {
+            return modifiers.error("expected an index and a target list");
+        };
+        let index = self.src(index, Type::U(32))?;
+        let targets = self
+            .targets(list)?
+            .iter()
+            .map(|label| self.label(label))
+            .collect::<Result<Vec<_>, _>>()?;
+        let table = self.out.branch_tables.len() as u32;
+        self.out.branch_tables.push(targets);
+        self.emit(
+            Op::BranchIndexed(table),
+            ZERO_SLOT,
+            [index, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT],
+            Class::Branch,
+        );
+        Ok(())
+    }
+
+    /// Places of the `.param` variables in a call's parentheses.
+    fn call_places(
+        &self,
+        modifiers: &Modifiers<'a>,
+        list: &[Operand<'a>],
+    ) -> Result<Vec<ParamPlace>, LoadError> {
+        list.iter()
+            .map(|operand| match operand {
+                Operand::Name(name) => match self.lookup(name) {
+                    Some(Name::Param {
+                        place,
+                        kernel: false,
+                    }) => Ok(place),
+                    _ => modifiers.error(format!("`{name}` is not a `.param` variable")),
+                },
+                _ => modifiers.error("arguments must be `.param` variables"),
+            })
+            .collect()
+    }
+
+    /// `call{.uni} (ret), target, (args){, list}`.
+    fn call(
+        &mut self,
+        instruction: &'a Instruction<'a>,
+        mut modifiers: Modifiers<'a>,
+    ) -> Result<(), LoadError> {
+        modifiers.flag("uni");
+        modifiers.finish()?;
+        let mut operands = instruction.operands.as_slice();
+        let mut results = Vec::new();
+        if let [Operand::List(list), rest @ ..] = operands {
+            results = self.call_places(&modifiers, list)?;
+            operands = rest;
+        }
+        let [Operand::Name(target), rest @ ..] = operands else {
+            return modifiers.error("expected the function to call");
+        };
+        let mut arguments = Vec::new();
+        let mut rest = rest;
+        if let [Operand::List(list), after @ ..] = rest {
+            arguments = self.call_places(&modifiers, list)?;
+            rest = after;
+        }
+        let mut address = ZERO_SLOT;
+        let target = match self.module.function(target).cloned() {
+            Some(signature) => {
+                let sizes = |places: &[ParamPlace]| -> Vec<usize> {
+                    places.iter().map(|place| place.size as usize).collect()
+                };
+                if sizes(&arguments) != signature.params || sizes(&results) != signature.returns {
+                    return modifiers.error(format!(
+                        "arguments or results do not match the declaration of `{target}`"
+                    ));
+                }
+                match signature.index {
+                    Some(index) => {
+                        self.out.callees.push(index);
+                        CallTarget::Function(index)
+                    }
+                    None if *target == "__assertfail" => CallTarget::Builtin(Builtin::AssertFail),
+                    None => CallTarget::Undefined,
+                }
+            }
+            None => {
+                address = self.src(&Operand::Name(target), Type::U(64))?;
+                // A prototype says nothing about which functions there are; a target list does.
+                let targets = match rest {
+                    [Operand::Name(list)] => self.targets(list).unwrap_or(&[]),
+                    _ => return modifiers.error("an indirect call needs a list or prototype"),
+                };
+                let mut indices = Vec::new();
+                for name in targets {
+                    match self.module.function(name).and_then(|known| known.index) {
+                        Some(index) => indices.push(index),
+                        None => return modifiers.error(format!("no function `{name}`")),
+                    }
+                }
+                self.out.callees.extend(&indices);
+                CallTarget::Indirect(indices)
+            }
+        };
+        let index = self.out.calls.len() as u32;
+        self.out.calls.push(Call {
+            target,
+            arguments,
+            results,
+        });
+        let src = [address, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];
+        self.emit(Op::Call(index), ZERO_SLOT, src, Class::Branch);
+        Ok(())
+    }
+
+    /// `bar`, `barrier`: of the block, or of the warp.
+    fn barrier(
+        &mut self,
+        instruction: &'a Instruction<'a>,
+        mut modifiers: Modifiers<'a>,
+    ) -> Result<(), LoadError> {
+        if modifiers.flag("warp") {
+            if !modifiers.flag("sync") {
+                return modifiers.error("needs `.sync`");
+            }
+            modifiers.finish()?;
+            let [mask] = self.operands(instruction)?;
+            let mask = self.src(mask, Type::B(32))?;
+            let src = [mask, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];
+            self.emit(Op::WarpSync, ZERO_SLOT, src, Class::Other);
+            return Ok(());
+        }
+        modifiers.flag("cta");
+        let aligned = modifiers.flag("aligned") || instruction.opcode == "bar";
+        let arrive = modifiers.flag("arrive");
+        let reduce = modifiers.flag("red");
+        if !arrive && !reduce && !modifiers.flag("sync") {
+            return modifiers.error("needs one of .sync .arrive .red");
+        }
+        let u32 = Type::U(32);
+        let mut dst = ZERO_SLOT;
+        let operands = instruction.operands.as_slice();
+        let (kind, numbers) = if reduce {
+            #[derive(Clone, Copy)]
+            enum Red {
+                Popc,
+                And,
+                Or,
+            }
+            let red = modifiers.require(
+                "an operation",
+                &[("popc", Red::Popc), ("and", Red::And), ("or", Red::Or)],
+            )?;
+            modifiers.ty_of(&[u32, Type::Pred])?;
+            let [result, numbers @ .., src] = operands else {
+                return modifiers.error("wrong number of operands");
+            };
+            let src = self.pred(src)?;
+            let kind = match red {
+                Red::Popc => {
+                    dst = self.dst(result, u32)?;
+                    BarrierKind::RedPopc { src }
+                }
+                Red::And => BarrierKind::RedAnd {
+                    dst: self.pred_dst(result)?,
+                    src,
+                },
+                Red::Or => BarrierKind::RedOr {
+                    dst: self.pred_dst(result)?,
+                    src,
+                },
+            };
+            (kind, numbers)
+        } else if arrive {
+            (BarrierKind::Arrive, operands)
+        } else {
+            (BarrierKind::Sync, operands)
+        };
+        modifiers.finish()?;
+        let (number, count) = match numbers {
+            [number] if !arrive => (number, None),
+            [number, count] => (number, Some(count)),
+            _ => return modifiers.error("wrong number of operands"),
+        };
+        let number = self.src(number, u32)?;
+        let has_count = count.is_some();
+        let count = match count {
+            Some(count) => self.src(count, u32)?,
+            None => ZERO_SLOT,
+        };
+        let op = Op::Barrier(BarrierOp {
+            kind,
+            has_count,
+            aligned,
+        });
+        self.emit(op, dst, [number, count, ZERO_SLOT, ZERO_SLOT], Class::Other);
+        Ok(())
+    }
+
+    /// `membar.level`, `fence{.sem}.scope`.
+    fn fence(&mut self, mut modifiers: Modifiers<'a>) -> Result<(), LoadError> {
+        modifiers.choose(&[
+            ("sc", ()),
+            ("acq_rel", ()),
+            ("acquire", ()),
+            ("release", ()),
+        ]);
+        modifiers.require(
+            "a scope",
+            &[
+                ("cta", ()),
+                ("cluster", ()),
+                ("gpu", ()),
+                ("gl", ()),
+                ("sys", ()),
+            ],
+        )?;
+        modifiers.finish()?;
+        self.emit(Op::Fence, ZERO_SLOT, NONE, Class::Other);
+        Ok(())
+    }
+
+    /// Sleeping takes no time here.
+    fn nanosleep(
+        &mut self,
+        instruction: &'a Instruction<'a>,
+        mut modifiers: Modifiers<'a>,
+    ) -> Result<(), LoadError> {
+        modifiers.ty_of(&[Type::U(32)])?;
+        modifiers.finish()?;
+        let [time] = self.operands(instruction)?;
+        let time = self.src(time, Type::U(32))?;
+        let src = [time, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];
+        self.emit(Op::Nop, ZERO_SLOT, src, Class::Other);
+        Ok(())
+    }
+
+    /// Launches do not overlap here, so the grids that this one depends on are done.
+    fn grid_dependency(&mut self, mut modifiers: Modifiers<'a>) -> Result<(), LoadError> {
+        modifiers.require("an action", &[("launch_dependents", ()), ("wait", ())])?;
+        modifiers.finish()?;
+        self.emit(Op::Nop, ZERO_SLOT, NONE, Class::Other);
+        Ok(())
+    }
+}

@@ -1,0 +1,212 @@
+//! `cvt` and `cvta`.
+
+use super::float::half_type;
+use super::function::FunctionBuilder;
+use super::modifiers::Modifiers;
+use super::operand::Width;
+use crate::error::LoadError;
+use crate::isa::{Class, Conversion, FloatMode, HalfType, Op, Rounding, Type, Window, ZERO_SLOT};
+use crate::syntax::ast::Instruction;
+
+impl<'a> FunctionBuilder<'a, '_> {
+    /// `cvt{.rnd}{.ftz}{.sat}.dtype.atype d, a`, and the forms that make pairs.
+    pub(super) fn cvt(
+        &mut self,
+        instruction: &'a Instruction<'a>,
+        mut modifiers: Modifiers<'a>,
+    ) -> Result<(), LoadError> {
+        if modifiers.flag("pack") {
+            return self.cvt_pack(instruction, modifiers);
+        }
+        let integral = modifiers.choose(&[
+            ("rni", Rounding::Nearest),
+            ("rzi", Rounding::Zero),
+            ("rmi", Rounding::Down),
+            ("rpi", Rounding::Up),
+        ]);
+        let rounding = modifiers
+            .rounding()
+            .or_else(|| modifiers.flag("rna").then_some(Rounding::NearestAway));
+        let ftz = modifiers.flag("ftz");
+        let sat = modifiers.flag("sat");
+        let relu = modifiers.flag("relu");
+        if modifiers.has("satfinite") {
+            return modifiers.error("`.satfinite` is not supported");
+        }
+        let to = modifiers.ty()?;
+        let from = modifiers.ty()?;
+        modifiers.finish()?;
+        let mode = FloatMode {
+            rounding: rounding.unwrap_or_default(),
+            ftz,
+            relu,
+            ..FloatMode::default()
+        };
+        if let (Some((half, true)), Type::F32) = (half_type(to), from) {
+            return self.cvt_pair(instruction, &modifiers, half, to, mode);
+        }
+        if matches!(half_type(from), Some((_, true)))
+            || matches!(half_type(to), Some((_, true)))
+            || to == Type::Pred
+            || from == Type::Pred
+            || from == Type::TF32
+            || matches!(to, Type::B(_))
+            || matches!(from, Type::B(_))
+        {
+            return modifiers.error("these types cannot be converted");
+        }
+        self.check_rounding(&modifiers, to, from, integral, rounding, relu)?;
+        let [dst, src] = self.operands(instruction)?;
+        let src = self.src_width(src, from, Width::AtLeast)?;
+        // `.tf32` results are kept in 32-bit registers of any kind.
+        let register = if to == Type::TF32 { Type::B(32) } else { to };
+        let (dst, register_bits) = self.dst_width(dst, register, Width::AtLeast)?;
+        let op = Op::Cvt(Conversion {
+            to,
+            from,
+            rounding: integral.or(rounding).unwrap_or_default(),
+            integral: integral.is_some(),
+            ftz,
+            sat,
+            relu,
+            register_bits,
+        });
+        let class = if to.is_float() || from.is_float() {
+            Class::Float
+        } else {
+            Class::Integer
+        };
+        self.emit(op, dst, [src, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT], class);
+        Ok(())
+    }
+
+    /// The ISA asks for a rounding exactly where a conversion can be inexact.
+    fn check_rounding(
+        &self,
+        modifiers: &Modifiers<'_>,
+        to: Type,
+        from: Type,
+        integral: Option<Rounding>,
+        rounding: Option<Rounding>,
+        relu: bool,
+    ) -> Result<(), LoadError> {
+        let narrows = match (from.is_float(), to.is_float()) {
+            (false, false) => {
+                if integral.is_some() || rounding.is_some() {
+                    return modifiers.error("a conversion between integers does not round");
+                }
+                return Ok(());
+            }
+            (true, false) => {
+                if integral.is_none() || rounding.is_some() {
+                    return modifiers.error("float to integer needs one of .rni .rzi .rmi .rpi");
+                }
+                return Ok(());
+            }
+            (false, true) => true,
+            (true, true) => {
+                let precision = |ty| match ty {
+                    Type::F64 => 4,
+                    Type::F32 => 3,
+                    Type::TF32 => 2,
+                    _ => 1,
+                };
+                precision(to) < precision(from)
+                    || (to != from && precision(to) == 1 && precision(from) == 1)
+            }
+        };
+        if narrows && rounding.is_none() {
+            return modifiers.error("needs one of .rn .rz .rm .rp");
+        }
+        if narrows && integral.is_some() {
+            return modifiers.error("integral rounding is for results of the source's precision");
+        }
+        if rounding == Some(Rounding::NearestAway) && to != Type::TF32 {
+            return modifiers.error("`.rna` is for `.tf32`");
+        }
+        if relu && half_type(to).is_none() && to != Type::TF32 {
+            return modifiers.error("`.relu` is for results of 16 bits and `.tf32`");
+        }
+        Ok(())
+    }
+
+    /// `cvt.rn.bf16x2.f32 d, a, b`.
+    fn cvt_pair(
+        &mut self,
+        instruction: &'a Instruction<'a>,
+        modifiers: &Modifiers<'a>,
+        half: HalfType,
+        to: Type,
+        mode: FloatMode,
+    ) -> Result<(), LoadError> {
+        if !matches!(mode.rounding, Rounding::Nearest | Rounding::Zero) {
+            return modifiers.error("pairs take `.rn` or `.rz`");
+        }
+        let op = Op::CvtPair { to: half, mode };
+        self.emit_typed(instruction, op, [to, Type::F32, Type::F32], Class::Float)
+    }
+
+    /// `cvt.pack.sat.convertType.s32 d, a, b` and `cvt.pack.sat.convertType.s32.b32 d, a, b, c`.
+    fn cvt_pack(
+        &mut self,
+        instruction: &'a Instruction<'a>,
+        mut modifiers: Modifiers<'a>,
+    ) -> Result<(), LoadError> {
+        if !modifiers.flag("sat") {
+            return modifiers.error("needs `.sat`");
+        }
+        let to = modifiers.ty_of(&[Type::U(16), Type::S(16), Type::U(8), Type::S(8)])?;
+        modifiers.ty_of(&[Type::S(32)])?;
+        let has_c = modifiers.has_type();
+        if has_c {
+            modifiers.ty_of(&[Type::B(32)])?;
+        }
+        modifiers.finish()?;
+        if has_c != (to.bits() == 8) {
+            return modifiers.error("8-bit results take `.b32` and a third source, others do not");
+        }
+        let op = Op::CvtPack {
+            bits: to.bits(),
+            signed: matches!(to, Type::S(_)),
+        };
+        let (s32, b32) = (Type::S(32), Type::B(32));
+        if has_c {
+            self.emit_typed(instruction, op, [b32, s32, s32, b32], Class::Integer)
+        } else {
+            self.emit_typed(instruction, op, [b32, s32, s32], Class::Integer)
+        }
+    }
+
+    pub(super) fn window(&self, modifiers: &mut Modifiers<'_>) -> Result<Window, LoadError> {
+        modifiers.require(
+            "a state space",
+            &[
+                ("global", Window::Global),
+                ("shared", Window::Shared),
+                ("shared::cta", Window::Shared),
+                ("local", Window::Local),
+                ("const", Window::Const),
+                ("param", Window::Param),
+                ("param::entry", Window::Param),
+            ],
+        )
+    }
+
+    /// `cvta{.to}.space.u64 d, a`.
+    pub(super) fn cvta(
+        &mut self,
+        instruction: &'a Instruction<'a>,
+        mut modifiers: Modifiers<'a>,
+    ) -> Result<(), LoadError> {
+        let to_space = modifiers.flag("to");
+        let window = self.window(&mut modifiers)?;
+        let ty = modifiers.ty_of(&[Type::U(64)])?;
+        let op = if to_space {
+            Op::CvtaTo(window)
+        } else {
+            Op::CvtaFrom(window)
+        };
+        modifiers.finish()?;
+        self.emit_uniform::<2>(instruction, op, ty, Class::Integer)
+    }
+}

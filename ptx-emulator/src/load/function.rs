@@ -1,0 +1,436 @@
+//! One function's statements to decoded instructions.
+
+use std::collections::HashMap;
+
+use super::module::ModuleBuilder;
+use crate::error::LoadError;
+use crate::isa::{
+    Access, Call, Class, Constant, Inst, Op, ParamPlace, Pred, PredSlot, SINK_PRED, SINK_SLOT,
+    Slot, Type, ZERO_SLOT,
+};
+use crate::syntax::ast::{self, Statement, VariableSpace};
+
+/// A decoded function.
+#[derive(Debug)]
+pub(crate) struct Function {
+    pub(crate) code: Vec<Inst>,
+    /// PTX line of each instruction.
+    pub(crate) lines: Vec<u32>,
+    /// `.loc` file and line of each instruction; file 0 where there is none.
+    pub(crate) locations: Vec<(u32, u32)>,
+    pub(crate) classes: Vec<Class>,
+    /// Where lanes that part at a branch meet again; [`NO_JOIN`] where they meet only at the end.
+    pub(crate) joins: Vec<u32>,
+    pub(crate) accesses: Vec<Access>,
+    /// Operands of instructions that have more than fit.
+    pub(crate) pool: Vec<Slot>,
+    pub(crate) branch_tables: Vec<Vec<u32>>,
+    pub(crate) calls: Vec<Call>,
+    pub(crate) constants: Vec<(Slot, Constant)>,
+    pub(crate) slots: usize,
+    pub(crate) preds: usize,
+    pub(crate) slot_names: HashMap<Slot, String>,
+    pub(crate) pred_names: HashMap<PredSlot, String>,
+    pub(crate) params: Vec<ParamPlace>,
+    pub(crate) returns: Vec<ParamPlace>,
+    /// Bytes a lane of the parameter area, which holds own parameters, results and those of calls.
+    pub(crate) param_bytes: u32,
+    /// Bytes a lane of local memory.
+    pub(crate) local_bytes: u32,
+    /// Whether the function can change what other blocks see, other than by plain stores.
+    pub(crate) strong: bool,
+    /// Functions called by name.
+    pub(crate) callees: Vec<u32>,
+}
+
+/// No reconvergence point before the function ends.
+pub(crate) const NO_JOIN: u32 = u32::MAX;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Name {
+    Register {
+        ty: Type,
+    },
+    Variable(u32),
+    /// Parameter bytes: of the kernel, or of the frame.
+    Param {
+        place: ParamPlace,
+        kernel: bool,
+    },
+    Local {
+        offset: u32,
+    },
+}
+
+#[derive(Debug, Default)]
+struct Scope<'a> {
+    names: HashMap<&'a str, Name>,
+    /// `%r<10>`.
+    ranges: HashMap<&'a str, (Type, u64)>,
+    slots: HashMap<&'a str, (Slot, Type)>,
+    labels: HashMap<&'a str, u32>,
+    targets: HashMap<&'a str, &'a [&'a str]>,
+}
+
+/// A register of either kind.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Register {
+    Row(Slot, Type),
+    Pred(PredSlot),
+}
+
+pub(super) struct FunctionBuilder<'a, 'm> {
+    pub(super) module: &'m mut ModuleBuilder<'a>,
+    pub(super) out: Function,
+    pub(super) line: usize,
+    pub(super) guard: Pred,
+    scopes: Vec<Scope<'a>>,
+    constant_slots: HashMap<Constant, Slot>,
+    /// Program counter of each label, once it is known.
+    label_targets: Vec<u32>,
+    location: (u32, u32),
+}
+
+impl<'a, 'm> FunctionBuilder<'a, 'm> {
+    pub(super) fn build(
+        module: &'m mut ModuleBuilder<'a>,
+        function: &'a ast::Function<'a>,
+        body: &'a [Statement<'a>],
+    ) -> Result<Function, LoadError> {
+        let mut builder = Self {
+            module,
+            out: Function {
+                code: Vec::new(),
+                lines: Vec::new(),
+                locations: Vec::new(),
+                classes: Vec::new(),
+                joins: Vec::new(),
+                accesses: Vec::new(),
+                pool: Vec::new(),
+                branch_tables: Vec::new(),
+                calls: Vec::new(),
+                constants: vec![(ZERO_SLOT, Constant::Value(0))],
+                slots: SINK_SLOT as usize + 1,
+                preds: SINK_PRED as usize + 1,
+                slot_names: HashMap::new(),
+                pred_names: HashMap::new(),
+                params: Vec::new(),
+                returns: Vec::new(),
+                param_bytes: 0,
+                local_bytes: 0,
+                strong: false,
+                callees: Vec::new(),
+            },
+            line: function.line,
+            guard: Pred::TRUE,
+            scopes: vec![Scope::default()],
+            constant_slots: HashMap::from([(Constant::Value(0), ZERO_SLOT)]),
+            label_targets: Vec::new(),
+            location: (0, 0),
+        };
+        builder.declare_params(function)?;
+        builder.statements(body)?;
+        // Falling off the end returns.
+        builder.guard = Pred::TRUE;
+        builder.emit(Op::Ret, ZERO_SLOT, [ZERO_SLOT; 4], Class::Branch);
+        builder.resolve_labels()?;
+        builder.out.joins = super::control_flow::reconvergence(&builder.out);
+        Ok(builder.out)
+    }
+
+    fn declare_params(&mut self, function: &ast::Function<'a>) -> Result<(), LoadError> {
+        if function.entry {
+            let (places, _) = super::module::param_layout(&function.params)?;
+            for (param, place) in function.params.iter().zip(places) {
+                self.declare(
+                    param.name,
+                    Name::Param {
+                        place,
+                        kernel: true,
+                    },
+                )?;
+            }
+            return Ok(());
+        }
+        for (list, returns) in [(&function.params, false), (&function.returns, true)] {
+            for param in list {
+                let place = self.frame_param(param)?;
+                if returns {
+                    self.out.returns.push(place);
+                } else {
+                    self.out.params.push(place);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Declares a `.param` variable of the frame.
+    fn frame_param(&mut self, variable: &ast::Variable<'a>) -> Result<ParamPlace, LoadError> {
+        if variable.space == VariableSpace::Reg {
+            return Err(LoadError::new(
+                variable.line,
+                format!("register parameter `{}`: use `.param`", variable.name),
+            ));
+        }
+        let (size, align) = super::module::size_and_align(variable)?;
+        let offset = super::module::align_up(self.out.param_bytes as usize, align.max(8));
+        if offset + size > 1 << 16 {
+            return Err(LoadError::new(
+                variable.line,
+                "parameters take more than 64 KiB",
+            ));
+        }
+        let place = ParamPlace {
+            offset: offset as u32,
+            size: size as u32,
+        };
+        self.out.param_bytes = (offset + size) as u32;
+        self.declare(
+            variable.name,
+            Name::Param {
+                place,
+                kernel: false,
+            },
+        )?;
+        Ok(place)
+    }
+
+    pub(super) fn error<T>(&self, message: impl Into<String>) -> Result<T, LoadError> {
+        Err(LoadError::new(self.line, message))
+    }
+
+    fn scope(&mut self) -> &mut Scope<'a> {
+        self.scopes
+            .last_mut()
+            .expect("a function always has an outermost scope")
+    }
+
+    fn declare(&mut self, name: &'a str, what: Name) -> Result<(), LoadError> {
+        let line = self.line;
+        if self.scope().names.insert(name, what).is_some() {
+            return Err(LoadError::new(line, format!("`{name}` is declared twice")));
+        }
+        Ok(())
+    }
+
+    fn statements(&mut self, body: &'a [Statement<'a>]) -> Result<(), LoadError> {
+        // Labels may be used before they are defined.
+        for statement in body {
+            match statement {
+                Statement::Label(name) => {
+                    let id = self.label_targets.len() as u32;
+                    self.label_targets.push(u32::MAX);
+                    if self.scope().labels.insert(name, id).is_some() {
+                        return self.error(format!("label `{name}` is defined twice"));
+                    }
+                }
+                Statement::Targets { name, targets } => {
+                    self.scope().targets.insert(name, targets);
+                }
+                _ => {}
+            }
+        }
+        for statement in body {
+            match statement {
+                Statement::Label(name) => {
+                    let id = self.scope().labels[name];
+                    self.label_targets[id as usize] = self.out.code.len() as u32;
+                }
+                Statement::Instruction(instruction) => {
+                    self.line = instruction.line;
+                    self.guard = match instruction.guard {
+                        None => Pred::TRUE,
+                        Some((name, negated)) => Pred {
+                            slot: self.pred_slot(name)?,
+                            negated,
+                        },
+                    };
+                    self.instruction(instruction)?;
+                }
+                Statement::Variable(variable) => self.variable(variable)?,
+                Statement::Block(inner) => {
+                    self.scopes.push(Scope::default());
+                    self.statements(inner)?;
+                    self.scopes.pop();
+                }
+                Statement::Location { file, line } => {
+                    self.location = (
+                        u32::try_from(*file).unwrap_or(0),
+                        u32::try_from(*line).unwrap_or(0),
+                    );
+                }
+                Statement::Targets { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn variable(&mut self, variable: &'a ast::Variable<'a>) -> Result<(), LoadError> {
+        self.line = variable.line;
+        match variable.space {
+            VariableSpace::Reg => {
+                let ty = super::module::variable_type(variable)?;
+                if variable.vector != 1 || !variable.dims.is_empty() {
+                    return self.error("vector registers are not supported");
+                }
+                match variable.count {
+                    Some(count) => {
+                        self.scope().ranges.insert(variable.name, (ty, count));
+                    }
+                    None => self.declare(variable.name, Name::Register { ty })?,
+                }
+            }
+            VariableSpace::Param => {
+                self.frame_param(variable)?;
+            }
+            VariableSpace::Local => {
+                let (size, align) = super::module::size_and_align(variable)?;
+                let offset = super::module::align_up(self.out.local_bytes as usize, align);
+                if offset + size > 512 << 10 {
+                    return self.error("local memory of a thread is at most 512 KiB");
+                }
+                self.out.local_bytes = (offset + size) as u32;
+                self.declare(
+                    variable.name,
+                    Name::Local {
+                        offset: offset as u32,
+                    },
+                )?;
+            }
+            VariableSpace::Shared | VariableSpace::Global | VariableSpace::Const => {
+                let index = self.module.variable(variable)?;
+                self.declare(variable.name, Name::Variable(index))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a name stands for, registers aside.
+    pub(super) fn lookup(&self, name: &str) -> Option<Name> {
+        self.scopes
+            .iter()
+            .rev()
+            .find_map(|scope| scope.names.get(name).copied())
+            .or_else(|| self.module.variable_named(name).map(Name::Variable))
+    }
+
+    pub(super) fn register(&mut self, name: &'a str) -> Option<Register> {
+        for depth in (0..self.scopes.len()).rev() {
+            let scope = &self.scopes[depth];
+            if let Some(&(slot, ty)) = scope.slots.get(name) {
+                return Some(match ty {
+                    Type::Pred => Register::Pred(slot as PredSlot),
+                    ty => Register::Row(slot, ty),
+                });
+            }
+            let ty = match scope.names.get(name) {
+                Some(Name::Register { ty }) => Some(*ty),
+                Some(_) => return None,
+                None => {
+                    let prefix = name.trim_end_matches(|c: char| c.is_ascii_digit());
+                    match (
+                        scope.ranges.get(prefix),
+                        name[prefix.len()..].parse::<u64>(),
+                    ) {
+                        (Some(&(ty, count)), Ok(index)) if index < count => Some(ty),
+                        _ => None,
+                    }
+                }
+            };
+            if let Some(ty) = ty {
+                let (slot, register) = if ty == Type::Pred {
+                    let slot = self.out.preds as PredSlot;
+                    self.out.preds += 1;
+                    self.out.pred_names.insert(slot, name.to_owned());
+                    (Slot::from(slot), Register::Pred(slot))
+                } else {
+                    let slot = self.new_slot();
+                    self.out.slot_names.insert(slot, name.to_owned());
+                    (slot, Register::Row(slot, ty))
+                };
+                self.scopes[depth].slots.insert(name, (slot, ty));
+                return Some(register);
+            }
+        }
+        None
+    }
+
+    fn new_slot(&mut self) -> Slot {
+        let slot = self.out.slots as Slot;
+        self.out.slots += 1;
+        slot
+    }
+
+    pub(super) fn pred_slot(&mut self, name: &'a str) -> Result<PredSlot, LoadError> {
+        match self.register(name) {
+            Some(Register::Pred(slot)) if usize::from(slot) + 1 < usize::from(PredSlot::MAX) => {
+                Ok(slot)
+            }
+            Some(Register::Pred(_)) => self.error("too many predicates"),
+            _ => self.error(format!("`{name}` is not a predicate register")),
+        }
+    }
+
+    pub(super) fn constant(&mut self, constant: Constant) -> Slot {
+        if let Some(&slot) = self.constant_slots.get(&constant) {
+            return slot;
+        }
+        let slot = self.new_slot();
+        self.constant_slots.insert(constant, slot);
+        self.out.constants.push((slot, constant));
+        slot
+    }
+
+    pub(super) fn label(&self, name: &str) -> Result<u32, LoadError> {
+        match self
+            .scopes
+            .iter()
+            .rev()
+            .find_map(|scope| scope.labels.get(name))
+        {
+            Some(&id) => Ok(id),
+            None => self.error(format!("no label `{name}`")),
+        }
+    }
+
+    pub(super) fn targets(&self, name: &str) -> Result<&'a [&'a str], LoadError> {
+        match self
+            .scopes
+            .iter()
+            .rev()
+            .find_map(|scope| scope.targets.get(name))
+        {
+            Some(targets) => Ok(targets),
+            None => self.error(format!("no target list `{name}`")),
+        }
+    }
+
+    pub(super) fn emit(&mut self, op: Op, dst: Slot, src: [Slot; 4], class: Class) {
+        self.out.code.push(Inst {
+            op,
+            guard: self.guard,
+            dst,
+            src,
+        });
+        self.out.lines.push(self.line as u32);
+        self.out.locations.push(self.location);
+        self.out.classes.push(class);
+    }
+
+    /// Labels become program counters.
+    fn resolve_labels(&mut self) -> Result<(), LoadError> {
+        let resolve = |id: &mut u32| *id = self.label_targets[*id as usize];
+        for inst in &mut self.out.code {
+            if let Op::Branch { target } = &mut inst.op {
+                resolve(target);
+            }
+        }
+        self.out
+            .branch_tables
+            .iter_mut()
+            .flatten()
+            .for_each(resolve);
+        Ok(())
+    }
+}

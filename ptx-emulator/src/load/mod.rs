@@ -1,0 +1,18 @@
+//! Syntax tree to decoded module: names become indices, and every instruction is checked.
+
+mod compare;
+mod control;
+mod control_flow;
+mod convert;
+mod float;
+mod function;
+mod integer;
+mod memory;
+mod modifiers;
+mod module;
+mod operand;
+mod warp;
+
+pub(crate) use function::{Function, NO_JOIN};
+pub use module::{EntryInfo, Module, ParamInfo};
+pub(crate) use module::{VariableKind, align_up};

@@ -1,0 +1,319 @@
+//! Operands to rows, predicates and addresses, with their types checked.
+
+use super::function::{FunctionBuilder, Name, Register};
+use super::module::VariableKind;
+use crate::error::LoadError;
+use crate::isa::{
+    AccessSpace, Constant, Pred, PredSlot, SINK_PRED, SINK_SLOT, Slot, Special, Type, ZERO_SLOT,
+};
+use crate::syntax::ast::{AddressBase, Number, Operand};
+
+/// Bits of a literal used as a value of a type.
+pub(super) fn literal_bits(number: Number, ty: Type) -> u64 {
+    let bits = match (number, ty) {
+        (Number::Integer(value), _) => value,
+        (Number::F32(bits), Type::F64) => f64::from(f32::from_bits(bits)).to_bits(),
+        (Number::F32(bits), _) => u64::from(bits),
+        (Number::F64(value), Type::F32) => u64::from((value as f32).to_bits()),
+        (Number::F64(value), _) => value.to_bits(),
+    };
+    match ty.bits() {
+        64 => bits,
+        width => bits & ((1 << width) - 1),
+    }
+}
+
+/// Special registers that keep their value while a warp runs, with their width.
+fn special(name: &str, member: Option<&str>) -> Option<(Special, u8)> {
+    let axis = match member {
+        Some("x") => Some(0),
+        Some("y") => Some(1),
+        Some("z") => Some(2),
+        Some(_) => return None,
+        None => None,
+    };
+    Some(match (name, axis) {
+        ("%tid", Some(axis)) => (Special::Tid(axis), 32),
+        ("%ntid", Some(axis)) => (Special::Ntid(axis), 32),
+        ("%ctaid" | "%clusterid", Some(axis)) => (Special::Ctaid(axis), 32),
+        ("%nctaid" | "%nclusterid", Some(axis)) => (Special::Nctaid(axis), 32),
+        ("%cluster_ctaid", Some(_)) => (Special::Fixed(0), 32),
+        ("%cluster_nctaid", Some(_)) => (Special::Fixed(1), 32),
+        ("%cluster_ctarank", None) => (Special::Fixed(0), 32),
+        ("%cluster_nctarank", None) => (Special::Fixed(1), 32),
+        ("%laneid", None) => (Special::LaneId, 32),
+        ("%warpid", None) => (Special::WarpId, 32),
+        ("%nwarpid", None) => (Special::NWarpId, 32),
+        ("%smid", None) => (Special::SmId, 32),
+        ("%nsmid", None) => (Special::NSmId, 32),
+        ("%gridid", None) => (Special::GridId, 64),
+        ("%lanemask_eq", None) => (Special::LaneMaskEq, 32),
+        ("%lanemask_le", None) => (Special::LaneMaskLe, 32),
+        ("%lanemask_lt", None) => (Special::LaneMaskLt, 32),
+        ("%lanemask_ge", None) => (Special::LaneMaskGe, 32),
+        ("%lanemask_gt", None) => (Special::LaneMaskGt, 32),
+        ("%dynamic_smem_size", None) => (Special::DynamicSmemSize, 32),
+        ("%total_smem_size", None) => (Special::TotalSmemSize, 32),
+        ("WARP_SZ", None) => (Special::Fixed(32), 32),
+        _ => return None,
+    })
+}
+
+/// How strictly a register's width must be that of the instruction's type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Width {
+    Exact,
+    /// `ld`, `st` and `cvt` allow wider registers.
+    AtLeast,
+}
+
+impl<'a> FunctionBuilder<'a, '_> {
+    fn check_register(
+        &self,
+        name: &str,
+        register: Type,
+        ty: Type,
+        width: Width,
+    ) -> Result<(), LoadError> {
+        let fits = match width {
+            Width::Exact => register.bits() == ty.bits(),
+            Width::AtLeast => register.bits() >= ty.bits(),
+        };
+        if fits && ty.agrees_with(register) {
+            return Ok(());
+        }
+        self.error(format!(
+            "register `{name}` is {register}, the instruction takes {ty}"
+        ))
+    }
+
+    /// A source operand of a type.
+    pub(super) fn src(&mut self, operand: &Operand<'a>, ty: Type) -> Result<Slot, LoadError> {
+        self.src_width(operand, ty, Width::Exact)
+    }
+
+    pub(super) fn src_width(
+        &mut self,
+        operand: &Operand<'a>,
+        ty: Type,
+        width: Width,
+    ) -> Result<Slot, LoadError> {
+        match operand {
+            Operand::Number(number) => {
+                if let (Number::Integer(_), Type::F32 | Type::F64) = (number, ty) {
+                    return self.error(format!("an integer literal cannot be used as {ty}"));
+                }
+                Ok(self.constant(Constant::Value(literal_bits(*number, ty))))
+            }
+            Operand::Name(name) => match self.register(name) {
+                Some(Register::Row(slot, register)) => {
+                    self.check_register(name, register, ty, width)?;
+                    Ok(slot)
+                }
+                Some(Register::Pred(_)) => self.error(format!(
+                    "`{name}` is a predicate, the instruction takes {ty}"
+                )),
+                None => self.special_or_symbol(name, None, 0, ty),
+            },
+            Operand::Member(name, member) => self.special_or_symbol(name, Some(member), 0, ty),
+            Operand::NameOffset(name, offset) => self.special_or_symbol(name, None, *offset, ty),
+            _ => self.error(format!("expected an operand of type {ty}")),
+        }
+    }
+
+    fn special_or_symbol(
+        &mut self,
+        name: &str,
+        member: Option<&str>,
+        offset: i64,
+        ty: Type,
+    ) -> Result<Slot, LoadError> {
+        if let Some((special, bits)) = special(name, member) {
+            if ty.is_float() || ty.bits() > bits.max(32) {
+                return self.error(format!("`{name}` cannot be read as {ty}"));
+            }
+            return Ok(self.constant(Constant::Special(special)));
+        }
+        if member.is_none()
+            && let Some(constant) = self.symbol(name, offset, false)
+        {
+            if ty.bits() < 32 || ty.is_float() {
+                return self.error(format!("the address of `{name}` is not a {ty}"));
+            }
+            return Ok(self.constant(constant));
+        }
+        self.error(format!("`{name}` is not declared"))
+    }
+
+    /// Address of a variable, parameter or function.
+    pub(super) fn symbol(&self, name: &str, offset: i64, generic: bool) -> Option<Constant> {
+        match self.lookup(name) {
+            Some(Name::Variable(index)) => Some(Constant::Variable {
+                index,
+                offset,
+                generic,
+            }),
+            Some(Name::Local { offset: place }) => Some(Constant::Local {
+                offset: place,
+                add: offset,
+                generic,
+            }),
+            Some(Name::Param {
+                place,
+                kernel: true,
+            }) => Some(Constant::KernelParam {
+                offset: place.offset.wrapping_add(offset as u32),
+                generic,
+            }),
+            Some(Name::Param { .. } | Name::Register { .. }) => None,
+            None => {
+                let index = self.module.function(name)?.index?;
+                Some(Constant::Function(index))
+            }
+        }
+    }
+
+    /// A destination register of a type; `_` is a sink.
+    pub(super) fn dst(&mut self, operand: &Operand<'a>, ty: Type) -> Result<Slot, LoadError> {
+        self.dst_width(operand, ty, Width::Exact)
+            .map(|(slot, _)| slot)
+    }
+
+    /// A destination register and its width in bits.
+    pub(super) fn dst_width(
+        &mut self,
+        operand: &Operand<'a>,
+        ty: Type,
+        width: Width,
+    ) -> Result<(Slot, u8), LoadError> {
+        let Operand::Name(name) = operand else {
+            return self.error("the destination must be a register");
+        };
+        if *name == "_" {
+            return Ok((SINK_SLOT, ty.bits()));
+        }
+        match self.register(name) {
+            Some(Register::Row(slot, register)) => {
+                self.check_register(name, register, ty, width)?;
+                Ok((slot, register.bits()))
+            }
+            Some(Register::Pred(_)) => {
+                self.error(format!("`{name}` is a predicate, the result is {ty}"))
+            }
+            None => self.error(format!("register `{name}` is not declared")),
+        }
+    }
+
+    pub(super) fn pred(&mut self, operand: &Operand<'a>) -> Result<Pred, LoadError> {
+        match operand {
+            Operand::Name(name) => Ok(Pred {
+                slot: self.pred_slot(name)?,
+                negated: false,
+            }),
+            Operand::Not(name) => Ok(Pred {
+                slot: self.pred_slot(name)?,
+                negated: true,
+            }),
+            Operand::Number(Number::Integer(value)) => Ok(Pred {
+                negated: *value == 0,
+                ..Pred::TRUE
+            }),
+            _ => self.error("expected a predicate"),
+        }
+    }
+
+    pub(super) fn pred_dst(&mut self, operand: &Operand<'a>) -> Result<PredSlot, LoadError> {
+        match operand {
+            Operand::Name("_") => Ok(SINK_PRED),
+            Operand::Name(name) => self.pred_slot(name),
+            _ => self.error("the destination must be a predicate register"),
+        }
+    }
+
+    /// Splits `d|p`; the second is the sink where it is left out.
+    pub(super) fn row_and_pred(
+        &mut self,
+        operand: &Operand<'a>,
+        ty: Type,
+    ) -> Result<(Slot, PredSlot), LoadError> {
+        match operand {
+            Operand::Pair(row, pred) => Ok((self.dst(row, ty)?, self.pred_dst(pred)?)),
+            row => Ok((self.dst(row, ty)?, SINK_PRED)),
+        }
+    }
+
+    /// Splits `p|q`.
+    pub(super) fn two_preds(
+        &mut self,
+        operand: &Operand<'a>,
+    ) -> Result<(PredSlot, PredSlot), LoadError> {
+        match operand {
+            Operand::Pair(first, second) => Ok((self.pred_dst(first)?, self.pred_dst(second)?)),
+            first => Ok((self.pred_dst(first)?, SINK_PRED)),
+        }
+    }
+
+    /// Row and offset of an address, and which parameter area it is in where the space is `.param`.
+    pub(super) fn address(
+        &mut self,
+        operand: &Operand<'a>,
+        space: AccessSpace,
+    ) -> Result<(Slot, i64, AccessSpace), LoadError> {
+        let Operand::Address(address) = operand else {
+            return self.error("expected an address in brackets");
+        };
+        let name = match address.base {
+            AddressBase::Absolute(base) => {
+                return Ok((ZERO_SLOT, (base as i64).wrapping_add(address.offset), space));
+            }
+            AddressBase::Name(name) => name,
+        };
+        match self.register(name) {
+            Some(Register::Row(slot, ty)) if !ty.is_float() && ty.bits() >= 32 => {
+                return Ok((slot, address.offset, space));
+            }
+            Some(_) => {
+                return self.error(format!("register `{name}` cannot hold an address"));
+            }
+            None => {}
+        }
+        if let Some(Name::Param { place, kernel }) = self.lookup(name) {
+            if space != AccessSpace::KernelParam {
+                return self.error(format!("`{name}` is a parameter: use `.param`"));
+            }
+            let space = if kernel {
+                AccessSpace::KernelParam
+            } else {
+                AccessSpace::FrameParam
+            };
+            let offset = i64::from(place.offset).wrapping_add(address.offset);
+            return Ok((ZERO_SLOT, offset, space));
+        }
+        let generic = space == AccessSpace::Generic;
+        let Some(constant) = self.symbol(name, address.offset, generic) else {
+            return self.error(format!("`{name}` is not declared"));
+        };
+        let matches = match (constant, space) {
+            (_, AccessSpace::Generic) => true,
+            (Constant::Local { .. }, AccessSpace::Local) => true,
+            (Constant::Variable { index, .. }, space) => matches!(
+                (self.module.kind(index), space),
+                (
+                    VariableKind::Global | VariableKind::Undefined,
+                    AccessSpace::Global
+                ) | (
+                    VariableKind::Const | VariableKind::Undefined,
+                    AccessSpace::Const
+                ) | (
+                    VariableKind::Shared | VariableKind::DynamicShared,
+                    AccessSpace::Shared
+                )
+            ),
+            _ => false,
+        };
+        if !matches {
+            return self.error(format!("`{name}` is not in the state space of the access"));
+        }
+        Ok((self.constant(constant), 0, space))
+    }
+}

@@ -1,0 +1,8 @@
+//! PTX text to a syntax tree: names and numbers only, no meaning yet.
+
+pub(crate) mod ast;
+mod initializer;
+mod parser;
+mod token;
+
+pub(crate) use parser::parse;

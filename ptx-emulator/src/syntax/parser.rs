@@ -1,0 +1,770 @@
+//! Tokens to syntax tree, by recursive descent.
+
+use logos::Logos;
+
+use super::ast::{
+    Address, AddressBase, Function, Instruction, Number, Operand, Source, Statement, Variable,
+    VariableSpace,
+};
+use super::token::Token;
+use crate::error::LoadError;
+
+/// Nesting of braces beyond which a text is refused, so that no text can exhaust the stack.
+const MAX_DEPTH: usize = 64;
+
+/// Parses a whole PTX text.
+pub(crate) fn parse(text: &str) -> Result<Source<'_>, LoadError> {
+    Parser::new(text)?.source()
+}
+
+pub(super) type Parsed<T> = Result<T, LoadError>;
+
+pub(super) struct Parser<'a> {
+    tokens: Vec<(Token<'a>, u32)>,
+    at: usize,
+    last_line: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn new(text: &'a str) -> Parsed<Self> {
+        let mut lexer = Token::lexer(text);
+        let mut tokens = Vec::with_capacity(text.len() / 4);
+        let mut line = 1;
+        let mut counted = 0;
+        while let Some(token) = lexer.next() {
+            let start = lexer.span().start;
+            line += text.as_bytes()[counted..start]
+                .iter()
+                .filter(|&&byte| byte == b'\n')
+                .count();
+            counted = start;
+            match token {
+                Ok(token) => tokens.push((token, line as u32)),
+                Err(()) => {
+                    let character = text[start..].chars().next().unwrap_or('?');
+                    return Err(LoadError::new(
+                        line,
+                        format!("unexpected character {character:?}"),
+                    ));
+                }
+            }
+        }
+        Ok(Self {
+            tokens,
+            at: 0,
+            last_line: text.lines().count().max(1),
+        })
+    }
+
+    pub(super) fn line(&self) -> usize {
+        self.tokens
+            .get(self.at)
+            .map_or(self.last_line, |&(_, line)| line as usize)
+    }
+
+    pub(super) fn error<T>(&self, message: impl Into<String>) -> Parsed<T> {
+        Err(LoadError::new(self.line(), message))
+    }
+
+    pub(super) fn peek(&self) -> Option<Token<'a>> {
+        self.tokens.get(self.at).map(|&(token, _)| token)
+    }
+
+    fn peek_second(&self) -> Option<Token<'a>> {
+        self.tokens.get(self.at + 1).map(|&(token, _)| token)
+    }
+
+    pub(super) fn next(&mut self) -> Option<Token<'a>> {
+        let token = self.peek();
+        self.at += 1;
+        token
+    }
+
+    pub(super) fn accept(&mut self, token: Token<'_>) -> bool {
+        let found = self.peek() == Some(token);
+        if found {
+            self.at += 1;
+        }
+        found
+    }
+
+    pub(super) fn expect(&mut self, token: Token<'_>) -> Parsed<()> {
+        if self.accept(token) {
+            return Ok(());
+        }
+        match self.peek() {
+            Some(found) => self.error(format!("expected {token:?}, found {found:?}")),
+            None => self.error(format!("the text ends where {token:?} is expected")),
+        }
+    }
+
+    pub(super) fn ident(&mut self) -> Parsed<&'a str> {
+        match self.peek() {
+            Some(Token::Ident(name)) => {
+                self.at += 1;
+                Ok(name)
+            }
+            Some(found) => self.error(format!("expected a name, found {found:?}")),
+            None => self.error("the text ends where a name is expected"),
+        }
+    }
+
+    fn accept_dot(&mut self) -> Option<&'a str> {
+        if let Some(Token::Dot(word)) = self.peek() {
+            self.at += 1;
+            return Some(word);
+        }
+        None
+    }
+
+    pub(super) fn number(&mut self) -> Parsed<Number> {
+        let negative = self.accept(Token::Minus);
+        let Some(Token::Number(text)) = self.peek() else {
+            return self.error("expected a number");
+        };
+        let Some(number) = literal(text) else {
+            return self.error(format!("`{text}` is not a number"));
+        };
+        self.at += 1;
+        Ok(match (negative, number) {
+            (false, number) => number,
+            (true, Number::Integer(value)) => Number::Integer(value.wrapping_neg()),
+            (true, Number::F32(bits)) => Number::F32(bits ^ 0x8000_0000),
+            (true, Number::F64(value)) => Number::F64(-value),
+        })
+    }
+
+    pub(super) fn integer(&mut self) -> Parsed<u64> {
+        let line = self.line();
+        match self.number()? {
+            Number::Integer(value) => Ok(value),
+            _ => Err(LoadError::new(line, "expected an integer")),
+        }
+    }
+
+    fn text(&mut self) -> Parsed<&'a str> {
+        match self.next() {
+            Some(Token::Text(text)) => Ok(text),
+            _ => {
+                self.at -= 1;
+                self.error("expected a quoted string")
+            }
+        }
+    }
+
+    fn source(mut self) -> Parsed<Source<'a>> {
+        let mut source = Source::default();
+        let mut saw_version = false;
+        while let Some(token) = self.peek() {
+            let Token::Dot(word) = token else {
+                return self.error(format!("expected a directive, found {token:?}"));
+            };
+            match word {
+                "version" => {
+                    self.at += 1;
+                    source.version = self.version()?;
+                    saw_version = true;
+                }
+                "target" => {
+                    self.at += 1;
+                    source.target = self.ident()?;
+                    while self.accept(Token::Comma) {
+                        self.ident()?;
+                    }
+                }
+                "address_size" => {
+                    self.at += 1;
+                    if self.integer()? != 64 {
+                        self.at -= 1;
+                        return self.error("only `.address_size 64` is supported");
+                    }
+                }
+                "file" => {
+                    self.at += 1;
+                    let number = self.integer()?;
+                    source.files.push((number, self.text()?));
+                    while self.accept(Token::Comma) {
+                        self.integer()?;
+                    }
+                }
+                "section" => {
+                    self.at += 1;
+                    self.section()?;
+                }
+                "pragma" => {
+                    self.at += 1;
+                    self.pragma()?;
+                }
+                _ => self.module_item(&mut source)?,
+            }
+        }
+        if !saw_version {
+            return Err(LoadError::new(0, "the text has no `.version` directive"));
+        }
+        if source.target.is_empty() {
+            return Err(LoadError::new(0, "the text has no `.target` directive"));
+        }
+        Ok(source)
+    }
+
+    fn version(&mut self) -> Parsed<(u32, u32)> {
+        if let Some(Token::Number(text)) = self.peek()
+            && let Some((major, minor)) = text.split_once('.')
+            && let (Ok(major), Ok(minor)) = (major.parse(), minor.parse())
+        {
+            self.at += 1;
+            return Ok((major, minor));
+        }
+        self.error("expected a version such as 8.0")
+    }
+
+    fn pragma(&mut self) -> Parsed<()> {
+        loop {
+            self.text()?;
+            if !self.accept(Token::Comma) {
+                return self.expect(Token::Semicolon);
+            }
+        }
+    }
+
+    /// Debug sections carry nothing that execution needs.
+    fn section(&mut self) -> Parsed<()> {
+        if self.accept_dot().is_none() {
+            return self.error("expected a section name");
+        }
+        self.expect(Token::OpenBrace)?;
+        loop {
+            match self.next() {
+                Some(Token::CloseBrace) => return Ok(()),
+                Some(_) => {}
+                None => return self.error("the text ends inside a `.section`"),
+            }
+        }
+    }
+
+    fn module_item(&mut self, source: &mut Source<'a>) -> Parsed<()> {
+        let mut external = false;
+        loop {
+            let line = self.line();
+            match self.accept_dot() {
+                Some("visible" | "weak" | "common" | "internal") => {}
+                Some("extern") => external = true,
+                Some("entry") => {
+                    let function = self.function(line, true)?;
+                    source.functions.push(function);
+                    return Ok(());
+                }
+                Some("func") => {
+                    let function = self.function(line, false)?;
+                    source.functions.push(function);
+                    return Ok(());
+                }
+                Some("global") => {
+                    return self.variables(
+                        VariableSpace::Global,
+                        external,
+                        line,
+                        &mut source.variables,
+                    );
+                }
+                Some("const") => {
+                    return self.variables(
+                        VariableSpace::Const,
+                        external,
+                        line,
+                        &mut source.variables,
+                    );
+                }
+                Some("shared") => {
+                    return self.variables(
+                        VariableSpace::Shared,
+                        external,
+                        line,
+                        &mut source.variables,
+                    );
+                }
+                Some(word) => {
+                    return Err(LoadError::new(line, format!("unknown directive `.{word}`")));
+                }
+                None => return self.error("expected a directive"),
+            }
+        }
+    }
+
+    fn variables(
+        &mut self,
+        space: VariableSpace,
+        external: bool,
+        line: usize,
+        into: &mut Vec<Variable<'a>>,
+    ) -> Parsed<()> {
+        let first = self.variable(space, external, line)?;
+        let mut template = first.clone();
+        into.push(first);
+        while self.accept(Token::Comma) {
+            template.line = self.line();
+            let mut next = template.clone();
+            self.declarator(&mut next)?;
+            into.push(next);
+        }
+        self.expect(Token::Semicolon)
+    }
+
+    /// Everything of a declaration after its state space.
+    fn variable(
+        &mut self,
+        space: VariableSpace,
+        external: bool,
+        line: usize,
+    ) -> Parsed<Variable<'a>> {
+        let mut variable = Variable {
+            line,
+            space,
+            external,
+            align: None,
+            vector: 1,
+            ty: "",
+            name: "",
+            count: None,
+            dims: Vec::new(),
+            init: None,
+        };
+        while let Some(word) = self.accept_dot() {
+            match word {
+                "align" => variable.align = Some(self.alignment()?),
+                "attribute" => self.skip_parens()?,
+                // `.ptr .global .align 4` says what a pointer parameter points to.
+                "ptr" => {
+                    while let Some(Token::Dot(word)) = self.peek() {
+                        self.at += 1;
+                        if word == "align" {
+                            self.alignment()?;
+                        }
+                    }
+                }
+                "v2" => variable.vector = 2,
+                "v4" => variable.vector = 4,
+                "v8" => variable.vector = 8,
+                ty => variable.ty = ty,
+            }
+        }
+        if variable.ty.is_empty() {
+            return self.error("a declaration without a type");
+        }
+        self.declarator(&mut variable)?;
+        Ok(variable)
+    }
+
+    fn alignment(&mut self) -> Parsed<usize> {
+        let value = self.integer()?;
+        if value.is_power_of_two() && value <= 1 << 16 {
+            return Ok(value as usize);
+        }
+        self.at -= 1;
+        self.error(format!(
+            "`.align {value}` is not a power of two up to 65536"
+        ))
+    }
+
+    /// Name, dimensions and initialiser.
+    fn declarator(&mut self, variable: &mut Variable<'a>) -> Parsed<()> {
+        variable.name = self.ident()?;
+        variable.count = None;
+        variable.dims.clear();
+        variable.init = None;
+        if self.accept(Token::Less) {
+            let count = self.integer()?;
+            if count > 1 << 24 {
+                return self.error(format!("{count} registers are too many"));
+            }
+            variable.count = Some(count);
+            self.expect(Token::Greater)?;
+        }
+        while self.accept(Token::OpenBracket) {
+            if self.accept(Token::CloseBracket) {
+                variable.dims.push(None);
+            } else {
+                variable.dims.push(Some(self.integer()?));
+                self.expect(Token::CloseBracket)?;
+            }
+        }
+        if self.accept(Token::Equals) {
+            variable.init = Some(self.initializer(0)?);
+        }
+        Ok(())
+    }
+
+    fn parameters(&mut self) -> Parsed<Vec<Variable<'a>>> {
+        let mut params = Vec::new();
+        if !self.accept(Token::OpenParen) {
+            return Ok(params);
+        }
+        if self.accept(Token::CloseParen) {
+            return Ok(params);
+        }
+        loop {
+            let line = self.line();
+            let space = match self.accept_dot() {
+                Some("param") => VariableSpace::Param,
+                Some("reg") => VariableSpace::Reg,
+                _ => return Err(LoadError::new(line, "expected `.param`")),
+            };
+            params.push(self.variable(space, false, line)?);
+            if self.accept(Token::CloseParen) {
+                return Ok(params);
+            }
+            self.expect(Token::Comma)?;
+        }
+    }
+
+    fn skip_parens(&mut self) -> Parsed<()> {
+        self.expect(Token::OpenParen)?;
+        let mut depth = 1;
+        while depth > 0 {
+            match self.next() {
+                Some(Token::OpenParen) => depth += 1,
+                Some(Token::CloseParen) => depth -= 1,
+                Some(_) => {}
+                None => return self.error("the text ends inside parentheses"),
+            }
+        }
+        Ok(())
+    }
+
+    fn function(&mut self, line: usize, entry: bool) -> Parsed<Function<'a>> {
+        while self.peek() == Some(Token::Dot("attribute")) {
+            self.at += 1;
+            self.skip_parens()?;
+        }
+        let returns = if entry {
+            Vec::new()
+        } else {
+            self.parameters()?
+        };
+        let name = self.ident()?;
+        let mut function = Function {
+            line,
+            entry,
+            name,
+            returns,
+            params: self.parameters()?,
+            noreturn: false,
+            maxntid: None,
+            reqntid: None,
+            body: None,
+        };
+        loop {
+            let line = self.line();
+            match self.peek() {
+                Some(Token::Semicolon) => {
+                    self.at += 1;
+                    return Ok(function);
+                }
+                Some(Token::OpenBrace) => {
+                    self.at += 1;
+                    function.body = Some(self.block(0)?);
+                    return Ok(function);
+                }
+                Some(Token::Dot(word)) => {
+                    self.at += 1;
+                    match word {
+                        "maxntid" => function.maxntid = Some(self.dimensions()?),
+                        "reqntid" => function.reqntid = Some(self.dimensions()?),
+                        "minnctapersm" | "maxnreg" | "maxclusterrank" => {
+                            self.integer()?;
+                        }
+                        "maxnctapersm" => {
+                            self.integer()?;
+                        }
+                        "noreturn" => function.noreturn = true,
+                        "unique" => {}
+                        "pragma" => self.pragma()?,
+                        _ => {
+                            return Err(LoadError::new(
+                                line,
+                                format!("unknown directive `.{word}` on function `{name}`"),
+                            ));
+                        }
+                    }
+                }
+                _ => return self.error(format!("expected the body of function `{name}`")),
+            }
+        }
+    }
+
+    fn dimensions(&mut self) -> Parsed<[u32; 3]> {
+        let mut dims = [1; 3];
+        for (axis, dim) in dims.iter_mut().enumerate() {
+            if axis > 0 && !self.accept(Token::Comma) {
+                break;
+            }
+            let value = self.integer()?;
+            match u32::try_from(value) {
+                Ok(value) if value > 0 => *dim = value,
+                _ => {
+                    self.at -= 1;
+                    return self.error(format!("{value} threads are not possible"));
+                }
+            }
+        }
+        Ok(dims)
+    }
+
+    fn block(&mut self, depth: usize) -> Parsed<Vec<Statement<'a>>> {
+        if depth > MAX_DEPTH {
+            return self.error("blocks are nested too deeply");
+        }
+        let mut statements = Vec::new();
+        loop {
+            let line = self.line();
+            match self.peek() {
+                None => return self.error("the text ends inside a function"),
+                Some(Token::CloseBrace) => {
+                    self.at += 1;
+                    return Ok(statements);
+                }
+                Some(Token::OpenBrace) => {
+                    self.at += 1;
+                    statements.push(Statement::Block(self.block(depth + 1)?));
+                }
+                Some(Token::Semicolon) => self.at += 1,
+                Some(Token::Dot(word)) => {
+                    self.at += 1;
+                    self.body_directive(word, line, &mut statements)?;
+                }
+                Some(Token::Ident(name)) if self.peek_second() == Some(Token::Colon) => {
+                    self.at += 2;
+                    match self.peek() {
+                        Some(Token::Dot("branchtargets" | "calltargets")) => {
+                            self.at += 1;
+                            let mut targets = vec![self.ident()?];
+                            while self.accept(Token::Comma) {
+                                targets.push(self.ident()?);
+                            }
+                            self.expect(Token::Semicolon)?;
+                            statements.push(Statement::Targets { name, targets });
+                        }
+                        Some(Token::Dot("callprototype")) => {
+                            // Sizes are checked against the function that is called.
+                            self.at += 1;
+                            self.parameters()?;
+                            self.ident()?;
+                            self.parameters()?;
+                            while self.accept_dot().is_some() {}
+                            self.expect(Token::Semicolon)?;
+                        }
+                        _ => statements.push(Statement::Label(name)),
+                    }
+                }
+                Some(Token::Ident(_) | Token::At) => {
+                    statements.push(Statement::Instruction(self.instruction(line)?));
+                }
+                Some(token) => {
+                    return self.error(format!("expected an instruction, found {token:?}"));
+                }
+            }
+        }
+    }
+
+    fn body_directive(
+        &mut self,
+        word: &'a str,
+        line: usize,
+        statements: &mut Vec<Statement<'a>>,
+    ) -> Parsed<()> {
+        let space = match word {
+            "reg" => VariableSpace::Reg,
+            "param" => VariableSpace::Param,
+            "local" => VariableSpace::Local,
+            "shared" => VariableSpace::Shared,
+            "global" => VariableSpace::Global,
+            "const" => VariableSpace::Const,
+            "pragma" => return self.pragma(),
+            "loc" => {
+                let file = self.integer()?;
+                let source_line = self.integer()?;
+                self.integer()?;
+                // `, function_name sym+n, inlined_at f l c`
+                while self.accept(Token::Comma) {
+                    self.ident()?;
+                    while matches!(
+                        self.peek(),
+                        Some(Token::Ident(_) | Token::Number(_) | Token::Plus)
+                    ) && !self.starts_statement()
+                    {
+                        self.at += 1;
+                    }
+                }
+                statements.push(Statement::Location {
+                    file,
+                    line: source_line,
+                });
+                return Ok(());
+            }
+            _ => {
+                return Err(LoadError::new(line, format!("unknown directive `.{word}`")));
+            }
+        };
+        let mut variables = Vec::new();
+        self.variables(space, false, line, &mut variables)?;
+        statements.extend(variables.into_iter().map(Statement::Variable));
+        Ok(())
+    }
+
+    /// `.loc` has no terminator: what follows on another line is the next statement.
+    fn starts_statement(&self) -> bool {
+        self.at > 0
+            && self.tokens.get(self.at).map(|token| token.1) != Some(self.tokens[self.at - 1].1)
+    }
+
+    fn instruction(&mut self, line: usize) -> Parsed<Instruction<'a>> {
+        let guard = if self.accept(Token::At) {
+            let negated = self.accept(Token::Bang);
+            Some((self.ident()?, negated))
+        } else {
+            None
+        };
+        let opcode = self.ident()?;
+        let mut modifiers = Vec::new();
+        while let Some(word) = self.accept_dot() {
+            modifiers.push(word);
+        }
+        let mut operands = Vec::new();
+        if !self.accept(Token::Semicolon) {
+            loop {
+                operands.push(self.operand(0)?);
+                if self.accept(Token::Semicolon) {
+                    break;
+                }
+                self.expect(Token::Comma)?;
+            }
+        }
+        Ok(Instruction {
+            line,
+            guard,
+            opcode,
+            modifiers,
+            operands,
+        })
+    }
+
+    fn operand_list(&mut self, close: Token<'_>, depth: usize) -> Parsed<Vec<Operand<'a>>> {
+        let mut list = Vec::new();
+        if self.accept(close) {
+            return Ok(list);
+        }
+        loop {
+            list.push(self.operand(depth + 1)?);
+            if self.accept(close) {
+                return Ok(list);
+            }
+            self.expect(Token::Comma)?;
+        }
+    }
+
+    fn operand(&mut self, depth: usize) -> Parsed<Operand<'a>> {
+        if depth > MAX_DEPTH {
+            return self.error("operands are nested too deeply");
+        }
+        match self.peek() {
+            Some(Token::OpenBrace) => {
+                self.at += 1;
+                Ok(Operand::Vector(
+                    self.operand_list(Token::CloseBrace, depth)?,
+                ))
+            }
+            Some(Token::OpenParen) => {
+                self.at += 1;
+                Ok(Operand::List(self.operand_list(Token::CloseParen, depth)?))
+            }
+            Some(Token::OpenBracket) => {
+                self.at += 1;
+                Ok(Operand::Address(self.address()?))
+            }
+            Some(Token::Bang) => {
+                self.at += 1;
+                Ok(Operand::Not(self.ident()?))
+            }
+            Some(Token::Number(_) | Token::Minus) => Ok(Operand::Number(self.number()?)),
+            Some(Token::Ident(name)) => {
+                self.at += 1;
+                let operand = match self.peek() {
+                    Some(Token::Dot(member)) => {
+                        self.at += 1;
+                        Operand::Member(name, member)
+                    }
+                    Some(Token::Plus | Token::Minus) => Operand::NameOffset(name, self.offset()?),
+                    _ => Operand::Name(name),
+                };
+                if self.accept(Token::Pipe) {
+                    let second = self.operand(depth + 1)?;
+                    return Ok(Operand::Pair(Box::new(operand), Box::new(second)));
+                }
+                Ok(operand)
+            }
+            Some(token) => self.error(format!("expected an operand, found {token:?}")),
+            None => self.error("the text ends inside an instruction"),
+        }
+    }
+
+    /// Any number of `+ 4`, `+ -4` and `- 4`.
+    pub(super) fn offset(&mut self) -> Parsed<i64> {
+        let mut offset = 0i64;
+        loop {
+            if self.accept(Token::Plus) {
+                offset = offset.wrapping_add(self.integer()? as i64);
+            } else if self.accept(Token::Minus) {
+                offset = offset.wrapping_sub(self.integer()? as i64);
+            } else {
+                return Ok(offset);
+            }
+        }
+    }
+
+    fn address(&mut self) -> Parsed<Address<'a>> {
+        let base = match self.peek() {
+            Some(Token::Ident(name)) => {
+                self.at += 1;
+                AddressBase::Name(name)
+            }
+            Some(Token::Number(_) | Token::Minus) => AddressBase::Absolute(self.integer()?),
+            _ => return self.error("expected an address"),
+        };
+        let offset = self.offset()?;
+        self.expect(Token::CloseBracket)?;
+        Ok(Address { base, offset })
+    }
+}
+
+/// Reads a literal as the ISA writes them.
+fn literal(text: &str) -> Option<Number> {
+    let lower = text.to_ascii_lowercase();
+    if let Some(hex) = lower.strip_prefix("0f") {
+        if hex.len() == 8 {
+            return u32::from_str_radix(hex, 16).ok().map(Number::F32);
+        }
+        return None;
+    }
+    if let Some(hex) = lower.strip_prefix("0d") {
+        if hex.len() == 16 {
+            return u64::from_str_radix(hex, 16)
+                .ok()
+                .map(|bits| Number::F64(f64::from_bits(bits)));
+        }
+        return None;
+    }
+    if lower.contains('.') || (lower.contains(['+', '-']) && !lower.starts_with("0x")) {
+        return lower.parse().ok().map(Number::F64);
+    }
+    let digits = lower.strip_suffix('u').unwrap_or(&lower);
+    let value = if let Some(hex) = digits.strip_prefix("0x") {
+        u64::from_str_radix(hex, 16)
+    } else if let Some(binary) = digits.strip_prefix("0b") {
+        u64::from_str_radix(binary, 2)
+    } else if digits.len() > 1 && digits.starts_with('0') {
+        u64::from_str_radix(&digits[1..], 8)
+    } else {
+        digits.parse()
+    };
+    value.ok().map(Number::Integer)
+}
