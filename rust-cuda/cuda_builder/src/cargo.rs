@@ -113,8 +113,10 @@ pub fn compile(
     project: &Project,
     compiler: &KernelCompiler,
     arch: NvvmArch,
+    target_dir: &Path,
 ) -> Result<Compiled, CudaBuilderError> {
-    let target_dir = project.target_directory.join("ptx").join(arch.target_cpu());
+    // A folder for each architecture: in one they would build `core` anew in turns.
+    let target_dir = target_dir.join(arch.target_cpu());
     let asm = target_dir.join(&project.crate_name).with_extension("s");
     let program = cargo_program();
     let mut command = Command::new(&program);
@@ -131,6 +133,11 @@ pub fn compile(
         .arg(&project.manifest)
         .arg("--target-dir")
         .arg(&target_dir);
+    // No path of this machine may reach the PTX. (`--remap-path-prefix` in RUSTFLAGS would do, and compile `core` anew for
+    // every workspace.)
+    command
+        .arg("-Ztrim-paths")
+        .env("CARGO_PROFILE_RELEASE_TRIM_PATHS", "object");
     if compiler.builds_core() {
         command.arg("-Zbuild-std=core");
     }
@@ -153,10 +160,7 @@ pub fn compile(
         .env("RUSTC", &compiler.rustc)
         // -Zbuild-std, and the features that the target's intrinsics are behind.
         .env("RUSTC_BOOTSTRAP", "1")
-        .env(
-            "CARGO_ENCODED_RUSTFLAGS",
-            rustflags(project, compiler, arch),
-        );
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(arch));
     for (name, value) in PROFILE {
         command.env(format!("CARGO_PROFILE_RELEASE_{name}"), value);
     }
@@ -195,27 +199,10 @@ fn cargo_program() -> PathBuf {
     std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
 }
 
-fn rustflags(project: &Project, compiler: &KernelCompiler, arch: NvvmArch) -> OsString {
-    let mut flags: Vec<OsString> = arch_flags(arch).map(OsString::from).into();
+fn rustflags(arch: NvvmArch) -> String {
+    let [cpu, feature] = arch_flags(arch);
     // The PTX is the assembly file; nothing is linked.
-    flags.push("-Clinker=/bin/true".into());
-    // No path of this machine may reach the PTX.
-    let mut remap = |from: &Path, to: &str| {
-        let mut flag = OsString::from("--remap-path-prefix=");
-        flag.push(from);
-        flag.push("=");
-        flag.push(to);
-        flags.push(flag);
-    };
-    if let Some(home) = std::env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(std::env::home_dir()?.join(".cargo")))
-    {
-        remap(&home, "cargo");
-    }
-    remap(&project.workspace_root, ".");
-    remap(compiler.sysroot(), "sysroot");
-    flags.join("\x1f".as_ref())
+    [cpu, feature, "-Clinker=/bin/true".to_owned()].join("\x1f")
 }
 
 #[derive(Deserialize)]

@@ -265,3 +265,120 @@ impl Places {
         found
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A shell script that answers as a rustc with this release would, its sysroot beside it.
+    fn fake(folder: &Path, release: &str, part: Option<&str>) -> PathBuf {
+        let sysroot = folder.display();
+        let script = format!(
+            "#!/bin/sh\ncase \"$1\" in\n--version) printf 'rustc {release}\\ncommit-hash: abc\\nrelease: {release}\\nLLVM \
+             version: 22.1.2\\n';;\n--print) echo '{sysroot}';;\nesac\n"
+        );
+        let rustc = folder.join("bin/rustc");
+        fs::create_dir_all(folder.join("bin")).expect("writable");
+        fs::write(&rustc, script).expect("writable");
+        fs::set_permissions(&rustc, fs::Permissions::from_mode(0o755)).expect("writable");
+        if let Some(part) = part {
+            fs::create_dir_all(folder.join("lib/rustlib").join(part)).expect("writable");
+        }
+        rustc
+    }
+
+    const SOURCE: Option<&str> = Some("src/rust/library/core");
+
+    fn places(root: &Path) -> Places {
+        Places {
+            environment: None,
+            rustup_home: Some(root.join("rustup")),
+            unpacked: root.join("unpacked"),
+        }
+    }
+
+    #[test]
+    fn rustups_newest_release_comes_first_and_the_unpacked_one_last() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let toolchain = |name| root.path().join("rustup/toolchains").join(name);
+        fake(&toolchain("a"), "1.96.0", SOURCE);
+        fake(&toolchain("b"), "1.101.0-nightly", SOURCE);
+        fake(&toolchain("c"), "1.99.1", Some("nvptx64-nvidia-cuda/lib"));
+        fake(&toolchain("old"), "1.95.0", SOURCE);
+        fake(&toolchain("bare"), "1.98.0", None);
+        fake(&root.path().join("unpacked/usr"), "1.97.0", SOURCE);
+        let found = places(root.path()).candidates().expect("four that do");
+        let seen: Vec<_> = found
+            .iter()
+            .map(|compiler| {
+                (
+                    compiler.version.release.as_str(),
+                    compiler.origin,
+                    compiler.builds_core(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("1.99.1", CompilerOrigin::Rustup, false),
+                ("1.96.0", CompilerOrigin::Rustup, true),
+                ("1.101.0-nightly", CompilerOrigin::Rustup, true),
+                ("1.97.0", CompilerOrigin::Unpacked, true),
+            ]
+        );
+    }
+
+    #[test]
+    fn where_nothing_does_each_place_and_its_fault_is_named() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let toolchain = |name| root.path().join("rustup/toolchains").join(name);
+        fake(&toolchain("old"), "1.95.0", SOURCE);
+        fake(&toolchain("bare"), "1.98.0", None);
+        let error = places(root.path())
+            .candidates()
+            .expect_err("none that does")
+            .to_string();
+        for part in [
+            "CUDA_BUILDER_RUSTC: not set",
+            "old: it is rustc 1.95.0, and kernels need 1.96 or newer",
+            "bare: rustc 1.98.0 has neither",
+            "unpacked/usr/bin/rustc: there is no such file",
+            "cargo xtask setup",
+            "rustup toolchain install",
+        ] {
+            assert!(error.contains(part), "`{part}` is not in:\n{error}");
+        }
+    }
+
+    #[test]
+    fn the_environment_decides_alone() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        fake(&root.path().join("unpacked/usr"), "1.97.0", SOURCE);
+        let mut places = places(root.path());
+        places.environment = Some(fake(&root.path().join("mine"), "1.98.0", SOURCE));
+        let found = places.candidates().expect("it does");
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].origin, CompilerOrigin::Environment);
+
+        places.environment = Some(root.path().join("absent"));
+        let error = places.candidates().expect_err("no such file");
+        assert!(
+            matches!(error, CudaBuilderError::UnfitCompiler { .. }),
+            "{error}"
+        );
+        assert!(error.to_string().contains("Unset it"), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_is_no_rustc_is_refused() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let mut places = places(root.path());
+        places.environment = Some("/bin/true".into());
+        let error = places.candidates().expect_err("not a rustc").to_string();
+        assert!(error.contains("names no release"), "{error}");
+    }
+}

@@ -34,6 +34,7 @@ pub struct CudaBuilder {
     arch: NvvmArch,
     copy_to: Option<PathBuf>,
     compiler: Option<KernelCompiler>,
+    target_dir: Option<PathBuf>,
 }
 
 /// What [`CudaBuilder::build`] made.
@@ -60,6 +61,7 @@ impl CudaBuilder {
             arch: NvvmArch::default(),
             copy_to: None,
             compiler: None,
+            target_dir: None,
         }
     }
 
@@ -81,6 +83,12 @@ impl CudaBuilder {
         self
     }
 
+    /// Lets cargo keep what it builds below this folder, instead of in `ptx/` of the crate's own target folder.
+    pub fn target_dir(mut self, folder: impl AsRef<Path>) -> Self {
+        self.target_dir = Some(folder.as_ref().to_owned());
+        self
+    }
+
     /// Compiles the crate.
     ///
     /// # Errors
@@ -92,7 +100,11 @@ impl CudaBuilder {
             Some(compiler) => compiler,
             None => KernelCompiler::find(&project.workspace_root)?,
         };
-        let compiled = cargo::compile(&project, &compiler, self.arch)?;
+        let target_dir = match self.target_dir {
+            Some(folder) => folder,
+            None => project.target_directory.join("ptx"),
+        };
+        let compiled = cargo::compile(&project, &compiler, self.arch, &target_dir)?;
         let asm = read(&compiled.asm)?;
         let text = ptx::finish(&asm)?;
         let entries = ptx::entries(&text);

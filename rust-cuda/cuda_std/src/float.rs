@@ -154,3 +154,43 @@ pub fn f32_to_bf16(x: f32) -> u16 {
         if x.is_nan() { 0x7fff } else { rounded }
     }
 }
+
+/// The bits of two `f16`, each rounded as by [`f32_to_f16`]: `low` in the low half. PTX: `cvt.rn.f16x2.f32` from sm_80;
+/// before, two conversions.
+#[gpu_only]
+pub fn f32_to_f16x2(low: f32, high: f32) -> u32 {
+    #[cfg(target_feature = "sm_80")]
+    {
+        let d: u32;
+        // SAFETY: register arithmetic.
+        unsafe {
+            asm!("cvt.rn.f16x2.f32 {}, {}, {};", out(reg32) d, in(reg32) high, in(reg32) low,
+                options(pure, nomem, nostack, preserves_flags));
+        }
+        d
+    }
+    #[cfg(not(target_feature = "sm_80"))]
+    {
+        u32::from(f32_to_f16(high)) << 16 | u32::from(f32_to_f16(low))
+    }
+}
+
+/// The bits of two `bf16`, each rounded as by [`f32_to_bf16`]: `low` in the low half. PTX: `cvt.rn.bf16x2.f32` from
+/// sm_80; before, integer instructions.
+#[gpu_only]
+pub fn f32_to_bf16x2(low: f32, high: f32) -> u32 {
+    #[cfg(target_feature = "sm_80")]
+    {
+        let d: u32;
+        // SAFETY: register arithmetic.
+        unsafe {
+            asm!("cvt.rn.bf16x2.f32 {}, {}, {};", out(reg32) d, in(reg32) high, in(reg32) low,
+                options(pure, nomem, nostack, preserves_flags));
+        }
+        d
+    }
+    #[cfg(not(target_feature = "sm_80"))]
+    {
+        u32::from(f32_to_bf16(high)) << 16 | u32::from(f32_to_bf16(low))
+    }
+}

@@ -1,8 +1,8 @@
 //! Loads and stores of global memory with a chosen width and cache behaviour.
 //!
-//! Plain `ptr::read` of a type with the right size and alignment is already one instruction (16 bytes with
-//! `#[repr(align(16))]`). These add what it cannot say: that data is read-only for the whole launch (`.nc`),
-//! and how long it is worth keeping in a cache.
+//! A plain `ptr::read` of [`U32x4`] is one 128-bit load where its words are used one by one, and two 64-bit ones where it is
+//! only copied. These functions are one instruction always, and say what plain Rust cannot: that data is read-only
+//! for the whole launch (`.nc`), and how long it is worth keeping in a cache.
 
 use crate::gpu_only;
 #[cfg(target_arch = "nvptx64")]
@@ -62,6 +62,90 @@ pub unsafe fn load_nc_streaming_v4(ptr: *const U32x4) -> U32x4 {
 #[gpu_only]
 pub unsafe fn load_nc_streaming_l2_128b_v4(ptr: *const U32x4) -> U32x4 {
     load_v4!("ld.global.nc.L1::no_allocate.L2::128B.v4.u32", ptr)
+}
+
+/// Loads 16 bytes. PTX: `ld.global.v4.u32`; any architecture.
+///
+/// # Safety
+/// `ptr` is a global address, aligned to 16 bytes, 16 bytes are readable there, and no other thread writes them without a
+/// barrier or a fence in between.
+#[gpu_only]
+pub unsafe fn load_v4(ptr: *const U32x4) -> U32x4 {
+    let (a, b, c, d): (u32, u32, u32, u32);
+    // SAFETY: the caller's promise. `readonly`, not `nomem`: the load stays on its side of barriers and stores.
+    unsafe {
+        asm!("ld.global.v4.u32 {{{}, {}, {}, {}}}, [{}];",
+            out(reg32) a, out(reg32) b, out(reg32) c, out(reg32) d, in(reg64) ptr,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    U32x4([a, b, c, d])
+}
+
+/// Loads 8 bytes of read-only data through the L1 cache. PTX: `ld.global.nc.v2.u32`; sm_32.
+///
+/// # Safety
+/// As [`load_nc_v4`], with 8 bytes.
+#[gpu_only]
+pub unsafe fn load_nc_v2(ptr: *const U32x2) -> U32x2 {
+    let (a, b): (u32, u32);
+    // SAFETY: as in `load_v4`.
+    unsafe {
+        asm!("ld.global.nc.v2.u32 {{{}, {}}}, [{}];", out(reg32) a, out(reg32) b, in(reg64) ptr,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    U32x2([a, b])
+}
+
+/// Loads 4 bytes of read-only data through the L1 cache. PTX: `ld.global.nc.u32`; sm_32.
+///
+/// # Safety
+/// As [`load_nc_v4`], with 4 bytes.
+#[gpu_only]
+pub unsafe fn load_nc(ptr: *const u32) -> u32 {
+    let value: u32;
+    // SAFETY: as in `load_v4`.
+    unsafe {
+        asm!("ld.global.nc.u32 {}, [{}];", out(reg32) value, in(reg64) ptr,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    value
+}
+
+/// Starts bringing the cache line of `ptr` into L2. An address that cannot be read is ignored.
+/// PTX: `prefetch.global.L2`; any architecture.
+#[gpu_only]
+pub fn prefetch_l2<T>(ptr: *const T) {
+    // SAFETY: a hint; it reads nothing that the program sees.
+    unsafe { asm!("prefetch.global.L2 [{}];", in(reg64) ptr, options(nostack, preserves_flags)) }
+}
+
+/// Stores 16 bytes. PTX: `st.global.v4.u32`; any architecture.
+///
+/// # Safety
+/// `ptr` is a global address, aligned to 16 bytes, and 16 bytes are writable there by this thread alone.
+#[gpu_only]
+pub unsafe fn store_v4(ptr: *mut U32x4, value: U32x4) {
+    let [a, b, c, d] = value.0;
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("st.global.v4.u32 [{}], {{{}, {}, {}, {}}};",
+            in(reg64) ptr, in(reg32) a, in(reg32) b, in(reg32) c, in(reg32) d,
+            options(nostack, preserves_flags));
+    }
+}
+
+/// Stores 8 bytes. PTX: `st.global.v2.u32`; any architecture.
+///
+/// # Safety
+/// As [`store_v4`], with 8 bytes.
+#[gpu_only]
+pub unsafe fn store_v2(ptr: *mut U32x2, value: U32x2) {
+    let [a, b] = value.0;
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("st.global.v2.u32 [{}], {{{}, {}}};", in(reg64) ptr, in(reg32) a, in(reg32) b,
+            options(nostack, preserves_flags));
+    }
 }
 
 /// Stores 16 bytes that this device will not read again soon. PTX: `st.global.cs.v4.u32`; any architecture.

@@ -7,8 +7,8 @@ use crate::gpu_only;
 use crate::llvm;
 
 macro_rules! special_registers {
-    ($($name:ident = $intrinsic:ident, $register:literal, $what:literal;)*) => {$(
-        #[doc = concat!($what, " PTX: `mov.u32 %", $register, "`; any architecture.")]
+    ($($(#[$doc:meta])* fn $name:ident() = $intrinsic:ident;)*) => {$(
+        $(#[$doc])*
         #[gpu_only]
         pub fn $name() -> u32 {
             llvm::$intrinsic() as u32
@@ -17,18 +17,30 @@ macro_rules! special_registers {
 }
 
 special_registers! {
-    thread_idx_x = tid_x, "tid.x", "Index of the thread in its block, along x.";
-    thread_idx_y = tid_y, "tid.y", "Index of the thread in its block, along y.";
-    thread_idx_z = tid_z, "tid.z", "Index of the thread in its block, along z.";
-    block_idx_x = ctaid_x, "ctaid.x", "Index of the block in the grid, along x.";
-    block_idx_y = ctaid_y, "ctaid.y", "Index of the block in the grid, along y.";
-    block_idx_z = ctaid_z, "ctaid.z", "Index of the block in the grid, along z.";
-    block_dim_x = ntid_x, "ntid.x", "Threads in a block, along x.";
-    block_dim_y = ntid_y, "ntid.y", "Threads in a block, along y.";
-    block_dim_z = ntid_z, "ntid.z", "Threads in a block, along z.";
-    grid_dim_x = nctaid_x, "nctaid.x", "Blocks in the grid, along x.";
-    grid_dim_y = nctaid_y, "nctaid.y", "Blocks in the grid, along y.";
-    grid_dim_z = nctaid_z, "nctaid.z", "Blocks in the grid, along z.";
+    /// Index of the thread in its block, along x. PTX: `mov.u32 %tid.x`; any architecture.
+    fn thread_idx_x() = tid_x;
+    /// Index of the thread in its block, along y. PTX: `mov.u32 %tid.y`; any architecture.
+    fn thread_idx_y() = tid_y;
+    /// Index of the thread in its block, along z. PTX: `mov.u32 %tid.z`; any architecture.
+    fn thread_idx_z() = tid_z;
+    /// Index of the block in the grid, along x. PTX: `mov.u32 %ctaid.x`; any architecture.
+    fn block_idx_x() = ctaid_x;
+    /// Index of the block in the grid, along y. PTX: `mov.u32 %ctaid.y`; any architecture.
+    fn block_idx_y() = ctaid_y;
+    /// Index of the block in the grid, along z. PTX: `mov.u32 %ctaid.z`; any architecture.
+    fn block_idx_z() = ctaid_z;
+    /// Threads in a block, along x. PTX: `mov.u32 %ntid.x`; any architecture.
+    fn block_dim_x() = ntid_x;
+    /// Threads in a block, along y. PTX: `mov.u32 %ntid.y`; any architecture.
+    fn block_dim_y() = ntid_y;
+    /// Threads in a block, along z. PTX: `mov.u32 %ntid.z`; any architecture.
+    fn block_dim_z() = ntid_z;
+    /// Blocks in the grid, along x. PTX: `mov.u32 %nctaid.x`; any architecture.
+    fn grid_dim_x() = nctaid_x;
+    /// Blocks in the grid, along y. PTX: `mov.u32 %nctaid.y`; any architecture.
+    fn grid_dim_y() = nctaid_y;
+    /// Blocks in the grid, along z. PTX: `mov.u32 %nctaid.z`; any architecture.
+    fn grid_dim_z() = nctaid_z;
 }
 
 /// Index of the thread in a one-dimensional grid of one-dimensional blocks:
@@ -53,7 +65,7 @@ pub fn sync_threads() {
 }
 
 /// Waits at barrier `id` (1 to 15; 0 is [`sync_threads`]'s) for `threads` threads, a multiple of 32, whole warps
-/// of which call this with the same arguments. PTX: `bar.sync id, threads`; any architecture.
+/// of which call this with the same arguments. PTX: `bar.sync`; any architecture.
 ///
 /// # Safety
 /// `id` and `threads` are as said above. Other values are undefined to PTX.

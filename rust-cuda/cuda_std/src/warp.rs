@@ -214,8 +214,8 @@ pub unsafe fn warp_match_any(mask: u32, value: u32) -> u32 {
 }
 
 macro_rules! reductions {
-    ($($name:ident: $ty:ty = $intrinsic:ident, $what:literal, $ptx:literal;)*) => {$(
-        #[doc = concat!($what, " over the lanes of `mask`, in every one of them. PTX: `redux.sync.", $ptx, "`; sm_80.")]
+    ($($(#[$doc:meta])* fn $name:ident($ty:ty) = $intrinsic:ident;)*) => {$(
+        $(#[$doc])*
         ///
         /// # Safety
         /// As [`warp_vote_all`].
@@ -229,13 +229,22 @@ macro_rules! reductions {
 }
 
 reductions! {
-    warp_reduce_add_u32: u32 = redux_sync_add, "The sum (modulo 2^32)", "add.s32";
-    warp_reduce_add_i32: i32 = redux_sync_add, "The sum (modulo 2^32)", "add.s32";
-    warp_reduce_min_u32: u32 = redux_sync_umin, "The minimum", "min.u32";
-    warp_reduce_min_i32: i32 = redux_sync_min, "The minimum", "min.s32";
-    warp_reduce_max_u32: u32 = redux_sync_umax, "The maximum", "max.u32";
-    warp_reduce_max_i32: i32 = redux_sync_max, "The maximum", "max.s32";
-    warp_reduce_and: u32 = redux_sync_and, "Bitwise AND", "and.b32";
-    warp_reduce_or: u32 = redux_sync_or, "Bitwise OR", "or.b32";
-    warp_reduce_xor: u32 = redux_sync_xor, "Bitwise XOR", "xor.b32";
+    /// The sum over the lanes of `mask`, modulo 2^32, in every one of them. PTX: `redux.sync.add.s32`; sm_80.
+    fn warp_reduce_add_u32(u32) = redux_sync_add;
+    /// The sum over the lanes of `mask`, modulo 2^32, in every one of them. PTX: `redux.sync.add.s32`; sm_80.
+    fn warp_reduce_add_i32(i32) = redux_sync_add;
+    /// The minimum over the lanes of `mask`, in every one of them. PTX: `redux.sync.min.u32`; sm_80.
+    fn warp_reduce_min_u32(u32) = redux_sync_umin;
+    /// The minimum over the lanes of `mask`, in every one of them. PTX: `redux.sync.min.s32`; sm_80.
+    fn warp_reduce_min_i32(i32) = redux_sync_min;
+    /// The maximum over the lanes of `mask`, in every one of them. PTX: `redux.sync.max.u32`; sm_80.
+    fn warp_reduce_max_u32(u32) = redux_sync_umax;
+    /// The maximum over the lanes of `mask`, in every one of them. PTX: `redux.sync.max.s32`; sm_80.
+    fn warp_reduce_max_i32(i32) = redux_sync_max;
+    /// Bitwise AND over the lanes of `mask`, in every one of them. PTX: `redux.sync.and.b32`; sm_80.
+    fn warp_reduce_and(u32) = redux_sync_and;
+    /// Bitwise OR over the lanes of `mask`, in every one of them. PTX: `redux.sync.or.b32`; sm_80.
+    fn warp_reduce_or(u32) = redux_sync_or;
+    /// Bitwise XOR over the lanes of `mask`, in every one of them. PTX: `redux.sync.xor.b32`; sm_80.
+    fn warp_reduce_xor(u32) = redux_sync_xor;
 }
