@@ -8,7 +8,7 @@ pub const WARP: u32 = 32;
 /// The largest block, in warps.
 pub const MAX_WARPS: usize = 32;
 
-const FULL_WARP: u32 = u32::MAX;
+pub const FULL_WARP: u32 = u32::MAX;
 
 /// Combines `value` over the `width` lanes that share a lane index divided by `width`; each of them gets the result.
 ///

@@ -4,7 +4,6 @@ use core::marker::PhantomData;
 use cuda_std::kernel::Kernel;
 
 /// A kernel whose parameters are the tuple `P`.
-#[derive(Clone, Copy, Debug)]
 pub struct Entry<P> {
     /// Name of the entry in the PTX.
     pub name: &'static str,
@@ -21,5 +20,20 @@ impl<P> Entry<P> {
             param_names: K::PARAM_NAMES,
             params: PhantomData,
         }
+    }
+}
+
+// Not derived: that would ask the same of `P`, and tuples end at 12.
+impl<P> Clone for Entry<P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P> Copy for Entry<P> {}
+
+impl<P> core::fmt::Debug for Entry<P> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Entry({})", self.name)
     }
 }

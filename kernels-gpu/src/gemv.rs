@@ -1,366 +1,589 @@
-//! W2A8 matrix-vector product on the `Tiled` weight layout, M = 1.
+//! W2A8 matrix-vector product for up to 8 tokens, on `Tiled` and on `Ladder` weights.
 //!
-//! `y[m, n] = (sum_k u[n, k] * q[m, k] - sum[m]) / s[m] * row_scale[n] (+ bias[n])`, with codes `u = w + 1` in {0, 1, 2}: the
-//! dot product of the weights is that of the codes less the sum of the activations, which quantization has left in `sum`.
+//! `y[m, n] = (sum_k u[n, k] * q[m, k] - bias_of_codes * sum[m]) / s[m] * row_scale[n] (+ bias[n]) (+ residual[m, n])`, with
+//! unsigned codes `u = w + bias_of_codes`: the dot product of the weights is that of the codes less a multiple of the sum of
+//! the activations, which quantization has left in `sum`. No lane subtracts anything before the end.
 //!
 //! | pointer | shape | dtype | alignment |
 //! |---|---|---|---|
-//! | `weights` | `[n_padded / 16, k_blocks]` blocks of 512 bytes | 2-bit codes | 16 bytes |
-//! | `activations` | `[tokens, 128 * k_blocks]` | i8 | 16 bytes |
+//! | `weights` | `[n_padded, k_padded]`, packed | 2-bit codes | 16 bytes |
+//! | `activations` | `[TOKENS, k_pitch]`: rows beyond `tokens` are read, too | i8 | 16 bytes |
 //! | `activation_scale`, `activation_sum` | `[tokens]` | f32, i32 | 4 bytes |
 //! | `row_scale`, `bias` (or null) | `[n]` | f32 | 4 bytes |
-//! | `output` | `[tokens, n]` | f32, f16, bf16 | its element |
+//! | `residual` (or null), `output` | `[tokens, n]` | what `dtype` says: f32, f16, bf16 | its element |
 //!
-//! A block of the layout holds 16 rows x 128 columns; a row's 32 bytes are two *units* of 16 bytes, 64 columns each. Slot `i`
-//! (bits `2i`, `2i + 1` of every byte) of word `j` of a unit pairs with activation word `4j + i` of those 64 columns, so that
-//! `word & (0x03030303 << 2i)` goes straight into `dp4a`. Its products come out `4^i` times too large; each slot has an
-//! accumulator of its own, shifted once at the end.
+//! Both layouts are made of *units* of 16 bytes: 4 rows x 16 columns, a word a row. Slot `i` (bits `2i`, `2i + 1` of every
+//! byte) of a word pairs with word `i` of the 16 activations, so that `word & (0x03030303 << 2i)` goes straight into `dp4a`. Its
+//! products come out `4^i` times too large; for one token each slot has an accumulator of its own, shifted once at the
+//! end, for several the codes are shifted instead, since the tokens share them.
 //!
 //! ```text
-//! warp, LANES = 4, ROWS = 2      unit 0   unit 1   unit 2   unit 3   unit 4 ...   (next step: + WARPS * LANES)
-//!                     row 0      lane 0   lane 1   lane 2   lane 3   the next warp
-//!                     row 1      lane 4   lane 5   lane 6   lane 7
-//!                     ...
-//!                     row 8      lane 0   lane 1   lane 2   lane 3   the second of each lane's ROWS = 2 rows
+//! a warp's load, 512 bytes: 16 rows (a tile) x 128 columns (a step)
+//!            columns 0..15   16..31   ...   112..127
+//! rows 0..3        lane 0    lane 1         lane 7       the lane -> unit map of Tiled; Ladder's is a permutation of it
+//! rows 4..7        lane 8    lane 9         lane 15
+//! rows 8..11       lane 16   ...
+//! rows 12..15      lane 24   ...            lane 31
 //! ```
 //!
-//! Every lane count reads whole 32-byte sectors, each once. Bound by the bytes of the weights while enough of them are in
-//! flight: `STEPS` loads a row are issued before the first is used.
+//! A block computes `TILES` tiles; its `WARPS` warps take the steps of K in turn, and their sums meet in shared memory. Every
+//! weight byte is read once, in whole 128-byte lines. Bound by those bytes while enough of them are in flight: `STEPS * TILES`
+//! loads are issued before the first is used.
 
 use crate::block;
 use crate::element::Element;
 use cuda_std::ptr::{self, U32x4};
-use cuda_std::{intrinsics, kernel, shared_array, thread};
+use cuda_std::{intrinsics, kernel, shared_array, thread, warp};
 use half::{bf16, f16};
 
-/// Bytes of a unit: 64 columns of a row.
-const UNIT: usize = 16;
-/// Columns of a unit, and so bytes of the activations that it meets.
-const UNIT_COLUMNS: usize = 64;
-/// Bytes of a layout block: 16 rows of two units.
-const BLOCK: usize = 512;
-/// Columns of a layout block.
-pub const BLOCK_COLUMNS: usize = 2 * UNIT_COLUMNS;
-/// Rows of a layout block.
-pub const BLOCK_ROWS: usize = 16;
-/// Bytes from a row to the next inside a layout block.
-const ROW_PITCH: usize = 2 * UNIT;
+/// Rows of a tile.
+pub const TILE_ROWS: usize = 16;
+/// Columns of a step: 8 units.
+pub const STEP_COLUMNS: usize = 128;
+/// Bytes of a tile's step.
+const STEP_BYTES: usize = TILE_ROWS * STEP_COLUMNS / 4;
+/// Rows of a unit.
+const UNIT_ROWS: usize = 4;
+const UNIT_COLUMNS: usize = 16;
+const UNIT_BYTES: usize = 16;
 const SLOTS: usize = 4;
 const SLOT_MASK: u32 = 0x0303_0303;
+/// The most tokens of a launch.
+pub const MAX_TOKENS: usize = 8;
 
-/// What a variant is made of; the host chooses by these numbers.
+/// How threads map to the matrix; the host chooses a variant by these numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Lanes of a warp that share a row.
-    pub lanes: u32,
-    /// Rows a lane.
-    pub rows: u32,
+    /// Tiles of 16 rows a block.
+    pub tiles: u32,
     /// Warps a block; they split K.
     pub warps: u32,
-    /// Weight loads a row that a lane issues before it uses the first.
+    /// Steps of 128 columns whose loads a warp issues together.
     pub steps: u32,
+    /// Tokens, at most.
+    pub tokens: u32,
 }
 
 impl Shape {
-    /// Rows of the matrix that a block computes: a divisor of 16.
-    pub const fn rows_per_block(&self) -> u32 {
-        32 / self.lanes * self.rows
-    }
-
     /// Threads a block.
     pub const fn threads(&self) -> u32 {
         32 * self.warps
     }
 
-    /// The largest padded K: beyond it the accumulator of slot 3 (64 times too large) could overflow in a lane.
+    /// The largest padded K: beyond it a lane's accumulator of slot 3 (64 times too large) could overflow.
     ///
-    /// A lane adds `K / (lanes * warps) / 4` products of at most `2 * 128 * 64` to a slot.
+    /// A lane adds 4 products of a code up to 3, an activation down to -128 and 64 in each of its `K / 128 / warps` steps.
     pub const fn max_k(&self) -> u64 {
-        let products = (i32::MAX as u64) / (2 * 128 * 64);
-        products * 4 * (self.lanes * self.warps) as u64 / 128 * 128
+        let steps = i32::MAX as u64 / (4 * 3 * 128 * 64);
+        steps * self.warps as u64 * STEP_COLUMNS as u64
+    }
+}
+
+/// Which lane has which unit of a step, and the codes.
+trait Layout {
+    /// `u - w`.
+    const CODE_BIAS: i32;
+    /// The bits of the lane index that tell a row group's lanes apart.
+    const COLUMN_BITS: [u32; 3];
+    /// Row group (0..4) of a lane.
+    fn row_group(lane: usize) -> usize;
+    /// Sixteen of columns (0..8) of a lane.
+    fn sixteen(lane: usize) -> usize;
+}
+
+/// Row group after row group: see host/src/layout/tiled.rs.
+enum Tiled {}
+
+impl Layout for Tiled {
+    const CODE_BIAS: i32 = 1;
+    const COLUMN_BITS: [u32; 3] = [1, 2, 4];
+
+    #[inline(always)]
+    fn row_group(lane: usize) -> usize {
+        lane / 8
+    }
+
+    #[inline(always)]
+    fn sixteen(lane: usize) -> usize {
+        lane % 8
+    }
+}
+
+/// Blocks of 16 x 32, 128 bytes each, four to a step: see host/src/layout/ladder.rs.
+enum Ladder {}
+
+impl Layout for Ladder {
+    const CODE_BIAS: i32 = 2;
+    const COLUMN_BITS: [u32; 3] = [2, 8, 16];
+
+    #[inline(always)]
+    fn row_group(lane: usize) -> usize {
+        lane / 4 % 2 * 2 + lane % 2
+    }
+
+    #[inline(always)]
+    fn sixteen(lane: usize) -> usize {
+        lane / 8 * 2 + lane / 2 % 2
+    }
+}
+
+/// A float of a type that is only known at run time, behind a pointer. It is read and written once a row, so that a branch
+/// costs nothing, and a kernel for each type would be three times the code to compile.
+#[repr(transparent)]
+pub struct AnyFloat(u8);
+
+/// What an [`AnyFloat`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Dtype {
+    /// IEEE binary32.
+    F32 = 0,
+    /// IEEE binary16.
+    F16 = 1,
+    /// bfloat16.
+    Bf16 = 2,
+}
+
+impl AnyFloat {
+    /// Element `index` of an array of type `dtype`, exactly.
+    ///
+    /// # Safety
+    /// There is such an element.
+    #[inline(always)]
+    unsafe fn read(array: *const Self, dtype: u32, index: usize) -> f32 {
+        // SAFETY: the caller's contract.
+        unsafe {
+            if dtype == Dtype::F32 as u32 {
+                (*array.cast::<f32>().add(index)).widen()
+            } else if dtype == Dtype::F16 as u32 {
+                (*array.cast::<f16>().add(index)).widen()
+            } else {
+                (*array.cast::<bf16>().add(index)).widen()
+            }
+        }
+    }
+
+    /// Writes element `index` of an array of type `dtype`, rounded once.
+    ///
+    /// # Safety
+    /// There is such an element.
+    #[inline(always)]
+    unsafe fn write(array: *mut Self, dtype: u32, index: usize, value: f32) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            if dtype == Dtype::F32 as u32 {
+                *array.cast::<f32>().add(index) = value;
+            } else if dtype == Dtype::F16 as u32 {
+                *array.cast::<f16>().add(index) = f16::round(value);
+            } else {
+                *array.cast::<bf16>().add(index) = bf16::round(value);
+            }
+        }
     }
 }
 
 /// One launch's pointers and sizes.
 #[derive(Clone, Copy)]
-struct Problem<T> {
+struct Problem {
     weights: *const u8,
     activations: *const i8,
     activation_scale: *const f32,
     activation_sum: *const i32,
     row_scale: *const f32,
     bias: *const f32,
-    output: *mut T,
+    residual: *const AnyFloat,
+    output: *mut AnyFloat,
+    dtype: u32,
     n: u32,
-    k_blocks: u32,
+    /// Columns of the layout, padded.
+    k: u32,
+    /// From a token's activations to the next one's.
+    k_pitch: u32,
+    tokens: u32,
 }
 
-type Accumulators<const ROWS: usize> = [[i32; SLOTS]; ROWS];
+/// Accumulators of a lane, indexed `[token][tile][row of the unit][slot]`; with several tokens, `KEPT_SLOTS` is 1.
+type Sums<const TILES: usize, const TOKENS: usize, const KEPT_SLOTS: usize> =
+    [[[[i32; KEPT_SLOTS]; UNIT_ROWS]; TILES]; TOKENS];
 
-/// Adds `STEPS` units of each of a lane's rows. All weight loads come before the first use.
+/// Adds `STEPS` units of each of a lane's tiles. All weight loads come before the first use.
 ///
 /// # Safety
-/// `weights + step * weight_stride + row * row_stride` and `activations + step * activation_stride` are valid for a unit each.
+/// `weights[tile] + step * weight_stride` and, of each token, `activations + step * activation_stride` are valid for a unit.
 #[inline(always)]
-unsafe fn accumulate<const ROWS: usize, const STEPS: usize>(
-    weights: *const u8,
-    row_stride: usize,
-    weight_stride: usize,
+unsafe fn accumulate<
+    const TILES: usize,
+    const WARPS: usize,
+    const STEPS: usize,
+    const TOKENS: usize,
+    const KEPT_SLOTS: usize,
+>(
+    weights: [*const u8; TILES],
     activations: *const i8,
-    activation_stride: usize,
-    sums: &mut Accumulators<ROWS>,
+    problem: &Problem,
+    sums: &mut Sums<TILES, TOKENS, KEPT_SLOTS>,
 ) {
-    let mut units = [[[0u32; 4]; ROWS]; STEPS];
-    unroll!(step < STEPS, {
-        for row in 0..ROWS {
+    let (weight_stride, activation_stride) = (WARPS * STEP_BYTES, WARPS * STEP_COLUMNS);
+    let mut units = [[[0u32; UNIT_ROWS]; TILES]; STEPS];
+    unroll!(step < STEPS <= 5, {
+        for tile in 0..TILES {
             // SAFETY: the caller's contract.
-            units[step][row] = unsafe {
-                ptr::load_nc_streaming_v4(
-                    weights.add(step * weight_stride + row * row_stride).cast(),
-                )
+            units[step][tile] = unsafe {
+                ptr::load_nc_streaming_v4(weights[tile].add(step * weight_stride).cast())
             }
             .0;
         }
     });
-    unroll!(step < STEPS, {
-        for word in 0..4 {
-            // SAFETY: the caller's contract.
-            let U32x4(q) = unsafe { *activations.add(step * activation_stride + 16 * word).cast() };
-            for row in 0..ROWS {
-                for slot in 0..SLOTS {
-                    let codes = units[step][row][word] & (SLOT_MASK << (2 * slot));
-                    sums[row][slot] = intrinsics::dp4a_u8s8(codes, q[slot] as i32, sums[row][slot]);
-                }
+    // Eight tokens' sums leave too few registers for the codes of four rows; their activations are loaded for two rows, and once
+    // more, from L1, for the other two.
+    let rows_a_pass = if TOKENS == MAX_TOKENS {
+        UNIT_ROWS / 2
+    } else {
+        UNIT_ROWS
+    };
+    unroll!(step < STEPS <= 5, {
+        unroll!(pass < 2 <= 2, {
+            if pass * rows_a_pass < UNIT_ROWS {
+                let mut activations = activations.wrapping_add(step * activation_stride);
+                unroll!(token < TOKENS <= 8, {
+                    if token > 0 {
+                        activations = opaque(activations.wrapping_add(problem.k_pitch as usize));
+                    }
+                    // SAFETY: the caller's contract.
+                    let U32x4(q) = unsafe { *activations.cast() };
+                    for tile in 0..TILES {
+                        for row in pass * rows_a_pass..(pass + 1) * rows_a_pass {
+                            for slot in 0..SLOTS {
+                                let word = units[step][tile][row];
+                                let codes = if KEPT_SLOTS == SLOTS {
+                                    word & (SLOT_MASK << (2 * slot))
+                                } else {
+                                    word >> (2 * slot) & SLOT_MASK
+                                };
+                                let sum = &mut sums[token][tile][row][slot % KEPT_SLOTS];
+                                *sum = intrinsics::dp4a_u8s8(codes, q[slot] as i32, *sum);
+                            }
+                        }
+                    }
+                });
             }
-        }
+        });
     });
 }
 
-/// The rows of this block for token `block_idx_y`.
+/// The same pointer, of which LLVM forgets how it came about. It would keep one for each token otherwise, in registers that
+/// eight tokens' sums need.
+#[inline(always)]
+#[cfg(target_arch = "nvptx64")]
+fn opaque(mut pointer: *const i8) -> *const i8 {
+    // SAFETY: no instruction.
+    unsafe {
+        core::arch::asm!("/* {0} */", inout(reg64) pointer, options(pure, nomem, nostack, preserves_flags));
+    }
+    pointer
+}
+
+#[cfg(not(target_arch = "nvptx64"))]
+fn opaque(pointer: *const i8) -> *const i8 {
+    pointer
+}
+
+/// Adds each of `COUNT` values over the lanes that differ in the bits `lane_bits`, and leaves every lane with its share of
+/// the totals: those with the indices `first..first + max(COUNT / 8, 1)`, where `first` is returned.
+///
+/// Each round a lane keeps one half of its values and hands the other to the lane across; with one value left, both keep it.
 ///
 /// # Safety
-/// Launched with `32 * WARPS` threads, `n_padded / rows_per_block` blocks in x and `tokens` in y, on buffers as the module says.
+/// All lanes of the warp call it together.
+#[inline(always)]
+unsafe fn reduce_scatter<const COUNT: usize>(
+    values: &mut [i32; COUNT],
+    lane_bits: [u32; 3],
+) -> usize {
+    let lane = warp::lane_id();
+    let mut first = 0;
+    unroll!(round < 3 <= 3, {
+        let bit = lane_bits[round];
+        let half = COUNT >> (round + 1);
+        if half == 0 {
+            // SAFETY: the caller's contract.
+            values[0] +=
+                unsafe { warp::warp_shuffle_xor(block::FULL_WARP, values[0], bit, block::WARP) };
+        } else {
+            let upper = lane & bit != 0;
+            unroll!(i < half <= 16, {
+                    let (low, high) = (values[i], values[i + half]);
+                    let (keep, send) = if upper { (high, low) } else { (low, high) };
+                    // SAFETY: the caller's contract.
+                    values[i] = keep
+                        + unsafe {
+                            warp::warp_shuffle_xor(block::FULL_WARP, send, bit, block::WARP)
+                        };
+            });
+            if upper {
+                first += half;
+            }
+        }
+    });
+    first
+}
+
+/// The rows of this block. `COUNT` is `TOKENS * TILES * 4`, the sums of a lane.
+///
+/// # Safety
+/// Launched with `32 * WARPS` threads and a block for each `TILES` tiles, on buffers as the module says; `problem.tokens` is
+/// at most `TOKENS`.
 #[inline(always)]
 unsafe fn gemv<
-    T: Element,
-    const LANES: usize,
-    const ROWS: usize,
+    L: Layout,
+    const TILES: usize,
     const WARPS: usize,
     const STEPS: usize,
+    const TOKENS: usize,
+    const KEPT_SLOTS: usize,
+    const COUNT: usize,
 >(
-    problem: Problem<T>,
+    problem: Problem,
 ) {
     const {
         assert!(
-            LANES.is_power_of_two()
-                && LANES >= 2
-                && ROWS <= LANES
-                && BLOCK_ROWS.is_multiple_of(32 / LANES * ROWS)
+            STEPS <= 5
+                && TOKENS <= MAX_TOKENS
+                && COUNT == TOKENS * TILES * UNIT_ROWS
+                && COUNT.is_power_of_two()
         )
     };
-    let rows_per_pass = 32 / LANES;
-    let rows_per_block = rows_per_pass * ROWS;
     let thread = thread::thread_idx_x() as usize;
     let (warp, lane) = (thread / 32, thread % 32);
-    let (lane_row, lane_unit) = (lane / LANES, lane % LANES);
-    let token = thread::block_idx_y() as usize;
-    let block_row = thread::block_idx_x() as usize * rows_per_block;
-    let k_blocks = problem.k_blocks as usize;
+    let first_tile = thread::block_idx_x() as usize * TILES;
+    let k = problem.k as usize;
+    let mut column = (warp * STEP_COLUMNS + L::sixteen(lane) * UNIT_COLUMNS) as u32;
 
-    let units = 2 * k_blocks;
-    let stride = WARPS * LANES;
-    let mut unit = warp * LANES + lane_unit;
-    // SAFETY: `block_row + lane_row` is below the padded N and `unit`, wherever it is used, below the units of a row.
+    // Tiles beyond what there is repeat the last one, and write nothing.
+    let last_tile = (problem.n as usize - 1) / TILE_ROWS;
+    // SAFETY: tiles up to the last exist, and where the pointers are used, `column` is below `k`.
     let (mut weights, mut activations) = unsafe {
-        let tile = problem.weights.add(
-            block_row / BLOCK_ROWS * k_blocks * BLOCK
-                + (block_row % BLOCK_ROWS + lane_row) * ROW_PITCH,
-        );
-        let token = problem.activations.add(token * k_blocks * 2 * UNIT_COLUMNS);
-        (
-            tile.add(unit / 2 * BLOCK + unit % 2 * UNIT),
-            token.add(unit * UNIT_COLUMNS),
-        )
+        let step = problem.weights.add(warp * STEP_BYTES + lane * UNIT_BYTES);
+        let weights: [_; TILES] = core::array::from_fn(|tile| {
+            step.add((first_tile + tile).min(last_tile) * (k / 4 * TILE_ROWS))
+        });
+        (weights, problem.activations.add(column as usize))
     };
-    let row_stride = rows_per_pass * ROW_PITCH;
-    let weight_stride = stride / 2 * BLOCK;
-    let activation_stride = stride * UNIT_COLUMNS;
 
-    let mut sums = [[0; SLOTS]; ROWS];
-    let mut whole_steps = (units / stride) as u32;
-    // SAFETY: in the first loop all lanes' units of the next `STEPS` steps exist, in the second this lane's next unit does.
+    let mut sums: Sums<TILES, TOKENS, KEPT_SLOTS> = [[[[0; KEPT_SLOTS]; UNIT_ROWS]; TILES]; TOKENS];
+    // Steps that all lanes of this warp have.
+    let mut whole_steps = (k / STEP_COLUMNS + WARPS - 1 - warp) / WARPS;
+    // SAFETY: in the first loop the next `STEPS` steps exist, in the second this lane's next unit does.
     unsafe {
-        while whole_steps >= STEPS as u32 {
-            accumulate::<ROWS, STEPS>(
+        while STEPS > 1 && whole_steps >= STEPS {
+            accumulate::<TILES, WARPS, STEPS, TOKENS, KEPT_SLOTS>(
                 weights,
-                row_stride,
-                weight_stride,
                 activations,
-                activation_stride,
+                &problem,
                 &mut sums,
             );
-            weights = weights.add(STEPS * weight_stride);
-            activations = activations.add(STEPS * activation_stride);
-            unit += STEPS * stride;
-            whole_steps -= STEPS as u32;
+            weights = weights.map(|p| p.add(STEPS * WARPS * STEP_BYTES));
+            activations = activations.add(STEPS * WARPS * STEP_COLUMNS);
+            column += (STEPS * WARPS * STEP_COLUMNS) as u32;
+            whole_steps -= STEPS;
         }
-        while unit < units {
-            accumulate::<ROWS, 1>(
+        while column < problem.k {
+            accumulate::<TILES, WARPS, 1, TOKENS, KEPT_SLOTS>(
                 weights,
-                row_stride,
-                weight_stride,
                 activations,
-                activation_stride,
+                &problem,
                 &mut sums,
             );
-            weights = weights.add(weight_stride);
-            activations = activations.add(activation_stride);
-            unit += stride;
+            weights = weights.map(|p| p.add(WARPS * STEP_BYTES));
+            activations = activations.add(WARPS * STEP_COLUMNS);
+            column += (WARPS * STEP_COLUMNS) as u32;
         }
     }
 
-    // Lane `r` of a row group keeps row `r` of the group's rows, for `r < ROWS`.
-    let mut kept = 0;
-    for (row, slots) in sums.iter().enumerate() {
-        let scaled = slots[0] + (slots[1] >> 2) + (slots[2] >> 4) + (slots[3] >> 6);
-        // SAFETY: the loops above have ended for all lanes of the warp.
-        let sum = unsafe { block::reduce_lanes::<LANES>(scaled, |a, b| a + b) };
-        if lane_unit == row {
-            kept = sum;
+    // Index of a value: (token * TILES + tile) * UNIT_ROWS + row.
+    let mut values = [0; COUNT];
+    unroll!(token < TOKENS <= 8, {
+        for tile in 0..TILES {
+            for row in 0..UNIT_ROWS {
+                let mut value = 0;
+                for (slot, sum) in sums[token][tile][row].iter().enumerate() {
+                    value += sum >> (2 * slot);
+                }
+                values[(token * TILES + tile) * UNIT_ROWS + row] = value;
+            }
         }
-    }
-    let kept_row = lane_unit * rows_per_pass + lane_row;
+    });
+    // SAFETY: the loops above have ended for all lanes of the warp.
+    let first = unsafe { reduce_scatter(&mut values, L::COLUMN_BITS) };
+    let kept = if COUNT > 8 { COUNT / 8 } else { 1 };
+    // With 4 values, two lanes are left with the same one.
+    let writes = COUNT >= 8 || lane as u32 & L::COLUMN_BITS[2] == 0;
+
     if WARPS == 1 {
-        if lane_unit < ROWS {
-            // SAFETY: the caller's contract.
-            unsafe { write(problem, token, block_row + kept_row, kept) };
+        if writes {
+            for i in 0..kept {
+                // SAFETY: the caller's contract.
+                unsafe {
+                    write::<L, TILES>(
+                        problem,
+                        first_tile,
+                        first + i,
+                        L::row_group(lane),
+                        values[i],
+                    )
+                };
+            }
         }
         return;
     }
-    let partial = shared_array![i32; BLOCK_ROWS * 32];
+    // `[warp][value][row group]`.
+    let partial = shared_array![i32; 4096];
+    const { assert!(WARPS * COUNT * 4 <= 4096) };
     // SAFETY: each slot is written by one thread, and read after the barrier that all threads reach.
     unsafe {
-        if lane_unit < ROWS {
-            partial
-                .add((warp * rows_per_block + kept_row) as u32)
-                .write(kept);
+        if writes {
+            for i in 0..kept {
+                partial
+                    .add(((warp * COUNT + first + i) * 4 + L::row_group(lane)) as u32)
+                    .write(values[i]);
+            }
         }
         thread::sync_threads();
-        if thread < rows_per_block {
+        let mut index = thread;
+        while index < COUNT * 4 {
             let mut sum = 0;
             for warp in 0..WARPS {
-                sum += partial.add((warp * rows_per_block + thread) as u32).read();
+                sum += partial.add((warp * COUNT * 4 + index) as u32).read();
             }
-            write(problem, token, block_row + thread, sum);
+            write::<L, TILES>(problem, first_tile, index / 4, index % 4, sum);
+            index += 32 * WARPS;
         }
     }
 }
 
-/// Scales and writes one output. Each operation rounds in f32, the result once to `T`.
+/// Scales and writes one output. Each operation rounds in f32, the result once to the output's type.
 ///
 /// # Safety
 /// The pointers are as the module says.
 #[inline(always)]
-unsafe fn write<T: Element>(problem: Problem<T>, token: usize, row: usize, sum: i32) {
+unsafe fn write<L: Layout, const TILES: usize>(
+    problem: Problem,
+    first_tile: usize,
+    value: usize,
+    row_group: usize,
+    sum: i32,
+) {
+    let (token, tile, row) = (
+        value / UNIT_ROWS / TILES,
+        value / UNIT_ROWS % TILES,
+        value % UNIT_ROWS,
+    );
+    let row = (first_tile + tile) * TILE_ROWS + row_group * UNIT_ROWS + row;
     let n = problem.n as usize;
-    if row >= n {
+    if row >= n || token >= problem.tokens as usize {
         return;
     }
-    // SAFETY: `row < n`, and `token` is one of the grid's.
+    // SAFETY: `row` and `token` are in the matrices.
     unsafe {
-        let dot = (sum - *problem.activation_sum.add(token)) as f32;
+        let dot = (sum - L::CODE_BIAS * *problem.activation_sum.add(token)) as f32;
         let mut y = dot / *problem.activation_scale.add(token) * *problem.row_scale.add(row);
         if !problem.bias.is_null() {
             y += *problem.bias.add(row);
         }
-        *problem.output.add(token * n + row) = T::round(y);
+        if !problem.residual.is_null() {
+            y += AnyFloat::read(problem.residual, problem.dtype, token * n + row);
+        }
+        AnyFloat::write(problem.output, problem.dtype, token * n + row, y);
     }
 }
 
-/// Parameters of a GEMV kernel for output type `T`, as [`cuda_std::kernel::Kernel::Params`].
-pub type Params<T> = (
+/// Parameters of a GEMV kernel, as [`cuda_std::kernel::Kernel::Params`].
+pub type Params = (
     *const u8,
     *const i8,
     *const f32,
     *const i32,
     *const f32,
     *const f32,
-    *mut T,
+    *const AnyFloat,
+    *mut AnyFloat,
+    u32,
+    u32,
+    u32,
     u32,
     u32,
 );
 
-/// A shape and its kernels, one for each output type.
+/// A kernel and its shape.
 #[cfg(not(target_arch = "nvptx64"))]
 #[derive(Clone, Copy, Debug)]
 pub struct Variant {
     /// How threads map to the matrix.
     pub shape: Shape,
-    /// Writes f32.
-    pub f32: crate::Entry<Params<f32>>,
-    /// Writes f16.
-    pub f16: crate::Entry<Params<f16>>,
-    /// Writes bf16.
-    pub bf16: crate::Entry<Params<bf16>>,
+    /// The kernel.
+    pub entry: crate::Entry<Params>,
 }
 
-macro_rules! entry {
-    ($name:ident, $type:ty, $lanes:literal $rows:literal $warps:literal $steps:literal, $min_blocks:literal) => {
-        /// W2A8 GEMV; see the module.
-        #[kernel(launch_bounds(32 * $warps, $min_blocks))]
-        pub unsafe fn $name(
-            weights: *const u8,
-            activations: *const i8,
-            activation_scale: *const f32,
-            activation_sum: *const i32,
-            row_scale: *const f32,
-            bias: *const f32,
-            output: *mut $type,
-            n: u32,
-            k_blocks: u32,
-        ) {
-            let problem = Problem {
-                weights,
-                activations,
-                activation_scale,
-                activation_sum,
-                row_scale,
-                bias,
-                output,
-                n,
-                k_blocks,
-            };
-            // SAFETY: the host launches it on buffers as the module says.
-            unsafe { gemv::<$type, $lanes, $rows, $warps, $steps>(problem) }
-        }
-    };
-}
-
-/// Lists the shapes: three entry points each, and the list for the host.
+/// Lists the variants of a layout: the entry points, and the list for the host.
 macro_rules! variants {
-    ($($lanes:literal lanes, $rows:literal rows, $warps:literal warps, $steps:literal steps, $min_blocks:literal blocks: $f32:ident $f16:ident $bf16:ident;)*) => {
-        /// The compiled variants.
+    ($list:ident, $layout:ty: $(
+        $name:ident: $tokens:literal tokens, $tiles:literal tiles, $warps:literal warps, $steps:literal steps, $blocks:literal blocks;
+    )*) => {
+        /// The compiled variants for this layout.
         #[cfg(not(target_arch = "nvptx64"))]
-        pub const VARIANTS: &[Variant] = &[$(Variant {
-            shape: Shape { lanes: $lanes, rows: $rows, warps: $warps, steps: $steps },
-            f32: crate::Entry::of::<$f32>(),
-            f16: crate::Entry::of::<$f16>(),
-            bf16: crate::Entry::of::<$bf16>(),
+        pub const $list: &[Variant] = &[$(Variant {
+            shape: Shape { tiles: $tiles, warps: $warps, steps: $steps, tokens: $tokens },
+            entry: crate::Entry::of::<$name>(),
         }),*];
         $(
-            entry!($f32, f32, $lanes $rows $warps $steps, $min_blocks);
-            entry!($f16, f16, $lanes $rows $warps $steps, $min_blocks);
-            entry!($bf16, bf16, $lanes $rows $warps $steps, $min_blocks);
+            /// W2A8 GEMV; see the module.
+            #[kernel(launch_bounds(32 * $warps, $blocks))]
+            pub unsafe fn $name(
+                weights: *const u8,
+                activations: *const i8,
+                activation_scale: *const f32,
+                activation_sum: *const i32,
+                row_scale: *const f32,
+                bias: *const f32,
+                residual: *const AnyFloat,
+                output: *mut AnyFloat,
+                dtype: u32,
+                n: u32,
+                k: u32,
+                k_pitch: u32,
+                tokens: u32,
+            ) {
+                const COUNT: usize = $tokens * $tiles * UNIT_ROWS;
+                const KEPT_SLOTS: usize = if $tokens == 1 { SLOTS } else { 1 };
+                let problem = Problem {
+                    weights, activations, activation_scale, activation_sum, row_scale, bias, residual, output, dtype, n, k,
+                    k_pitch, tokens,
+                };
+                // SAFETY: the host launches it on buffers as the module says.
+                unsafe { gemv::<$layout, $tiles, $warps, $steps, $tokens, KEPT_SLOTS, COUNT>(problem) }
+            }
         )*
     };
 }
 
-// The blocks a multiprocessor bound the registers, and so how many of the loads ptxas keeps in flight.
-variants! {
-    4 lanes, 2 rows, 1 warps, 4 steps, 32 blocks: gemv_l4_r2_w1_f32 gemv_l4_r2_w1_f16 gemv_l4_r2_w1_bf16;
-    4 lanes, 2 rows, 2 warps, 5 steps, 16 blocks: gemv_l4_r2_w2_f32 gemv_l4_r2_w2_f16 gemv_l4_r2_w2_bf16;
-    8 lanes, 4 rows, 1 warps, 2 steps, 32 blocks: gemv_l8_r4_w1_f32 gemv_l8_r4_w1_f16 gemv_l8_r4_w1_bf16;
-    4 lanes, 2 rows, 4 warps, 3 steps, 8 blocks: gemv_l4_r2_w4_f32 gemv_l4_r2_w4_f16 gemv_l4_r2_w4_bf16;
-    4 lanes, 1 rows, 8 warps, 2 steps, 6 blocks: gemv_l4_r1_w8_f32 gemv_l4_r1_w8_f16 gemv_l4_r1_w8_bf16;
-    16 lanes, 2 rows, 8 warps, 4 steps, 4 blocks: gemv_l16_r2_w8_f32 gemv_l16_r2_w8_f16 gemv_l16_r2_w8_bf16;
+// `blocks` a multiprocessor bound the registers to 64, and so how many of the loads ptxas keeps in flight.
+variants! { TILED, Tiled:
+    gemv_m1_t1_w1: 1 tokens, 1 tiles, 1 warps, 4 steps, 32 blocks;
+    gemv_m1_t2_w1: 1 tokens, 2 tiles, 1 warps, 2 steps, 32 blocks;
+    gemv_m1_t1_w2: 1 tokens, 1 tiles, 2 warps, 5 steps, 16 blocks;
+    gemv_m1_t1_w4: 1 tokens, 1 tiles, 4 warps, 5 steps, 8 blocks;
+    gemv_m1_t1_w8: 1 tokens, 1 tiles, 8 warps, 4 steps, 4 blocks;
+    gemv_m1_t1_w32: 1 tokens, 1 tiles, 32 warps, 2 steps, 1 blocks;
+    gemv_m2_t1_w2: 2 tokens, 1 tiles, 2 warps, 4 steps, 16 blocks;
+    gemv_m2_t1_w8: 2 tokens, 1 tiles, 8 warps, 4 steps, 4 blocks;
+    gemv_m4_t1_w2: 4 tokens, 1 tiles, 2 warps, 1 steps, 16 blocks;
+    gemv_m4_t1_w8: 4 tokens, 1 tiles, 8 warps, 1 steps, 4 blocks;
+    gemv_m8_t1_w2: 8 tokens, 1 tiles, 2 warps, 1 steps, 16 blocks;
+    gemv_m8_t1_w8: 8 tokens, 1 tiles, 8 warps, 1 steps, 4 blocks;
+}
+variants! { LADDER, Ladder:
+    gemv_ladder_m1_t1_w2: 1 tokens, 1 tiles, 2 warps, 5 steps, 16 blocks;
+    gemv_ladder_m1_t1_w8: 1 tokens, 1 tiles, 8 warps, 4 steps, 4 blocks;
+    gemv_ladder_m8_t1_w2: 8 tokens, 1 tiles, 2 warps, 1 steps, 16 blocks;
+    gemv_ladder_m8_t1_w8: 8 tokens, 1 tiles, 8 warps, 1 steps, 4 blocks;
 }

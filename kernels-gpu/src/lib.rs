@@ -10,12 +10,19 @@
 #![allow(clippy::needless_range_loop)]
 
 /// Repeats a block with a constant index, so that arrays indexed by it stay in registers whatever LLVM's unrolling limits are.
+///
+/// `unroll!(i < count <= 4, { ... })` writes the block four times and keeps those with `i < count`, a constant of at most 4. The
+/// bound is spelled because the copies of nested blocks multiply.
 macro_rules! unroll {
-    ($index:ident < $count:expr, $body:block) => {
-        unroll!(@each $index, $count, $body, 0 1 2 3 4 5 6 7)
+    ($index:ident < $count:tt <= 2, $body:block) => { unroll!(@copies $index $count $body 0 1) };
+    ($index:ident < $count:tt <= 3, $body:block) => { unroll!(@copies $index $count $body 0 1 2) };
+    ($index:ident < $count:tt <= 4, $body:block) => { unroll!(@copies $index $count $body 0 1 2 3) };
+    ($index:ident < $count:tt <= 5, $body:block) => { unroll!(@copies $index $count $body 0 1 2 3 4) };
+    ($index:ident < $count:tt <= 8, $body:block) => { unroll!(@copies $index $count $body 0 1 2 3 4 5 6 7) };
+    ($index:ident < $count:tt <= 16, $body:block) => {
+        unroll!(@copies $index $count $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
     };
-    (@each $index:ident, $count:expr, $body:block, $($i:literal)*) => {
-        const { assert!($count <= 8) };
+    (@copies $index:ident $count:tt $body:block $($i:literal)*) => {
         $(if $i < $count {
             let $index: usize = $i;
             $body

@@ -98,13 +98,13 @@ unsafe fn quantize_resident<T: Element, const CHUNKS: usize>(problem: Problem<T>
     // SAFETY: the pointers are the token's, and each chunk below `k_padded` is written by one thread.
     unsafe {
         let (input, quantized) = problem.row();
-        unroll!(i < CHUNKS, {
+        unroll!(i < CHUNKS <= 4, {
             row[i] = load_chunk(input, thread + i as u32 * threads, problem.k);
             absmax = absmax_bits(&row[i], absmax);
         });
         let scale = problem.agree_on_scale(absmax);
         let mut sum = 0;
-        unroll!(i < CHUNKS, {
+        unroll!(i < CHUNKS <= 4, {
             let first = (thread + i as u32 * threads) * CHUNK as u32;
             if first < problem.k_padded {
                 sum = store_quantized(quantized.add(first as usize), &row[i], scale, sum);

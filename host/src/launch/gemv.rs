@@ -1,100 +1,103 @@
 //! W2A8 GEMV: launcher and variant choice.
 
-use super::{Entry, Input, LaunchError, Output, launch};
-use crate::device::{Buffer, Capabilities, LaunchConfig, Stream};
+use super::{Argument, Input, LaunchError, Output, launch, sealed};
+use crate::device::{Buffer, Capabilities, KernelArg, LaunchConfig, Stream};
+use crate::layout::Layout;
 use half::{bf16, f16};
-use kernels_gpu::gemv::{self, Params, Shape, Variant};
+use kernels_gpu::gemv::{self, AnyFloat, Dtype, Shape, Variant};
 
-/// A type that a linear layer writes: f32, f16, bf16.
-pub trait GemvOutput: bytemuck::Pod + sealed::Select {}
+/// A type that a linear layer adds and writes: f32, f16, bf16.
+pub trait Float: bytemuck::Pod {
+    /// Its name for a kernel.
+    #[doc(hidden)]
+    const DTYPE: Dtype;
+}
 
-mod sealed {
-    use super::*;
+impl Float for f32 {
+    const DTYPE: Dtype = Dtype::F32;
+}
+impl Float for f16 {
+    const DTYPE: Dtype = Dtype::F16;
+}
+impl Float for bf16 {
+    const DTYPE: Dtype = Dtype::Bf16;
+}
 
-    pub trait Select: Sized {
-        fn entry(variant: &Variant) -> Entry<Params<Self>>;
+/// An [`Input`] or [`Output`] of floats whose type the kernel is told in another argument.
+struct Any<B>(B);
+
+impl<B: sealed::Bind> sealed::Bind for Any<B> {
+    fn bind(&self) -> KernelArg<'_> {
+        self.0.bind()
     }
 }
-
-macro_rules! impl_output {
-    ($($type:ident)*) => {$(
-        impl sealed::Select for $type {
-            fn entry(variant: &Variant) -> Entry<Params<$type>> {
-                variant.$type
-            }
-        }
-        impl GemvOutput for $type {}
-    )*};
-}
-impl_output!(f32 f16 bf16);
+impl<T: Float> Argument<*const AnyFloat> for Option<Any<Input<'_, T>>> {}
+impl<T: Float> Argument<*mut AnyFloat> for Any<Output<'_, T>> {}
 
 /// One of the compiled GEMV variants.
 #[derive(Clone, Copy, Debug)]
 pub struct Gemv(&'static Variant);
 
 impl Gemv {
-    /// All that are compiled.
-    pub fn all() -> impl ExactSizeIterator<Item = Gemv> {
-        gemv::VARIANTS.iter().map(Gemv)
+    /// All that are compiled for weights in a layout; there are none for `RowMajor`.
+    pub fn all(layout: Layout) -> impl Iterator<Item = Gemv> {
+        let variants = match layout {
+            Layout::Tiled => gemv::TILED,
+            Layout::Ladder => gemv::LADDER,
+            Layout::RowMajor => &[],
+        };
+        variants.iter().map(Gemv)
     }
 
-    /// The variant called `name`, as [`Gemv::name`] has it.
+    /// The variant for `Tiled` weights that is called `name`, as [`Gemv::name`] has it.
     ///
     /// # Errors
     /// [`LaunchError::UnknownVariant`], with the names there are.
     pub fn named(name: &str) -> Result<Self, LaunchError> {
-        Self::all()
-            .find(|variant| variant.name() == name)
-            .ok_or_else(|| LaunchError::UnknownVariant {
-                name: name.to_owned(),
-                known: Self::all()
-                    .map(|variant| variant.name())
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            })
+        let all = || Self::all(Layout::Tiled);
+        all().find(|variant| variant.name() == name).ok_or_else(|| LaunchError::UnknownVariant {
+            name: name.to_owned(),
+            known: all().map(|variant| variant.name()).collect::<Vec<_>>().join(", "),
+        })
     }
 
-    /// The variant for an `[n, k]` product (both padded) on a device, by [`Gemv::score`].
-    pub fn choose(capabilities: &Capabilities, n: usize, k: usize) -> Self {
-        Self::all()
-            .filter(|variant| k as u64 <= variant.shape().max_k())
-            .max_by(|a, b| {
-                a.score(capabilities, n, k)
-                    .total_cmp(&b.score(capabilities, n, k))
-            })
-            .expect("a variant takes every K up to MAX_K")
+    /// The variant for `[n, k]` weights and up to `m` tokens on a device: of those made for the fewest tokens that are
+    /// enough, the one with the best [`Gemv::score`]. None for a layout that has no kernel.
+    pub fn choose(capabilities: &Capabilities, layout: Layout, m: usize, n: usize, k: usize) -> Option<Self> {
+        let fits = |variant: &Gemv| variant.require_k(k).is_ok() && variant.tokens() >= m.min(gemv::MAX_TOKENS);
+        let tokens = Self::all(layout).filter(fits).map(|variant| variant.tokens()).min()?;
+        Self::all(layout)
+            .filter(|variant| fits(variant) && variant.tokens() == tokens)
+            .max_by(|a, b| a.score(capabilities, n, k).total_cmp(&b.score(capabilities, n, k)))
     }
 
     /// Estimated useful share of the device, in 0..=1: the product of
-    /// - parallelism: resident warps that there is work for, over those that hide the latency of memory (16 a processor);
-    /// - balance: units of work over lane-steps spent on them, as the last step of a row may leave lanes idle;
-    /// - efficiency: `dp4a` and mask instructions over all, with about 100 of start and end a thread.
+    /// - parallelism: resident warps that there is work for, over those that hide the latency of memory (6 a processor, as
+    ///   each keeps several loads in flight);
+    /// - balance: steps of work over steps that the slowest warp of a block takes part in;
+    /// - efficiency: `dp4a` and mask instructions over all, with about 150 of start and end a thread.
     pub fn score(&self, capabilities: &Capabilities, n: usize, k: usize) -> f64 {
-        const WARPS_TO_HIDE_LATENCY: u32 = 16;
-        const FIXED_INSTRUCTIONS: f64 = 100.0;
+        const WARPS_TO_HIDE_LATENCY: u32 = 6;
+        const FIXED_INSTRUCTIONS: f64 = 150.0;
         const INSTRUCTIONS_A_UNIT: f64 = 32.0;
-        let shape = self.shape();
-        let units = k / 64;
-        let steps = units.div_ceil((shape.lanes * shape.warps) as usize);
-        let warps = (n / shape.rows_per_block() as usize) as f64 * f64::from(shape.warps);
+        let Shape { tiles, warps, .. } = self.shape();
+        let steps = k.div_ceil(gemv::STEP_COLUMNS);
+        let steps_a_warp = steps.div_ceil(warps as usize);
+        let blocks = n.div_ceil(gemv::TILE_ROWS * tiles as usize);
         let wanted = f64::from(capabilities.multiprocessors * WARPS_TO_HIDE_LATENCY);
-        let parallelism = (warps / wanted).min(1.0);
-        let balance = units as f64 / (steps * (shape.lanes * shape.warps) as usize) as f64;
-        let useful = steps as f64 * f64::from(shape.rows) * INSTRUCTIONS_A_UNIT;
-        let loads = steps as f64 * f64::from(2 * shape.rows + 4);
+        let parallelism = ((blocks * warps as usize) as f64 / wanted).min(1.0);
+        let balance = steps as f64 / (steps_a_warp * warps as usize) as f64;
+        let useful = steps_a_warp as f64 * f64::from(tiles) * INSTRUCTIONS_A_UNIT;
+        let loads = steps_a_warp as f64 * f64::from(2 * tiles + 1);
         let efficiency = useful / (useful + loads + FIXED_INSTRUCTIONS);
         parallelism * balance * efficiency
     }
 
-    /// Refuses a padded K beyond [`Shape::max_k`].
+    /// Refuses a K beyond [`Shape::max_k`].
     pub(crate) fn require_k(&self, k: usize) -> Result<(), LaunchError> {
         let limit = self.shape().max_k();
         if k as u64 > limit {
-            return Err(LaunchError::VariantK {
-                variant: self.name(),
-                limit,
-                k,
-            });
+            return Err(LaunchError::VariantK { variant: self.name().to_owned(), limit, k });
         }
         Ok(())
     }
@@ -104,16 +107,18 @@ impl Gemv {
         self.0.shape
     }
 
-    /// Its name, such as `l4_r2_w2`: lanes a row, rows a lane, warps a block.
-    pub fn name(&self) -> String {
-        let Shape {
-            lanes, rows, warps, ..
-        } = self.shape();
-        format!("l{lanes}_r{rows}_w{warps}")
+    /// Tokens that it takes in one launch, at most.
+    pub fn tokens(&self) -> usize {
+        self.shape().tokens as usize
+    }
+
+    /// Its kernel's name, such as `gemv_m1_t1_w2`: tokens, tiles of 16 rows a block, warps a block.
+    pub fn name(&self) -> &'static str {
+        self.0.entry.name
     }
 }
 
-/// The operands of a product on `Tiled` weights.
+/// The operands of a product. Rows of activations and outputs are counted from `first_token`.
 #[derive(Debug)]
 pub(crate) struct Operands<'a, T> {
     pub weights: &'a Buffer<u8>,
@@ -122,42 +127,57 @@ pub(crate) struct Operands<'a, T> {
     pub activation_sum: &'a Buffer<i32>,
     pub row_scale: &'a Buffer<f32>,
     pub bias: Option<&'a Buffer<f32>>,
+    pub residual: Option<&'a Buffer<T>>,
     pub output: &'a mut Buffer<T>,
+    pub first_token: usize,
 }
 
-/// `[m, n]` outputs of `[m, k_padded]` activations and `[n_padded, k_padded]` weights.
-pub(crate) fn gemv<T: GemvOutput>(
+/// Sizes of a product's launch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    /// Tokens, at most the variant's.
+    pub m: usize,
+    pub n: usize,
+    /// Columns of the weights, padded as their layout has it.
+    pub k: usize,
+    /// Columns of the activations, padded.
+    pub k_pitch: usize,
+}
+
+/// `[m, n]` outputs.
+pub(crate) fn gemv<T: Float>(
     stream: &Stream,
     variant: Gemv,
     operands: Operands<'_, T>,
-    (m, n, k_padded): (usize, usize, usize),
+    Sizes { m, n, k, k_pitch }: Sizes,
 ) -> Result<(), LaunchError> {
-    let shape = variant.shape();
-    variant.require_k(k_padded)?;
+    variant.require_k(k)?;
+    let Shape { tiles, tokens, .. } = variant.shape();
     let n_argument = super::size("n", n, i32::MAX as usize)?;
-    // The limit of the grid's second dimension.
-    let tokens = super::size("m", m, u16::MAX as usize)?;
-    let n_padded = n.next_multiple_of(gemv::BLOCK_ROWS);
+    let m_argument = super::size("m", m, tokens as usize)?;
+    let blocks = n.div_ceil(gemv::TILE_ROWS * tiles as usize) as u32;
+    let first = operands.first_token;
     let arguments = (
-        Input::new("weights", operands.weights, n_padded * k_padded / 4)?,
-        Input::new("activations", operands.activations, m * k_padded)?,
-        Input::new("activation_scale", operands.activation_scale, m)?,
-        Input::new("activation_sum", operands.activation_sum, m)?,
+        Input::new("weights", operands.weights, n.next_multiple_of(gemv::TILE_ROWS) * k / 4)?,
+        Input::slice("activations", operands.activations, first * k_pitch, variant.tokens() * k_pitch)?,
+        Input::slice("activation_scale", operands.activation_scale, first, m)?,
+        Input::slice("activation_sum", operands.activation_sum, first, m)?,
         Input::new("row_scale", operands.row_scale, n)?,
-        operands
-            .bias
-            .map(|bias| Input::new("bias", bias, n))
-            .transpose()?,
-        Output::new("output", operands.output, m * n)?,
+        operands.bias.map(|bias| Input::new("bias", bias, n)).transpose()?,
+        operands.residual.map(|residual| Input::slice("residual", residual, first * n, m * n).map(Any)).transpose()?,
+        Any(Output::slice("output", operands.output, first * n, m * n)?),
+        T::DTYPE as u32,
         n_argument,
-        (k_padded / gemv::BLOCK_COLUMNS) as u32,
+        k as u32,
+        k_pitch as u32,
+        m_argument,
     );
     let config = LaunchConfig {
-        grid: [n_padded as u32 / shape.rows_per_block(), tokens, 1],
-        block: [shape.threads(), 1, 1],
+        grid: [blocks, 1, 1],
+        block: [variant.shape().threads(), 1, 1],
         dynamic_shared: 0,
         cooperative: false,
     };
     // SAFETY: grid and block are the variant's for this shape, which its module's table states in terms of these lengths.
-    unsafe { launch(stream, T::entry(variant.0), config, arguments) }
+    unsafe { launch(stream, variant.0.entry, config, arguments) }
 }

@@ -11,8 +11,8 @@ mod ptx;
 mod quantize;
 
 pub use error::LaunchError;
-pub(crate) use gemv::{Operands, gemv};
-pub use gemv::{Gemv, GemvOutput};
+pub use gemv::{Float, Gemv};
+pub(crate) use gemv::{Operands, Sizes, gemv};
 pub use kernels_gpu::Entry;
 pub use kernels_gpu::gemv::Shape as GemvShape;
 pub use ptx::{PTX_ARCHITECTURES, kernels, ptx_for};
@@ -22,13 +22,19 @@ pub(crate) use quantize::quantize_activations;
 use crate::device::{Buffer, KernelArg, LaunchConfig, Stream};
 use bytemuck::Pod;
 
-/// A buffer that a kernel reads.
+/// Elements of a buffer that a kernel reads.
 #[derive(Debug)]
-pub struct Input<'a, T>(&'a Buffer<T>);
+pub struct Input<'a, T> {
+    buffer: &'a Buffer<T>,
+    first: usize,
+}
 
-/// A buffer that a kernel writes.
+/// Elements of a buffer that a kernel writes.
 #[derive(Debug)]
-pub struct Output<'a, T>(&'a Buffer<T>);
+pub struct Output<'a, T> {
+    buffer: &'a Buffer<T>,
+    first: usize,
+}
 
 impl<'a, T: Pod> Input<'a, T> {
     /// The first `len` elements of `buffer`, which errors call `name`.
@@ -36,7 +42,15 @@ impl<'a, T: Pod> Input<'a, T> {
     /// # Errors
     /// [`LaunchError::ShortBuffer`] when the buffer has fewer.
     pub fn new(name: &'static str, buffer: &'a Buffer<T>, len: usize) -> Result<Self, LaunchError> {
-        require(name, buffer, len).map(|()| Self(buffer))
+        Self::slice(name, buffer, 0, len)
+    }
+
+    /// The `len` elements of `buffer` from `first` on.
+    ///
+    /// # Errors
+    /// As [`Input::new`].
+    pub fn slice(name: &'static str, buffer: &'a Buffer<T>, first: usize, len: usize) -> Result<Self, LaunchError> {
+        require(name, buffer, first, len).map(|()| Self { buffer, first })
     }
 }
 
@@ -46,14 +60,24 @@ impl<'a, T: Pod> Output<'a, T> {
     /// # Errors
     /// [`LaunchError::ShortBuffer`] when the buffer has fewer.
     pub fn new(name: &'static str, buffer: &'a mut Buffer<T>, len: usize) -> Result<Self, LaunchError> {
-        require(name, buffer, len).map(|()| Self(buffer))
+        Self::slice(name, buffer, 0, len)
+    }
+
+    /// The `len` elements of `buffer` from `first` on.
+    ///
+    /// # Errors
+    /// As [`Output::new`].
+    pub fn slice(name: &'static str, buffer: &'a mut Buffer<T>, first: usize, len: usize) -> Result<Self, LaunchError> {
+        require(name, buffer, first, len).map(|()| Self { buffer, first })
     }
 }
 
-fn require<T: Pod>(name: &'static str, buffer: &Buffer<T>, len: usize) -> Result<(), LaunchError> {
-    match buffer.len() {
-        actual if actual < len => Err(LaunchError::ShortBuffer { name, needed: len, actual }),
-        _ => Ok(()),
+fn require<T: Pod>(name: &'static str, buffer: &Buffer<T>, first: usize, len: usize) -> Result<(), LaunchError> {
+    match first.checked_add(len) {
+        Some(needed) if needed <= buffer.len() => Ok(()),
+        needed => {
+            Err(LaunchError::ShortBuffer { name, needed: needed.unwrap_or(usize::MAX), actual: buffer.len() })
+        }
     }
 }
 
@@ -88,14 +112,22 @@ pub trait Arguments<P>: sealed::BindAll {}
 
 impl<T: Pod> sealed::Bind for Input<'_, T> {
     fn bind(&self) -> KernelArg<'_> {
-        KernelArg::Pointer { allocation: self.0.allocation(), offset_bytes: 0, write: false }
+        KernelArg::Pointer {
+            allocation: self.buffer.allocation(),
+            offset_bytes: self.first * size_of::<T>(),
+            write: false,
+        }
     }
 }
 impl<T: Pod> Argument<*const T> for Input<'_, T> {}
 
 impl<T: Pod> sealed::Bind for Output<'_, T> {
     fn bind(&self) -> KernelArg<'_> {
-        KernelArg::Pointer { allocation: self.0.allocation(), offset_bytes: 0, write: true }
+        KernelArg::Pointer {
+            allocation: self.buffer.allocation(),
+            offset_bytes: self.first * size_of::<T>(),
+            write: true,
+        }
     }
 }
 impl<T: Pod> Argument<*mut T> for Output<'_, T> {}
@@ -105,7 +137,10 @@ impl<A: sealed::Bind> sealed::Bind for Option<A> {
     fn bind(&self) -> KernelArg<'_> {
         match self {
             Some(argument) => argument.bind(),
-            None => KernelArg::Scalar { bytes: [0; 8], len: size_of::<u64>() },
+            None => KernelArg::Scalar {
+                bytes: [0; 8],
+                len: size_of::<u64>(),
+            },
         }
     }
 }
@@ -154,6 +189,7 @@ tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X);
 tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y);
 tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y, K Z);
 tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y, K Z, L Z1);
+tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y, K Z, L Z1, M Z2);
 
 /// Launches one of this library's kernels; asynchronous on a GPU.
 ///

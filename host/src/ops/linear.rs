@@ -1,11 +1,11 @@
 use super::error::require_matrix;
 use super::{OpError, QuantizedActivations, quantize_activations};
 use crate::device::{Buffer, Device, Stream};
-use crate::launch::{self, Gemv, GemvOutput, Operands, Quantize};
+use crate::launch::{self, Float, Gemv, Operands, Quantize, Sizes};
 use crate::layout::{Layout, PackedWeights};
 use crate::reference::quantize::{WeightGranularity, quantize_weights_ternary};
 use crate::reference::{Element, RowScales};
-use kernels_gpu::gemv::BLOCK_COLUMNS;
+use kernels_gpu::gemv::STEP_COLUMNS;
 
 /// A linear layer with ternary weights and int8 activations (W2A8): `y = x W^T (+ bias)`.
 ///
@@ -38,7 +38,8 @@ pub struct BitLinear {
     weights: Buffer<u8>,
     row_scale: Buffer<f32>,
     bias: Option<Buffer<f32>>,
-    variant: Gemv,
+    /// Set where the caller has chosen.
+    variant: Option<Gemv>,
 }
 
 impl BitLinear {
@@ -76,12 +77,10 @@ impl BitLinear {
                 actual: scales.n(),
             });
         }
-        let tiled = if weights.layout() == Layout::Tiled {
-            None
-        } else {
-            Some(weights.convert(Layout::Tiled)?)
+        let tiled = match weights.layout() {
+            Layout::Tiled => None,
+            _ => Some(weights.convert(Layout::Tiled)?),
         };
-        let (n_padded, k_padded) = Layout::Tiled.padded_shape(n, k)?;
         Ok(Self {
             device: device.clone(),
             n,
@@ -89,7 +88,7 @@ impl BitLinear {
             weights: Buffer::from_slice(device, tiled.as_ref().unwrap_or(weights).bytes())?,
             row_scale: Buffer::from_slice(device, &scales.expand())?,
             bias: None,
-            variant: Gemv::choose(device.capabilities(), n_padded, k_padded),
+            variant: None,
         })
     }
 
@@ -114,14 +113,21 @@ impl BitLinear {
     /// # Errors
     /// [`LaunchError::VariantK`](crate::launch::LaunchError::VariantK) when the variant does not take this K.
     pub fn with_variant(mut self, variant: Gemv) -> Result<Self, OpError> {
-        variant.require_k(self.k.next_multiple_of(BLOCK_COLUMNS))?;
-        self.variant = variant;
+        variant.require_k(self.k_padded())?;
+        self.variant = Some(variant);
         Ok(self)
     }
 
-    /// The kernel variant that computes this layer's products.
-    pub fn variant(&self) -> Gemv {
-        self.variant
+    /// The kernel variant that computes this layer's product with `m` tokens; with more than it takes, their first group's.
+    pub fn variant(&self, m: usize) -> Gemv {
+        self.variant.unwrap_or_else(|| {
+            Gemv::choose(self.device.capabilities(), Layout::Tiled, m, self.n, self.k_padded())
+                .expect("a variant takes every K up to MAX_K")
+        })
+    }
+
+    fn k_padded(&self) -> usize {
+        self.k.next_multiple_of(STEP_COLUMNS)
     }
 
     /// Output features.
@@ -144,7 +150,7 @@ impl BitLinear {
     ///
     /// # Errors
     /// When a length does not fit, a buffer is on another device, or a launch fails.
-    pub fn forward<X: Quantize, Y: GemvOutput>(
+    pub fn forward<X: Quantize, Y: Float>(
         &self,
         stream: &Stream,
         input: &Buffer<X>,
@@ -158,14 +164,28 @@ impl BitLinear {
         self.forward_quantized(stream, &quantized, output)
     }
 
-    /// Computes `output`, `[m, n]`, from quantized activations.
+    /// Computes `output`, `[m, n]`, from quantized activations. Up to 8 tokens take one pass over the weights.
     ///
     /// # Errors
     /// When K or a length does not fit, a buffer is on another device, or the launch fails.
-    pub fn forward_quantized<Y: GemvOutput>(
+    pub fn forward_quantized<Y: Float>(
         &self,
         stream: &Stream,
         input: &QuantizedActivations,
+        output: &mut Buffer<Y>,
+    ) -> Result<(), OpError> {
+        self.forward_residual(stream, input, None, output)
+    }
+
+    /// As [`BitLinear::forward_quantized`], and adds `residual`, `[m, n]`, where there is one.
+    ///
+    /// # Errors
+    /// As [`BitLinear::forward_quantized`].
+    pub fn forward_residual<Y: Float>(
+        &self,
+        stream: &Stream,
+        input: &QuantizedActivations,
+        residual: Option<&Buffer<Y>>,
         output: &mut Buffer<Y>,
     ) -> Result<(), OpError> {
         if input.k() != self.k {
@@ -176,21 +196,35 @@ impl BitLinear {
                 actual: input.k(),
             });
         }
-        require_matrix("output", output.len(), ("m", input.m()), ("n", self.n))?;
-        let operands = Operands {
-            weights: &self.weights,
-            activations: &input.values,
-            activation_scale: &input.scale,
-            activation_sum: &input.sum,
-            row_scale: &self.row_scale,
-            bias: self.bias.as_ref(),
-            output,
-        };
-        Ok(launch::gemv(
-            stream,
-            self.variant,
-            operands,
-            (input.m(), self.n, input.k_padded()),
-        )?)
+        let shape = (("m", input.m()), ("n", self.n));
+        require_matrix("output", output.len(), shape.0, shape.1)?;
+        if let Some(residual) = residual {
+            require_matrix("residual", residual.len(), shape.0, shape.1)?;
+        }
+        let mut first_token = 0;
+        while first_token < input.m() {
+            let left = input.m() - first_token;
+            let variant = self.variant(left);
+            let sizes = Sizes {
+                m: left.min(variant.tokens()),
+                n: self.n,
+                k: self.k_padded(),
+                k_pitch: input.k_padded(),
+            };
+            let operands = Operands {
+                weights: &self.weights,
+                activations: &input.values,
+                activation_scale: &input.scale,
+                activation_sum: &input.sum,
+                row_scale: &self.row_scale,
+                bias: self.bias.as_ref(),
+                residual,
+                output: &mut *output,
+                first_token,
+            };
+            launch::gemv(stream, variant, operands, sizes)?;
+            first_token += sizes.m;
+        }
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@ use super::error::{require_matrix, require_size};
 use crate::device::{Buffer, Device, Stream};
 use crate::launch::{self, Quantize};
 use crate::layout::MAX_K;
-use kernels_gpu::gemv::BLOCK_COLUMNS;
+use kernels_gpu::gemv::{MAX_TOKENS, STEP_COLUMNS};
 
 /// Activations `[m, k]` as int8 on a device, with what a product needs beside them.
 ///
@@ -23,13 +23,16 @@ impl QuantizedActivations {
     /// # Errors
     /// When `m` or `k` is 0, `k` exceeds [`MAX_K`], or the device has not enough memory.
     pub fn uninit(device: &Device, m: usize, k: usize) -> Result<Self, OpError> {
-        // The limit of the grid's second dimension, by which products take the tokens.
-        require_size("m", m, u16::MAX as usize)?;
+        require_size("m", m, i32::MAX as usize)?;
         require_size("k", k, MAX_K)?;
+        let k_padded = k.next_multiple_of(STEP_COLUMNS);
+        // Kernels for several tokens read whole groups; what they make of the rows beyond `m` is not written.
+        let rows = if m == 1 { 1 } else { m.next_multiple_of(MAX_TOKENS) };
+        let values = if rows == m { Buffer::uninit(device, m * k_padded)? } else { Buffer::zeroed(device, rows * k_padded)? };
         Ok(Self {
             m,
             k,
-            values: Buffer::uninit(device, m * k.next_multiple_of(BLOCK_COLUMNS))?,
+            values,
             scale: Buffer::uninit(device, m)?,
             sum: Buffer::uninit(device, m)?,
         })
@@ -78,10 +81,10 @@ impl QuantizedActivations {
 
     /// Features of a token, with padding: a multiple of 128.
     pub fn k_padded(&self) -> usize {
-        self.k.next_multiple_of(BLOCK_COLUMNS)
+        self.k.next_multiple_of(STEP_COLUMNS)
     }
 
-    /// The int8 values `[m, k_padded]`, zero in the padding.
+    /// The int8 values `[m, k_padded]`, zero in the padding; more rows may follow.
     pub fn values(&self) -> &Buffer<i8> {
         &self.values
     }

@@ -86,7 +86,7 @@ pub fn run(device: &Device, output: Output) -> Result<Outcome> {
             n: layer.n(),
             k: layer.k(),
             m,
-            variant: layer.variant().name(),
+            variant: layer.variant(m).name().to_owned(),
             mismatches: y
                 .iter()
                 .zip(&expected.data)

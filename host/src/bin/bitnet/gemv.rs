@@ -22,7 +22,7 @@ pub struct Args {
     /// Tokens
     #[arg(long, default_value_t = 1)]
     m: usize,
-    /// Kernel variant, such as `l4_r2_w2`; by default the library chooses
+    /// Kernel variant, such as `gemv_m1_t1_w2`; by default the library chooses
     #[arg(long)]
     variant: Option<String>,
     /// Seed of the random matrices; by default another each time
@@ -110,7 +110,7 @@ pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
     let mut launch = || scaled.forward_quantized(&stream, &activations, &mut y);
     let mut report = Report {
         device: device.name().to_owned(),
-        variant: scaled.variant().name(),
+        variant: scaled.variant(m).name().to_owned(),
         n,
         k,
         m,

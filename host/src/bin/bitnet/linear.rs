@@ -73,7 +73,7 @@ pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
     };
     let report = Report {
         device: device.name().to_owned(),
-        variant: layer.variant().name(),
+        variant: layer.variant(m).name().to_owned(),
         n,
         k,
         m,
