@@ -38,16 +38,11 @@ impl Parse for KernelArgs {
         let inner;
         syn::parenthesized!(inner in input);
         let bounds = Punctuated::<Expr, Token![,]>::parse_terminated(&inner)?;
-        let span = bounds.span();
         let mut bounds = bounds.into_iter();
         let (Some(max_threads), min_blocks, None) = (bounds.next(), bounds.next(), bounds.next())
         else {
             return Err(Error::new(
-                if span.source_text().is_some() {
-                    span
-                } else {
-                    name.span()
-                },
+                name.span(),
                 "`launch_bounds` takes one or two constants: `launch_bounds(max_threads, min_blocks)`",
             ));
         };
