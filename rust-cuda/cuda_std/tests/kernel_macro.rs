@@ -7,6 +7,7 @@ use half::{bf16, f16};
 /// Scales a row.
 #[kernel(launch_bounds(128, 4))]
 pub unsafe fn scale(x: *const f32, mut y: *mut bf16, n: u32, factor: f32) {
+    // SAFETY: the caller's promise that `x` and `y` hold what the grid reads and writes.
     unsafe {
         y = y.add(thread::index_1d() as usize);
         if n > 0 {
@@ -18,6 +19,7 @@ pub unsafe fn scale(x: *const f32, mut y: *mut bf16, n: u32, factor: f32) {
 #[inline(always)]
 unsafe fn copy<const WARPS: u32, T: Copy>(from: *const T, to: *mut T) {
     if thread::thread_idx_x() < WARPS * warp::WARP_SIZE {
+        // SAFETY: the caller's promise that both pointers are to one value.
         unsafe { *to = *from }
     }
 }
@@ -28,6 +30,7 @@ macro_rules! copies {
         #[doc = concat!("Copies one `", stringify!($ty), "`.")]
         #[kernel(launch_bounds($warps * 32, $blocks))]
         pub unsafe fn $name(from: $pointer, to: *mut $ty, _count: u64) {
+            // SAFETY: the same promise, passed on.
             unsafe { copy::<$warps, $ty>(from, to) }
         }
     )*};
