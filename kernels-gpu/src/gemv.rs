@@ -307,22 +307,18 @@ unsafe fn reduce_scatter<const COUNT: usize>(
         let half = COUNT >> (round + 1);
         if half == 0 {
             // SAFETY: the caller's contract.
-            values[0] +=
-                unsafe { warp::warp_shuffle_xor(block::FULL_WARP, values[0], bit, block::WARP) };
+            values[0] += unsafe { warp::warp_shuffle_xor(block::FULL_WARP, values[0], bit, block::WARP) };
         } else {
-            let upper = lane & bit != 0;
+            // All ones in the upper lanes. Arithmetic, because of an `if` here LLVM has made two paths with a shuffle in each
+            // (docs/toolchain.md).
+            let upper = -i32::from(lane & bit != 0);
             unroll!(i < half <= 16, {
-                    let (low, high) = (values[i], values[i + half]);
-                    let (keep, send) = if upper { (high, low) } else { (low, high) };
-                    // SAFETY: the caller's contract.
-                    values[i] = keep
-                        + unsafe {
-                            warp::warp_shuffle_xor(block::FULL_WARP, send, bit, block::WARP)
-                        };
+                let swap = (values[i] ^ values[i + half]) & upper;
+                let (keep, send) = (values[i] ^ swap, values[i + half] ^ swap);
+                // SAFETY: the caller's contract.
+                values[i] = keep + unsafe { warp::warp_shuffle_xor(block::FULL_WARP, send, bit, block::WARP) };
             });
-            if upper {
-                first += half;
-            }
+            first += half & upper as usize;
         }
     });
     first

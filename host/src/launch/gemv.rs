@@ -68,7 +68,8 @@ impl Gemv {
         let tokens = Self::all(layout).filter(fits).map(|variant| variant.tokens()).min()?;
         Self::all(layout)
             .filter(|variant| fits(variant) && variant.tokens() == tokens)
-            .max_by(|a, b| a.score(capabilities, n, k).total_cmp(&b.score(capabilities, n, k)))
+            // Of equals the first, which has the fewest warps.
+            .min_by(|a, b| b.score(capabilities, n, k).total_cmp(&a.score(capabilities, n, k)))
     }
 
     /// Estimated useful share of the device, in 0..=1: the product of
