@@ -156,6 +156,8 @@ impl Core {
                         Resource::Graph(graph) => self.driver.destroy_graph(graph),
                     }
                 };
+                // The resource was the last to need them.
+                drop(orphan.allocations);
                 if let Err(error) = self.check(released) {
                     tracing::warn!(%error, resource = ?orphan.resource, "could not be released");
                 }

@@ -37,6 +37,8 @@ mod module;
 mod open;
 mod profile;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,
@@ -44,7 +46,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-pub(crate) use self::{buffer::Allocation, launch::KernelArg};
+pub(crate) use self::launch::KernelArg;
 pub use self::{
     buffer::Buffer,
     capabilities::{Capabilities, DeviceKind},

@@ -1,5 +1,6 @@
 use std::{
     collections::HashMap,
+    fmt,
     sync::{Arc, Mutex},
 };
 
@@ -14,13 +15,12 @@ use super::{
 ///
 /// A cheap handle to an entry of the device's cache: the same text is compiled once a device. The code stays
 /// loaded as long as the device is open, so functions never dangle. Usable from any thread.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Module {
     device: Device,
     inner: Arc<ModuleInner>,
 }
 
-#[derive(Debug)]
 pub(super) struct ModuleInner {
     raw: RawModule,
     ptx: Arc<str>,
@@ -83,6 +83,12 @@ impl Module {
             name: kernel.into(),
             info,
         })
+    }
+}
+
+impl fmt::Debug for Module {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Module({}, {:#x})", self.device.name(), self.inner.raw.0)
     }
 }
 

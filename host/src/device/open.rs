@@ -62,7 +62,7 @@ impl Device {
     /// [`DeviceError::InvalidConfig`] for a configuration that describes no GPU.
     pub fn emulated_with(config: EmulatedConfig) -> Result<Self, DeviceError> {
         let (driver, name) = EmulatedDriver::new(config)?;
-        Self::new(driver, name)
+        Self::new(Box::new(driver), name)
     }
 
     /// Opens the first usable GPU, else the emulator, and says in one `tracing` line which and why.

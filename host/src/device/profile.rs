@@ -9,6 +9,12 @@ pub struct LaunchReport {
     pub kernel: String,
     /// The launch's shape.
     pub config: LaunchConfig,
+    /// What the launch did to each buffer passed to it.
+    pub arguments: Vec<ArgumentTraffic>,
+    /// Instructions by class, memory requests and sectors, bank conflicts, divergence.
+    pub counters: ptx_emulator::Counters,
+    /// The counts of every PTX line that was executed.
+    pub lines: Vec<ptx_emulator::LineCounts>,
 }
 
 /// Collects the reports of launches while someone wants them.
@@ -43,8 +49,12 @@ pub struct ArgumentTraffic {
     pub index: usize,
     /// Size of the buffer in bytes.
     pub len: usize,
-    /// Bytes that the kernel's threads read, repeated reads included.
+    /// Bytes read, as [`GlobalCounters::bytes_read`](ptx_emulator::GlobalCounters::bytes_read) counts them.
     pub bytes_read: u64,
-    /// Bytes that the kernel's threads wrote.
+    /// Bytes written, counted likewise.
     pub bytes_written: u64,
+    /// Sectors of 32 bytes that were read.
+    pub sectors_read: u64,
+    /// Sectors of 32 bytes that were written.
+    pub sectors_written: u64,
 }

@@ -227,10 +227,7 @@ impl Context {
                 address,
                 value,
                 len,
-            } => self
-                .emulator
-                .fill(address, value, len as u64)
-                .map_err(memory),
+            } => self.emulator.fill(address, value, len).map_err(memory),
             Work::Record => Ok(()),
             Work::Wait(mark) => self.run_until(mark.stream, mark.number),
             Work::Graph(graph) => {

@@ -27,10 +27,7 @@ unsafe extern "C" fn cuMemAlloc_v2(address: *mut u64, bytes: usize) -> c_int {
         if bytes == 0 {
             return Err(INVALID_VALUE);
         }
-        let allocated = context
-            .emulator
-            .alloc(bytes as u64)
-            .map_err(|_| OUT_OF_MEMORY)?;
+        let allocated = context.emulator.alloc(bytes).map_err(|_| OUT_OF_MEMORY)?;
         context.allocations.insert(allocated, bytes);
         // SAFETY: the caller passes a pointer that is valid for the write.
         unsafe { address.write(allocated) };

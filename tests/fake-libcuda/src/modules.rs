@@ -134,11 +134,7 @@ unsafe extern "C" fn cuModuleGetFunction(
             .get(&module.addr())
             .ok_or(INVALID_HANDLE)?
             .parsed;
-        parsed
-            .entries()
-            .iter()
-            .find(|entry| entry.name == name)
-            .ok_or(NOT_FOUND)?;
+        parsed.entry(&name).ok_or(NOT_FOUND)?;
         let handle = context.new_handle();
         let new = Function {
             module: module.addr(),
@@ -163,10 +159,7 @@ fn entry(context: &Context, function: *mut c_void) -> Result<(&Function, &EntryI
         .get(&function.module)
         .ok_or(INVALID_HANDLE)?
         .parsed;
-    let entry = parsed
-        .entries()
-        .iter()
-        .find(|entry| entry.name == function.name);
+    let entry = parsed.entry(&function.name);
     Ok((function, entry.ok_or(INVALID_HANDLE)?))
 }
 

@@ -141,10 +141,16 @@ fn parameter_sizes(
 }
 
 fn sizes_from_ptx(kernel: &str, ptx: &str) -> Result<Vec<usize>, DriverError> {
-    let unknown = |reason: String| DriverError::UnknownParameters {
+    let unknown = |reason| DriverError::UnknownParameters {
         kernel: kernel.to_owned(),
         reason,
     };
-    let _ = ptx;
-    Err(unknown("todo".into()))
+    let module = ptx_emulator::Module::parse(ptx).map_err(|error| unknown(error.to_string()))?;
+    let entry = module.entry(kernel);
+    let entry = entry.ok_or_else(|| unknown("it declares no such entry".to_owned()))?;
+    Ok(entry
+        .params
+        .iter()
+        .map(|parameter| parameter.size)
+        .collect())
 }
