@@ -422,7 +422,7 @@ fn the_emulator_reports_what_each_argument_saw() {
         stream.launch(&copy, config(2, 32), &[write(&to), read(&from), scalar(40)])
     };
     launch(&stream).unwrap();
-    let graph = Graph::capture(&stream, &launch).unwrap();
+    let graph = Graph::capture(&stream, launch).unwrap();
     let (result, reports) = device
         .profile(|| {
             launch(&stream)?;
