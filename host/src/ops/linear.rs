@@ -130,6 +130,11 @@ impl BitLinear {
         self.k.next_multiple_of(STEP_COLUMNS)
     }
 
+    /// The device that the layer is on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Output features.
     pub fn n(&self) -> usize {
         self.n
