@@ -1,7 +1,7 @@
 //! `bitnet gemv`: a product of random matrices, checked against the reference.
 
 use crate::output::{Outcome, Output};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use bitnet_cuda::device::{Buffer, Device, DeviceKind};
 use bitnet_cuda::launch::Gemv;
 use bitnet_cuda::layout::{Layout, PackedWeights};
@@ -30,6 +30,9 @@ pub struct Args {
     seed: Option<u64>,
 }
 
+/// The largest random matrix: 4 GiB of int8.
+const MAX_ELEMENTS: usize = 1 << 32;
+
 #[derive(Serialize)]
 struct Report {
     device: String,
@@ -52,6 +55,11 @@ pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
     let &Args { n, k, m, .. } = args;
     // Before anything of that size is made.
     Layout::Tiled.padded_shape(n, k)?;
+    ensure!(m > 0, "m = 0: give at least one token");
+    ensure!(
+        n.saturating_mul(k) <= MAX_ELEMENTS && m.saturating_mul(n.max(k)) <= MAX_ELEMENTS,
+        "m = {m}, n = {n}, k = {k}: matrices of more than {MAX_ELEMENTS} elements are not made up and checked here"
+    );
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     let mut random = fastrand::Rng::with_seed(seed);
     let mut ternary = vec![0; n * k];
@@ -128,7 +136,7 @@ pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
             result?;
             report.counters = reports
                 .first()
-                .map(|report| serde_json::to_value(&report.counters))
+                .map(|report| serde_json::to_value(report.counters))
                 .transpose()?;
         }
     }
