@@ -35,3 +35,8 @@ pub mod layout;
 pub mod ops;
 pub mod reference;
 pub mod tensor_file;
+
+/// The README's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
