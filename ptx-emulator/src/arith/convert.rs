@@ -157,7 +157,7 @@ fn float_to_float(conversion: Conversion, bits: u64) -> u64 {
     if conversion.ftz && to == Type::F32 && result & 0x7f80_0000 == 0 {
         result &= 0x8000_0000;
     }
-    if conversion.relu && x < 0.0 {
+    if conversion.relu && x.is_sign_negative() {
         return 0;
     }
     if conversion.sat {

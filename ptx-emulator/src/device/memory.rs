@@ -88,13 +88,11 @@ impl Allocation {
         }
     }
 
-    /// 32 consecutive words.
+    /// `N` consecutive words.
     #[inline(always)]
-    pub(crate) fn load_words(&self, offset: usize, out: &mut [u64; 32]) {
-        let words = &self.words[offset / 4..offset / 4 + 32];
-        for (out, word) in out.iter_mut().zip(words) {
-            *out = u64::from(word.load(Relaxed));
-        }
+    pub(crate) fn load_words<const N: usize>(&self, offset: usize) -> [u64; N] {
+        let words = &self.words[offset / 4..offset / 4 + N];
+        std::array::from_fn(|index| u64::from(words[index].load(Relaxed)))
     }
 
     #[inline(always)]

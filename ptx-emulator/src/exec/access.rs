@@ -442,6 +442,37 @@ fn put(warp: &mut Warp, frame: usize, slot: u32, active: u32, values: &Row) {
     frame.initialized[slot as usize] |= active;
 }
 
+/// Elements of 32 bits each.
+#[inline(always)]
+fn put_words(warp: &mut Warp, frame: usize, access: &Access, active: u32, values: &[Row]) {
+    for (&slot, values) in access.elements.iter().zip(values) {
+        if access.signed && access.register_bits > 32 {
+            let values = values.map(|value| extend(value, access));
+            put(warp, frame, slot, active, &values);
+        } else {
+            put(warp, frame, slot, active, values);
+        }
+    }
+}
+
+/// `N` words of each lane, by element.
+#[inline(always)]
+fn load_lanes<const N: usize>(allocation: &Allocation, addresses: &Row, active: u32) -> [Row; N] {
+    let mut out = [[0; 32]; N];
+    let mut load = |lane: usize| {
+        let words = allocation.load_words::<N>((addresses[lane] - allocation.base) as usize);
+        for element in 0..N {
+            out[element][lane] = words[element];
+        }
+    };
+    if active == FULL {
+        (0..32).for_each(&mut load);
+    } else {
+        lanes(active).for_each(&mut load);
+    }
+    out
+}
+
 #[allow(clippy::too_many_arguments)]
 fn load_global(
     context: &mut Context<'_>,
@@ -478,17 +509,26 @@ fn load_global(
                     }
                 }
             }
-            if run && size == 4 && access.elements.len() == 1 {
-                let mut values = [0; 32];
-                allocation.load_words(offset(0), &mut values);
-                if access.register_bits > 32 {
-                    values = values.map(|value| extend(value, access));
+            match (access.bytes, access.elements.len()) {
+                (4, 1) if run => {
+                    let values = allocation.load_words::<32>(offset(0));
+                    put_words(warp, frame, access, active, &[values]);
                 }
-                put(warp, frame, access.elements[0], active, &values);
-            } else {
-                gather(warp, frame, access, active, |lane, at, bytes| {
+                (4, 1) => {
+                    let values = load_lanes::<1>(allocation, addresses, active);
+                    put_words(warp, frame, access, active, &values);
+                }
+                (4, 2) => {
+                    let values = load_lanes::<2>(allocation, addresses, active);
+                    put_words(warp, frame, access, active, &values);
+                }
+                (4, 4) => {
+                    let values = load_lanes::<4>(allocation, addresses, active);
+                    put_words(warp, frame, access, active, &values);
+                }
+                _ => gather(warp, frame, access, active, |lane, at, bytes| {
                     allocation.load(offset(lane) + at, bytes)
-                });
+                }),
             }
         }
         Found::Many(of) => {

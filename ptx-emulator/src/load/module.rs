@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::function::{Function, FunctionBuilder};
 use crate::error::LoadError;
-use crate::isa::{Constant, ParamPlace, Type};
+use crate::isa::{CallTarget, Constant, ParamPlace, Type};
 use crate::syntax::ast::{self, Init, Number, VariableSpace};
 
 /// A parsed and decoded PTX module. It belongs to no device, and can be loaded on many.
@@ -18,6 +18,8 @@ pub struct Module {
     /// The PTX text by line, for messages.
     source: Vec<String>,
     files: HashMap<u32, String>,
+    /// Functions that an indirect call may reach.
+    address_taken: Vec<u32>,
 }
 
 /// What a launch must know about an entry.
@@ -128,7 +130,9 @@ impl Module {
                 .iter()
                 .map(|&(number, name)| (number as u32, name.to_owned()))
                 .collect(),
+            address_taken: Vec::new(),
         };
+        module.address_taken = module.find_addresses();
         for index in 0..module.entries.len() {
             let function = module.entries[index].function;
             module.entries[index].static_shared = module.shared_layout(function).1;
@@ -167,20 +171,41 @@ impl Module {
         self.files.get(&number).map(String::as_str)
     }
 
+    /// Functions whose address is in a variable or a register.
+    fn find_addresses(&self) -> Vec<u32> {
+        let initials = self
+            .variables
+            .iter()
+            .flat_map(|variable| &variable.addresses)
+            .map(|initial| initial.symbol);
+        let constants = self
+            .functions
+            .iter()
+            .flat_map(|function| &function.constants)
+            .map(|&(_, constant)| constant);
+        let mut taken: Vec<u32> = initials
+            .chain(constants)
+            .filter_map(|constant| match constant {
+                Constant::Function(index) => Some(index),
+                _ => None,
+            })
+            .collect();
+        taken.sort_unstable();
+        taken.dedup();
+        taken
+    }
+
     /// The functions that a function may call, itself included.
     pub(crate) fn reachable(&self, function: u32) -> Vec<u32> {
         let mut reached = vec![function];
         let mut at = 0;
         while at < reached.len() {
             let current = &self.functions[reached[at] as usize];
-            let referenced = current
-                .constants
-                .iter()
-                .filter_map(|(_, constant)| match constant {
-                    Constant::Function(index) => Some(*index),
-                    _ => None,
-                });
-            for callee in current.callees.iter().copied().chain(referenced) {
+            let anywhere = current.calls.iter().any(
+                |call| matches!(&call.target, CallTarget::Indirect(known) if known.is_empty()),
+            );
+            let taken: &[u32] = if anywhere { &self.address_taken } else { &[] };
+            for &callee in current.callees.iter().chain(taken) {
                 if !reached.contains(&callee) {
                     reached.push(callee);
                 }

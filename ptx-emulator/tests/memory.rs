@@ -1,0 +1,603 @@
+//! Loads, stores and atomics in every state space.
+
+mod harness;
+
+use harness::{Arg, Bench, HEADER, line};
+use ptx_emulator::{Config, Emulator, LaunchConfig, MemoryError};
+
+fn kernel(params: &str, body: &str) -> String {
+    format!("{HEADER}\n.visible .entry k({params})\n{{\n{body}\nret;\n}}\n")
+}
+
+const IN_OUT: &str = ".param .u64 input, .param .u64 output";
+
+/// Loads each type from the same eight bytes, into a 64-bit register where the ISA allows it.
+#[test]
+fn loads_extend() {
+    let bytes = 0xf1e2_d3c4_b5a6_9788u64;
+    for (ty, want) in [
+        ("u8", 0x88u64),
+        ("s8", 0xffff_ffff_ffff_ff88),
+        ("b8", 0x88),
+        ("u16", 0x9788),
+        ("s16", 0xffff_ffff_ffff_9788),
+        ("b16", 0x9788),
+        ("u32", 0xb5a6_9788),
+        ("s32", 0xffff_ffff_b5a6_9788),
+        ("b32", 0xb5a6_9788),
+        ("u64", bytes),
+        ("s64", bytes),
+        ("b64", bytes),
+    ] {
+        let ptx = kernel(
+            IN_OUT,
+            &format!(
+                ".reg .b64 %rd<5>;
+                ld.param.u64 %rd1, [input];
+                ld.param.u64 %rd2, [output];
+                ld.global.{ty} %rd3, [%rd1];
+                st.global.u64 [%rd2], %rd3;"
+            ),
+        );
+        let mut input = bytes.to_le_bytes().to_vec();
+        let mut output = vec![0; 8];
+        Bench::new(&ptx)
+            .run(
+                "k",
+                line(1),
+                &mut [Arg::Bytes(&mut input), Arg::Bytes(&mut output)],
+            )
+            .unwrap();
+        assert_eq!(output, want.to_le_bytes().to_vec(), "ld.global.{ty}");
+    }
+}
+
+/// Stores cut to their size and touch nothing else.
+#[test]
+fn stores_cut() {
+    for (ty, size) in [("u8", 1), ("b16", 2), ("s32", 4), ("b64", 8)] {
+        let ptx = kernel(
+            ".param .u64 output",
+            &format!(
+                ".reg .b64 %rd<5>;
+                ld.param.u64 %rd1, [output];
+                mov.b64 %rd2, 0x1122334455667788;
+                st.global.{ty} [%rd1+8], %rd2;"
+            ),
+        );
+        let mut output = vec![0xee; 24];
+        Bench::new(&ptx)
+            .run("k", line(1), &mut [Arg::Bytes(&mut output)])
+            .unwrap();
+        let mut want = vec![0xee; 24];
+        want[8..8 + size].copy_from_slice(&0x1122_3344_5566_7788u64.to_le_bytes()[..size]);
+        assert_eq!(output, want, "st.global.{ty}");
+    }
+}
+
+/// Copies with every vector shape and qualifier that compilers write.
+#[test]
+fn vectors_and_qualifiers() {
+    for (load, store, registers, step) in [
+        ("ld.global.v2.u32", "st.global.v2.u32", "{%r1, %r2}", 8),
+        (
+            "ld.global.nc.v4.u32",
+            "st.global.v4.b32",
+            "{%r1, %r2, %r3, %r4}",
+            16,
+        ),
+        (
+            "ld.global.nc.L1::no_allocate.v4.u32",
+            "st.global.cs.v4.b32",
+            "{%r1, %r2, %r3, %r4}",
+            16,
+        ),
+        (
+            "ld.global.L1::evict_last.L2::128B.v4.f32",
+            "st.global.L1::no_allocate.v4.f32",
+            "{%r1, %r2, %r3, %r4}",
+            16,
+        ),
+        ("ld.global.v2.b64", "st.global.v2.b64", "{%rd6, %rd7}", 16),
+        (
+            "ld.global.v4.u8",
+            "st.global.v4.u8",
+            "{%h1, %h2, %h3, %h4}",
+            4,
+        ),
+        (
+            "ld.global.v4.b16",
+            "st.global.v4.b16",
+            "{%h1, %h2, %h3, %h4}",
+            8,
+        ),
+        ("ld.volatile.global.u32", "st.volatile.global.u32", "%r1", 4),
+        (
+            "ld.relaxed.gpu.global.u32",
+            "st.relaxed.sys.global.u32",
+            "%r1",
+            4,
+        ),
+        (
+            "ld.acquire.gpu.global.u32",
+            "st.release.gpu.global.u32",
+            "%r1",
+            4,
+        ),
+        ("ld.weak.global.cg.u32", "st.weak.global.wb.u32", "%r1", 4),
+        ("ldu.global.u32", "st.global.wt.u32", "%r1", 4),
+        ("ld.u32", "st.u32", "%r1", 4),
+        ("ld.v4.u32", "st.v4.u32", "{%r1, %r2, %r3, %r4}", 16),
+    ] {
+        let ptx = kernel(
+            IN_OUT,
+            &format!(
+                ".reg .b16 %h<5>;
+                .reg .b32 %r<6>;
+                .reg .b64 %rd<8>;
+                ld.param.u64 %rd1, [input];
+                ld.param.u64 %rd2, [output];
+                mov.u32 %r5, %tid.x;
+                mul.wide.u32 %rd3, %r5, {step};
+                add.s64 %rd4, %rd1, %rd3;
+                add.s64 %rd5, %rd2, %rd3;
+                {load} {registers}, [%rd4];
+                {store} [%rd5], {registers};"
+            ),
+        );
+        let mut input: Vec<u8> = (0..40 * step).map(|i| (i * 7 + 3) as u8).collect();
+        let mut output = vec![0; input.len()];
+        Bench::new(&ptx)
+            .run(
+                "k",
+                line(40),
+                &mut [Arg::Bytes(&mut input), Arg::Bytes(&mut output)],
+            )
+            .unwrap();
+        assert_eq!(input, output, "{load}");
+    }
+}
+
+/// A value through shared memory, addressed by name, by register and by generic address; static and dynamic.
+#[test]
+fn shared_memory() {
+    let ptx = format!(
+        "{HEADER}
+.extern .shared .align 16 .b8 dynamic[];
+.shared .align 8 .b8 fixed[256];
+.visible .entry k(.param .u64 output)
+{{
+.reg .b32 %r<12>;
+.reg .b64 %rd<9>;
+.shared .align 4 .b32 own[32];
+ld.param.u64 %rd1, [output];
+mov.u32 %r1, %tid.x;
+shl.b32 %r2, %r1, 2;
+mov.u32 %r3, fixed;
+add.s32 %r4, %r3, %r2;
+st.shared.u32 [%r4+128], %r1;
+mov.u32 %r5, own;
+add.s32 %r5, %r5, %r2;
+ld.shared.u32 %r6, [%r4+128];
+add.s32 %r6, %r6, 100;
+st.shared.u32 [%r5], %r6;
+mov.u64 %rd2, dynamic;
+cvta.shared.u64 %rd3, %rd2;
+cvt.u64.u32 %rd4, %r2;
+add.s64 %rd5, %rd3, %rd4;
+ld.shared.u32 %r7, [%r5];
+st.u32 [%rd5], %r7;
+cvta.to.shared.u64 %rd6, %rd5;
+ld.shared.u32 %r8, [%rd6];
+add.s32 %r9, %r7, %r8;
+add.s64 %rd7, %rd1, %rd4;
+st.global.u32 [%rd7], %r9;
+ret;
+}}
+"
+    );
+    let bench = Bench::new(&ptx);
+    let entry = bench.module.entry("k").unwrap();
+    assert_eq!(entry.static_shared, 256 + 128);
+    let mut output = vec![0; 32];
+    let shape = LaunchConfig {
+        dynamic_shared: 128,
+        ..line(32)
+    };
+    bench
+        .run("k", shape, &mut [Arg::Words(&mut output)])
+        .unwrap();
+    let want: Vec<u32> = (0..32).map(|thread| 2 * (thread + 100)).collect();
+    assert_eq!(output, want);
+}
+
+/// Local memory is each thread's own, at the same addresses.
+#[test]
+fn local_memory() {
+    let ptx = kernel(
+        ".param .u64 output",
+        ".local .align 16 .b8 depot[48];
+        .reg .b32 %r<8>;
+        .reg .b64 %rd<8>;
+        ld.param.u64 %rd1, [output];
+        mov.u32 %r1, %tid.x;
+        mov.u64 %rd2, depot;
+        cvta.local.u64 %rd3, %rd2;
+        st.local.u32 [%rd2+16], %r1;
+        mul.lo.s32 %r2, %r1, 3;
+        st.u32 [%rd3+20], %r2;
+        ld.local.v2.u32 {%r3, %r4}, [depot+16];
+        add.s32 %r5, %r3, %r4;
+        mul.wide.u32 %rd4, %r1, 4;
+        add.s64 %rd5, %rd1, %rd4;
+        st.global.u32 [%rd5], %r5;",
+    );
+    let mut output = vec![0; 50];
+    Bench::new(&ptx)
+        .run("k", line(50), &mut [Arg::Words(&mut output)])
+        .unwrap();
+    let want: Vec<u32> = (0..50).map(|thread| 4 * thread).collect();
+    assert_eq!(output, want);
+}
+
+/// Initialised variables of the module, addresses among them.
+#[test]
+fn module_variables() {
+    let ptx = format!(
+        "{HEADER}
+.const .align 4 .u32 table[4] = {{10, 20, 30}};
+.global .align 8 .b8 text[6] = {{104, 105, 0x21, 0, 0xff}};
+.global .align 4 .f32 number = 0f3FC00000;
+.global .align 8 .u64 pointer[2] = {{generic(text)+2, table}};
+.global .align 2 .u16 grid[2][3] = {{{{1, 2, 3}}, {{4, 5, 6}}}};
+.global .align 4 .u32 counter;
+.visible .entry k(.param .u64 output)
+{{
+.reg .b16 %h<4>;
+.reg .b32 %r<12>;
+.reg .b64 %rd<9>;
+ld.param.u64 %rd1, [output];
+ld.const.u32 %r1, [table+4];
+st.global.u32 [%rd1], %r1;
+ld.const.u32 %r2, [table+12];
+st.global.u32 [%rd1+4], %r2;
+ld.global.u64 %rd2, [pointer];
+ld.u8 %r3, [%rd2];
+st.global.u32 [%rd1+8], %r3;
+ld.global.u32 %r4, [number];
+st.global.u32 [%rd1+12], %r4;
+ld.global.u16 %h1, [grid+8];
+cvt.u32.u16 %r5, %h1;
+st.global.u32 [%rd1+16], %r5;
+ld.global.u32 %r6, [counter];
+add.u32 %r6, %r6, 1;
+st.global.u32 [counter], %r6;
+st.global.u32 [%rd1+20], %r6;
+mov.u64 %rd3, text;
+ld.global.u8 %r7, [%rd3+4];
+st.global.u32 [%rd1+24], %r7;
+ret;
+}}
+"
+    );
+    let mut output = vec![0; 7];
+    Bench::new(&ptx)
+        .run("k", line(1), &mut [Arg::Words(&mut output)])
+        .unwrap();
+    assert_eq!(output, [20, 0, 0x21, 0x3fc0_0000, 5, 1, 255]);
+}
+
+/// Parameters of every size, by name, by offset and through their address.
+#[test]
+fn parameters() {
+    let ptx = format!(
+        "{HEADER}
+.visible .entry k(.param .u64 output, .param .u8 small, .param .align 8 .b8 block[24], .param .f32 real)
+{{
+.reg .b32 %r<8>;
+.reg .b64 %rd<8>;
+ld.param.u64 %rd1, [output];
+ld.param.u8 %r1, [small];
+ld.param.v2.u32 {{%r2, %r3}}, [block+8];
+ld.param.b32 %r4, [real];
+mov.b64 %rd2, block;
+cvta.param.u64 %rd3, %rd2;
+ld.u32 %r5, [%rd3+20];
+ld.param.u32 %r6, [%rd2+16];
+st.global.v4.u32 [%rd1], {{%r1, %r2, %r3, %r4}};
+st.global.v2.u32 [%rd1+16], {{%r5, %r6}};
+ret;
+}}
+"
+    );
+    let bench = Bench::new(&ptx);
+    let sizes: Vec<_> = bench
+        .module
+        .entry("k")
+        .unwrap()
+        .params
+        .iter()
+        .map(|param| (param.name.as_str(), param.size, param.align))
+        .collect();
+    assert_eq!(
+        sizes,
+        [
+            ("output", 8, 8),
+            ("small", 1, 1),
+            ("block", 24, 8),
+            ("real", 4, 4)
+        ]
+    );
+    let output = bench.device.alloc(24).unwrap();
+    let loaded = bench.device.load(&bench.module).unwrap();
+    let block: Vec<u8> = (1..7u32).flat_map(u32::to_le_bytes).collect();
+    bench
+        .device
+        .launch(
+            &loaded,
+            "k",
+            &line(1),
+            &[&output.to_le_bytes(), &[200], &block, &1.5f32.to_le_bytes()],
+        )
+        .unwrap();
+    let mut bytes = [0; 24];
+    bench.device.read(output, &mut bytes).unwrap();
+    let words: Vec<u32> = bytes
+        .chunks_exact(4)
+        .map(|chunk| u32::from_le_bytes(chunk.try_into().unwrap()))
+        .collect();
+    assert_eq!(words, [200, 3, 4, 1.5f32.to_bits(), 6, 5]);
+}
+
+/// Every atomic operation from 48 threads on one address, and the value each thread saw.
+#[test]
+fn atomics() {
+    for (op, ty, start, values, want) in [
+        (
+            "add",
+            "u32",
+            5u64,
+            (0..48).collect::<Vec<u64>>(),
+            5 + 47 * 24,
+        ),
+        (
+            "add",
+            "u64",
+            1 << 40,
+            (0..48).collect(),
+            (1 << 40) + 47 * 24,
+        ),
+        ("min", "u32", 1000, (20..68).rev().collect(), 20),
+        (
+            "min",
+            "s32",
+            3,
+            (0..48u64)
+                .map(|i| u64::from((7 - i as i32) as u32))
+                .collect(),
+            u64::from(-40i32 as u32),
+        ),
+        ("max", "u64", 3, (0..48).collect(), 47),
+        (
+            "max",
+            "s64",
+            3,
+            (0..48u64).map(|i| (i as i64 - 40) as u64).collect(),
+            7,
+        ),
+        (
+            "and",
+            "b32",
+            0xffff,
+            (0..48).map(|i| !(1 << (i % 16))).collect(),
+            0,
+        ),
+        (
+            "or",
+            "b32",
+            0,
+            (0..48).map(|i| 1 << (i % 32)).collect(),
+            0xffff_ffff,
+        ),
+        (
+            "xor",
+            "b64",
+            0,
+            (0..48).collect(),
+            (0..48).fold(0, |x, y| x ^ y),
+        ),
+        ("exch", "b32", 9, vec![33; 48], 33),
+        ("inc", "u32", 40, vec![44; 48], 43),
+        ("dec", "u32", 3, vec![44; 48], 0),
+        (
+            "add",
+            "f32",
+            u64::from(1f32.to_bits()),
+            vec![u64::from(0.5f32.to_bits()); 48],
+            u64::from(25f32.to_bits()),
+        ),
+        (
+            "add",
+            "f64",
+            1f64.to_bits(),
+            vec![0.5f64.to_bits(); 48],
+            25f64.to_bits(),
+        ),
+    ] {
+        let wide = ty.ends_with("64");
+        let (bits, size) = if wide { (64, 8) } else { (32, 4) };
+        for space in ["global", "shared"] {
+            let target = if space == "global" { "%rd3" } else { "%rd8" };
+            let ptx = kernel(
+                ".param .u64 input, .param .u64 output, .param .u64 cell",
+                &format!(
+                    ".reg .pred %p<2>;
+                    .reg .b32 %r<4>;
+                    .reg .b64 %rd<10>;
+                    .reg .b{bits} %v<4>;
+                    .shared .align 8 .b64 own;
+                    ld.param.u64 %rd1, [input];
+                    ld.param.u64 %rd2, [output];
+                    ld.param.u64 %rd3, [cell];
+                    mov.u64 %rd8, own;
+                    mov.u32 %r1, %tid.x;
+                    setp.ne.u32 %p1, %r1, 0;
+                    @%p1 bra ready;
+                    ld.global.b{bits} %v1, [%rd3];
+                    st.shared.b{bits} [%rd8], %v1;
+                    ready:
+                    bar.sync 0;
+                    mul.wide.u32 %rd4, %r1, {size};
+                    add.s64 %rd5, %rd1, %rd4;
+                    add.s64 %rd6, %rd2, %rd4;
+                    ld.global.b{bits} %v1, [%rd5];
+                    atom.{space}.{op}.{ty} %v2, [{target}], %v1;
+                    st.global.b{bits} [%rd6], %v2;
+                    bar.sync 0;
+                    @%p1 bra done;
+                    ld.{space}.b{bits} %v3, [{target}];
+                    st.global.b{bits} [%rd3], %v3;
+                    done:"
+                ),
+            );
+            let bytes = |value: u64| value.to_le_bytes()[..size].to_vec();
+            let mut input: Vec<u8> = values.iter().flat_map(|&value| bytes(value)).collect();
+            let mut output = vec![0; input.len()];
+            let mut cell = bytes(start);
+            Bench::new(&ptx)
+                .run(
+                    "k",
+                    line(48),
+                    &mut [
+                        Arg::Bytes(&mut input),
+                        Arg::Bytes(&mut output),
+                        Arg::Bytes(&mut cell),
+                    ],
+                )
+                .unwrap();
+            assert_eq!(cell, bytes(want), "atom.{space}.{op}.{ty}");
+            // Somebody was first, and saw the start.
+            assert!(
+                output.chunks(size).any(|seen| seen == bytes(start)),
+                "atom.{space}.{op}.{ty}"
+            );
+        }
+    }
+}
+
+/// A lock by compare-and-swap, within a warp and between warps: every thread gets its turn.
+#[test]
+fn spin_lock() {
+    let ptx = kernel(
+        ".param .u64 lock, .param .u64 counter",
+        ".reg .pred %p<3>;
+        .reg .b32 %r<6>;
+        .reg .b64 %rd<4>;
+        ld.param.u64 %rd1, [lock];
+        ld.param.u64 %rd2, [counter];
+        mov.u32 %r5, 0;
+        again:
+        atom.acquire.gpu.global.cas.b32 %r1, [%rd1], 0, 1;
+        setp.ne.u32 %p1, %r1, 0;
+        @%p1 bra wait;
+        ld.volatile.global.u32 %r2, [%rd2];
+        add.u32 %r2, %r2, 1;
+        st.volatile.global.u32 [%rd2], %r2;
+        membar.gl;
+        atom.release.gpu.global.exch.b32 %r3, [%rd1], 0;
+        mov.u32 %r5, 1;
+        wait:
+        setp.eq.u32 %p2, %r5, 0;
+        @%p2 bra again;",
+    );
+    let (mut lock, mut counter) = (vec![0], vec![0]);
+    let shape = LaunchConfig {
+        grid: [3, 1, 1],
+        ..line(64)
+    };
+    Bench::new(&ptx)
+        .run(
+            "k",
+            shape,
+            &mut [Arg::Words(&mut lock), Arg::Words(&mut counter)],
+        )
+        .unwrap();
+    assert_eq!((lock[0], counter[0]), (0, 192));
+}
+
+#[test]
+fn reductions() {
+    let ptx = kernel(
+        ".param .u64 cells",
+        ".reg .b32 %r<4>;
+        .reg .b64 %rd<4>;
+        ld.param.u64 %rd1, [cells];
+        mov.u32 %r1, %tid.x;
+        red.global.add.u32 [%rd1], %r1;
+        red.relaxed.gpu.global.max.s32 [%rd1+4], %r1;
+        red.global.or.b32 [%rd1+8], %r1;",
+    );
+    let mut cells = vec![0; 3];
+    Bench::new(&ptx)
+        .run("k", line(64), &mut [Arg::Words(&mut cells)])
+        .unwrap();
+    assert_eq!(cells, [63 * 32, 63, 63]);
+}
+
+#[test]
+fn host_operations() {
+    let device = Emulator::new(Config {
+        memory_limit: 1000,
+        ..Config::default()
+    });
+    assert_eq!(device.alloc(0), Err(MemoryError::ZeroSize));
+    let first = device.alloc(600).unwrap();
+    assert_eq!(
+        device.alloc(401),
+        Err(MemoryError::OutOfMemory {
+            requested: 401,
+            available: 400,
+            limit: 1000
+        })
+    );
+    let second = device.alloc(400).unwrap();
+    assert_eq!(device.memory_in_use(), 1000);
+    assert_eq!((first % 256, second % 256), (0, 0));
+
+    // Never written: a fixed pattern.
+    let mut bytes = [0; 5];
+    device.read(second + 3, &mut bytes).unwrap();
+    assert_eq!(bytes, [0xa5; 5]);
+
+    device.fill(first, 7, 600).unwrap();
+    device.write(first + 9, &[1, 2, 3]).unwrap();
+    device.copy(second + 1, first + 8, 5).unwrap();
+    let mut bytes = [0; 7];
+    device.read(second, &mut bytes).unwrap();
+    assert_eq!(bytes, [0xa5, 7, 1, 2, 3, 7, 0xa5]);
+    // Overlapping ranges behave as if copied through a buffer.
+    device.copy(first + 10, first + 9, 3).unwrap();
+    device.read(first + 8, &mut bytes).unwrap();
+    assert_eq!(bytes, [7, 1, 1, 2, 3, 7, 7]);
+
+    assert!(matches!(
+        device.write(first + 599, &[0, 0]),
+        Err(MemoryError::OutOfBounds { .. })
+    ));
+    assert!(matches!(
+        device.read(u64::MAX - 1, &mut bytes),
+        Err(MemoryError::OutOfBounds { .. })
+    ));
+    assert_eq!(
+        device.free(first + 4),
+        Err(MemoryError::NotAnAllocation { address: first + 4 })
+    );
+    device.free(first).unwrap();
+    assert_eq!(
+        device.free(first),
+        Err(MemoryError::NotAnAllocation { address: first })
+    );
+    assert_eq!(device.memory_in_use(), 400);
+    let error = device.write(first, &[0]).unwrap_err();
+    assert!(error.to_string().contains("freed"), "{error}");
+}
