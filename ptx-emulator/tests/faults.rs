@@ -605,6 +605,13 @@ fn checks_off() {
             },
         ),
         (
+            "ld.global.u32 %r6, [%rd3+2]; ld.global.u32 %r7, [%rd3+1024]; st.shared.u32 [%r5+1024], %r7; add.u32 %r6, %r6, %r7;",
+            Checks {
+                memory: false,
+                ..Checks::ALL
+            },
+        ),
+        (
             "st.shared.u32 [%r4], %r1;",
             Checks {
                 races: false,

@@ -21,8 +21,10 @@ pub struct LaunchConfig {
     pub cooperative: bool,
 }
 
-/// Blocks that a cooperative launch may have: what 132 multiprocessors of 32 blocks hold.
-const MAX_COOPERATIVE_BLOCKS: u64 = 132 * 32;
+/// Multiprocessors of the device, and what each holds. Together they limit a cooperative launch.
+const MULTIPROCESSORS: u64 = 132;
+const MAX_RESIDENT_BLOCKS: u64 = 32;
+const MAX_RESIDENT_THREADS: u64 = 2048;
 
 /// A function with its constants at their final values.
 #[derive(Debug)]
@@ -212,11 +214,10 @@ fn check_shape(entry: &EntryInfo, shape: &LaunchConfig) -> Result<(), LaunchErro
         }
     }
     let blocks: u64 = shape.grid.iter().map(|&dim| u64::from(dim)).product();
-    if shape.cooperative && blocks > MAX_COOPERATIVE_BLOCKS {
-        return Err(LaunchError::CooperativeTooLarge {
-            blocks,
-            limit: MAX_COOPERATIVE_BLOCKS,
-        });
+    let resident = MAX_RESIDENT_THREADS / threads.next_multiple_of(32);
+    let limit = MULTIPROCESSORS * resident.min(MAX_RESIDENT_BLOCKS);
+    if shape.cooperative && blocks > limit {
+        return Err(LaunchError::CooperativeTooLarge { blocks, limit });
     }
     Ok(())
 }

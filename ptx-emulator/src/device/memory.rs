@@ -32,16 +32,23 @@ pub(crate) struct Allocation {
 }
 
 impl Allocation {
-    fn new(base: u64, len: u64, name: Option<String>, constant: bool) -> Self {
-        let filled = |count: u64, value: u32| (0..count).map(|_| AtomicU32::new(value)).collect();
-        Self {
+    /// `None` where the host has no memory left.
+    fn new(base: u64, len: u64, name: Option<String>, constant: bool) -> Option<Self> {
+        let filled = |count: u64, value: u32| {
+            let count = usize::try_from(count).ok()?;
+            let mut words = Vec::new();
+            words.try_reserve_exact(count).ok()?;
+            words.resize_with(count, || AtomicU32::new(value));
+            Some(words.into_boxed_slice())
+        };
+        Some(Self {
             base,
             len,
             name,
             constant,
-            words: filled(len.div_ceil(4), POISON),
-            written: filled(len.div_ceil(32), 0),
-        }
+            words: filled(len.div_ceil(4), POISON)?,
+            written: filled(len.div_ceil(32), 0)?,
+        })
     }
 
     #[inline(always)]
@@ -217,16 +224,17 @@ impl Memory {
             return Err(MemoryError::ZeroSize);
         }
         let available = self.limit - self.used;
+        let refused = MemoryError::OutOfMemory {
+            requested: len,
+            available,
+            limit: self.limit,
+        };
         if len > available {
-            return Err(MemoryError::OutOfMemory {
-                requested: len,
-                available,
-                limit: self.limit,
-            });
+            return Err(refused);
         }
         let base = self.next;
-        self.allocations
-            .push(Allocation::new(base, len, name, constant));
+        let allocation = Allocation::new(base, len, name, constant).ok_or(refused)?;
+        self.allocations.push(allocation);
         self.next = (base + len).next_multiple_of(ALIGN) + GAP;
         self.used += len;
         Ok(base)

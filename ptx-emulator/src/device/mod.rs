@@ -17,7 +17,8 @@ use crate::report::Report;
 /// Which checks a launch makes. What is off is not looked for; what is undefined then has some harmless result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checks {
-    /// Misaligned accesses. Bounds are always checked, and so is use after free: there is nothing to read there.
+    /// Accesses that are out of bounds, misaligned, to freed memory, or stores to constants. With the check off, such a
+    /// lane loads zero and stores nothing.
     pub memory: bool,
     /// Reads of registers, and of bytes in global, shared and local memory, that were never written.
     pub initialization: bool,

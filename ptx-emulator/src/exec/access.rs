@@ -297,6 +297,60 @@ fn is_run(addresses: &Row, size: usize) -> bool {
     wrong == 0
 }
 
+/// With memory checks off: the lanes whose access is sound.
+fn sound_lanes(
+    context: &Context<'_>,
+    frame: &Frame,
+    space: AccessSpace,
+    addresses: &Row,
+    active: u32,
+    size: usize,
+    write: bool,
+) -> u32 {
+    let size = size as u64;
+    let below = |address: u64, end: u64| address <= end && end - address >= size;
+    let memory = context.launch.memory;
+    lanes(active)
+        .filter(|&lane| {
+            let address = addresses[lane];
+            address % size == 0
+                && match space {
+                    AccessSpace::Generic | AccessSpace::Global | AccessSpace::Const => {
+                        memory.find(address).is_some_and(|index| {
+                            let allocation = &memory.allocations()[index];
+                            allocation.contains(address, size) && !(write && allocation.constant)
+                        })
+                    }
+                    AccessSpace::Shared => below(address, context.block.shared.bytes.len() as u64),
+                    AccessSpace::Local => below(address, frame.local_end.into()),
+                    AccessSpace::KernelParam => {
+                        !write && below(address, context.launch.params.len() as u64)
+                    }
+                    AccessSpace::FrameParam => below(address, frame.params.len() as u64 / 32),
+                }
+        })
+        .fold(0, |sound, lane| sound | 1 << lane)
+}
+
+/// The lanes that take part in a request: all, or those that [`sound_lanes`] leaves.
+pub(super) fn taking_part(
+    context: &Context<'_>,
+    frame: &Frame,
+    space: AccessSpace,
+    addresses: &Row,
+    active: u32,
+    size: usize,
+    write: bool,
+) -> Step<u32> {
+    if context.checks.memory {
+        check_alignment(addresses, active, size, space)?;
+        return Ok(active);
+    }
+    Ok(sound_lanes(
+        context, frame, space, addresses, active, size, write,
+    ))
+}
+
 /// `ld`.
 pub(crate) fn load(
     context: &mut Context<'_>,
@@ -313,7 +367,17 @@ pub(crate) fn load(
         active,
         |space, addresses, active| {
             let size = usize::from(access.bytes) * access.elements.len();
-            check_alignment(addresses, active, size, space)?;
+            let own = &warp.frames[frame];
+            let sound = taking_part(context, own, space, addresses, active, size, false)?;
+            if sound != active {
+                for &slot in &access.elements {
+                    put(warp, frame, slot, active & !sound, &[0; 32]);
+                }
+            }
+            let active = sound;
+            if active == 0 {
+                return Ok(());
+            }
             match space {
                 AccessSpace::Global | AccessSpace::Const | AccessSpace::Generic => {
                     load_global(context, warp, frame, access, addresses, active, size, space)
@@ -720,7 +784,11 @@ pub(crate) fn store(
         active,
         |space, addresses, active| {
             let size = usize::from(access.bytes) * access.elements.len();
-            check_alignment(addresses, active, size, space)?;
+            let own = &warp.frames[frame];
+            let active = taking_part(context, own, space, addresses, active, size, true)?;
+            if active == 0 {
+                return Ok(());
+            }
             match space {
                 AccessSpace::Global | AccessSpace::Generic => {
                     let rows = &warp.frames[frame].rows;

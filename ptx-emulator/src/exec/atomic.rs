@@ -1,8 +1,8 @@
 //! `atom` and `red`. Lanes take their turns in ascending order.
 
 use super::access::{
-    Direction, Found, SharedRequest, by_space, check_alignment, check_writable, count, find,
-    prepare_shared,
+    Direction, Found, SharedRequest, by_space, check_writable, count, find, prepare_shared,
+    taking_part,
 };
 use super::block::Context;
 use super::lanes::{Row, lanes, write_row};
@@ -41,7 +41,11 @@ pub(crate) fn execute(
         &addresses,
         active,
         |space, addresses, active| {
-            check_alignment(addresses, active, size, space)?;
+            let own = &warp.frames[frame];
+            let active = taking_part(context, own, space, addresses, active, size, true)?;
+            if active == 0 {
+                return Ok(());
+            }
             if space == AccessSpace::Shared {
                 prepare_shared(
                     context,

@@ -21,7 +21,7 @@ pub(crate) enum Pause {
 }
 
 /// Calls that may be nested.
-const MAX_DEPTH: u32 = 2048;
+const MAX_DEPTH: u32 = 1024;
 
 /// Bytes of local memory a thread.
 const MAX_LOCAL: u32 = 512 << 10;

@@ -71,20 +71,36 @@ pub(crate) fn wavefronts(addresses: &Row, mask: u32, size: usize) -> (u64, u64) 
 
 /// Most distinct words in one bank.
 fn group_passes(addresses: &Row, members: u32, words: u64) -> u64 {
+    // Mostly no bank is asked for a second word.
+    let mut first = [u64::MAX; 32];
+    let mut conflict = false;
+    for lane in lanes(members) {
+        for word in addresses[lane] / 4..addresses[lane] / 4 + words {
+            let known = &mut first[(word % 32) as usize];
+            conflict |= *known != u64::MAX && *known != word;
+            *known = word;
+        }
+    }
+    if conflict {
+        conflicting_passes(addresses, members, words)
+    } else {
+        1
+    }
+}
+
+#[cold]
+fn conflicting_passes(addresses: &Row, members: u32, words: u64) -> u64 {
     let mut seen = [[0u64; 32]; 32];
     let mut counts = [0usize; 32];
-    let mut most = 0;
     for lane in lanes(members) {
         for word in addresses[lane] / 4..addresses[lane] / 4 + words {
             let bank = (word % 32) as usize;
             let known = &mut seen[bank];
-            if known[..counts[bank]].contains(&word) {
-                continue;
+            if !known[..counts[bank]].contains(&word) {
+                known[counts[bank]] = word;
+                counts[bank] += 1;
             }
-            known[counts[bank]] = word;
-            counts[bank] += 1;
-            most = most.max(counts[bank] as u64);
         }
     }
-    most
+    counts.into_iter().max().unwrap_or(0) as u64
 }

@@ -1,0 +1,208 @@
+//! `ptx-emu` as a user runs it.
+
+use assert_cmd::Command;
+use std::path::Path;
+
+const PTX: &str = ".version 7.0
+.target sm_75
+.address_size 64
+.visible .entry scale(.param .u64 x, .param .u64 y, .param .f32 factor, .param .u32 n)
+{
+.reg .pred %p<2>;
+.reg .b32 %r<8>;
+.reg .f32 %f<4>;
+.reg .b64 %rd<8>;
+ld.param.u64 %rd1, [x];
+ld.param.u64 %rd2, [y];
+ld.param.f32 %f1, [factor];
+ld.param.u32 %r1, [n];
+mov.u32 %r2, %ctaid.x;
+mov.u32 %r3, %ntid.x;
+mov.u32 %r4, %tid.x;
+mad.lo.u32 %r5, %r2, %r3, %r4;
+setp.ge.u32 %p1, %r5, %r1;
+@%p1 exit;
+mul.wide.u32 %rd3, %r5, 4;
+add.s64 %rd4, %rd1, %rd3;
+add.s64 %rd5, %rd2, %rd3;
+ld.global.f32 %f2, [%rd4];
+mul.f32 %f3, %f2, %f1;
+st.global.f32 [%rd5], %f3;
+ret;
+}
+";
+
+fn command(folder: &Path) -> Command {
+    let mut command = Command::cargo_bin("ptx-emu").unwrap();
+    command.current_dir(folder);
+    command
+}
+
+fn setup() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("k.ptx"), PTX).unwrap();
+    let x: Vec<u8> = (0..100u16)
+        .flat_map(|i| f32::from(i).to_le_bytes())
+        .collect();
+    std::fs::write(folder.path().join("x.bin"), x).unwrap();
+    folder
+}
+
+const RUN: [&str; 14] = [
+    "run",
+    "k.ptx",
+    "--entry",
+    "scale",
+    "--grid",
+    "2,1,1",
+    "--block",
+    "64",
+    "--arg",
+    "buf:x.bin",
+    "--arg",
+    "out:400:y.bin",
+    "--arg",
+    "f32:0.5",
+];
+
+#[test]
+fn runs_a_kernel() {
+    let folder = setup();
+    let output = command(folder.path())
+        .args(RUN)
+        .args(["--arg", "u32:100", "--profile"])
+        .assert()
+        .code(0)
+        .get_output()
+        .clone();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("ld.global.f32 %f2, [%rd4];"), "{text}");
+    assert!(output.stderr.is_empty());
+    let y: Vec<f32> = std::fs::read(folder.path().join("y.bin"))
+        .unwrap()
+        .chunks_exact(4)
+        .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+        .collect();
+    let want: Vec<f32> = (0..100u16).map(|i| f32::from(i) / 2.0).collect();
+    assert_eq!(y, want);
+}
+
+#[test]
+fn prints_one_object() {
+    let folder = setup();
+    let output = command(folder.path())
+        .args(RUN)
+        .args(["--arg", "u32:100", "--json", "--profile"])
+        .assert()
+        .code(0)
+        .get_output()
+        .clone();
+    let object: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(object["fault"].is_null());
+    // 100 floats, in four requests.
+    assert_eq!(object["counters"]["global"]["bytes_read"], 400);
+    assert_eq!(object["counters"]["global"]["load_requests"], 4);
+    assert_eq!(object["counters"]["global"]["load_sectors"], 13);
+    assert!(object["lines"].as_array().unwrap().len() > 10);
+    let list = command(folder.path())
+        .args(["list", "k.ptx", "--json"])
+        .assert()
+        .code(0)
+        .get_output()
+        .clone();
+    let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
+    assert_eq!(list["entries"][0]["name"], "scale");
+    assert_eq!(list["entries"][0]["params"][2]["size"], 4);
+}
+
+#[test]
+fn a_fault_is_exit_1() {
+    let folder = setup();
+    // One element more than the buffers hold.
+    let output = command(folder.path())
+        .args(RUN)
+        .args(["--arg", "u32:101", "--json"])
+        .assert()
+        .code(1)
+        .get_output()
+        .clone();
+    let object: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(object["fault"]["ptx_line"], 23);
+    assert_eq!(object["fault"]["thread"], serde_json::json!([36, 0, 0]));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(message.lines().count(), 1);
+    assert!(message.contains("0 bytes past the end"), "{message}");
+    assert!(!folder.path().join("y.bin").exists());
+}
+
+#[test]
+fn what_cannot_be_run_is_exit_2() {
+    let folder = setup();
+    std::fs::write(
+        folder.path().join("bad.ptx"),
+        PTX.replace("mul.f32", "mulx.f32"),
+    )
+    .unwrap();
+    let base = [
+        "run", "k.ptx", "--entry", "scale", "--grid", "1", "--block", "32",
+    ];
+    for (args, words) in [
+        (
+            vec![
+                "run", "none.ptx", "--entry", "k", "--grid", "1", "--block", "1",
+            ],
+            "none.ptx",
+        ),
+        (
+            vec![
+                "run", "bad.ptx", "--entry", "k", "--grid", "1", "--block", "1",
+            ],
+            "line 24: `mulx.f32`",
+        ),
+        (base.to_vec(), "takes 4 arguments"),
+        (
+            [&base[..], &["--arg", "u32:x"]].concat(),
+            "`x` is not a u32",
+        ),
+        ([&base[..], &["--arg", "u99:1"]].concat(), "`u99`"),
+        ([&base[..], &["--arg", "5"]].concat(), "KIND:VALUE"),
+        (
+            [&base[..], &["--arg", "buf:missing.bin"]].concat(),
+            "missing.bin",
+        ),
+        (
+            [&base[..], &["--arg", "out:0:y.bin"]].concat(),
+            "at least one byte",
+        ),
+        ([&base[..], &["--capability", "70"]].concat(), "sm_75"),
+        (
+            vec![
+                "run", "k.ptx", "--entry", "other", "--grid", "1", "--block", "1",
+            ],
+            "the module has: scale",
+        ),
+        (
+            vec![
+                "run", "k.ptx", "--entry", "scale", "--grid", "0", "--block", "1",
+            ],
+            "grid x is 0",
+        ),
+    ] {
+        let output = command(folder.path())
+            .args(&args)
+            .assert()
+            .code(2)
+            .get_output()
+            .clone();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert!(message.contains(words), "{args:?}: {message}");
+        assert!(output.stdout.is_empty());
+    }
+    // Usage is clap's business, and its exit code the same.
+    command(folder.path())
+        .args(["run", "k.ptx"])
+        .assert()
+        .code(2);
+    command(folder.path()).arg("--help").assert().code(0);
+}
