@@ -12,10 +12,11 @@
 //! | `row_scale`, `bias` (or null) | `[n]` | f32 | 4 bytes |
 //! | `residual` (or null), `output` | `[tokens, n]` | what `dtype` says: f32, f16, bf16 | its element |
 //!
-//! Both layouts are made of *units* of 16 bytes: 4 rows x 16 columns, a word a row. Slot `i` (bits `2i`, `2i + 1` of every
-//! byte) of a word pairs with word `i` of the 16 activations, so that `word & (0x03030303 << 2i)` goes straight into `dp4a`. Its
-//! products come out `4^i` times too large; for one token each slot has an accumulator of its own, shifted once at the
-//! end, for several the codes are shifted instead, since the tokens share them.
+//! Both layouts are made of *units* of 16 bytes, 4 rows x 16 columns, which meet four words of activations. Of a `Tiled` unit,
+//! byte `k` holds the codes of the four rows in column `k`. Masks that leave one, two, three and all four rows in a word,
+//! `d0 += dp4a(w & 0x03030303, q)`, `d1 += dp4a(w & 0x0f0f0f0f, q)`, `d2 += dp4a(w & 0x3f3f3f3f, q)`, `d3 += dp4a(w, q)`, give
+//! the rows' dot products as `d0`, `(d1 - d0) / 4`, `(d2 - d1) / 16` and `(d3 - d2) / 64`, once, at the end: 16 weights cost
+//! four `dp4a` and three ands, and four accumulators serve a lane's whole column.
 //!
 //! ```text
 //! a warp's load, 512 bytes: 16 rows (a tile) x 128 columns (a step)
@@ -32,7 +33,7 @@
 
 use crate::block;
 use crate::element::Element;
-use cuda_std::ptr::{self, U32x4};
+use cuda_std::ptr::{self, U32x2, U32x4};
 use cuda_std::{intrinsics, kernel, shared_array, thread, warp};
 use half::{bf16, f16};
 
@@ -46,8 +47,10 @@ const STEP_BYTES: usize = TILE_ROWS * STEP_COLUMNS / 4;
 const UNIT_ROWS: usize = 4;
 const UNIT_COLUMNS: usize = 16;
 const UNIT_BYTES: usize = 16;
-const SLOTS: usize = 4;
-const SLOT_MASK: u32 = 0x0303_0303;
+/// Words of a unit, and of the activations that it meets.
+const UNIT_WORDS: usize = 4;
+/// Room in shared memory for the sums of a block's warps: 4 KiB, so that the blocks of a multiprocessor find room.
+const PARTIAL_SUMS: usize = 1024;
 /// The most tokens of a launch.
 pub const MAX_TOKENS: usize = 8;
 
@@ -70,25 +73,33 @@ impl Shape {
         32 * self.warps
     }
 
-    /// The largest padded K: beyond it a lane's accumulator of slot 3 (64 times too large) could overflow.
+    /// The largest padded K: beyond it 64 times a lane's sum of a row could overflow.
     ///
-    /// A lane adds 4 products of a code up to 3, an activation down to -128 and 64 in each of its `K / 128 / warps` steps.
+    /// In each of its `K / 128 / warps` steps a lane adds 16 products of a code up to 3 and an activation down to -128. What
+    /// else an accumulator holds may wrap around: it is subtracted again.
     pub const fn max_k(&self) -> u64 {
-        let steps = i32::MAX as u64 / (4 * 3 * 128 * 64);
+        let steps = i32::MAX as u64 / (64 * 16 * 3 * 128);
         steps * self.warps as u64 * STEP_COLUMNS as u64
     }
 }
 
-/// Which lane has which unit of a step, and the codes.
+/// Which lane has which unit of a step, and what its words mean.
 trait Layout {
     /// `u - w`.
     const CODE_BIAS: i32;
     /// The bits of the lane index that tell a row group's lanes apart.
     const COLUMN_BITS: [u32; 3];
+    /// A lane's accumulators for a unit's four rows.
+    type Sums: Copy;
+    const ZERO: Self::Sums;
     /// Row group (0..4) of a lane.
     fn row_group(lane: usize) -> usize;
     /// Sixteen of columns (0..8) of a lane.
     fn sixteen(lane: usize) -> usize;
+    /// Adds the products of activation word `word` (0..4).
+    fn add(sums: &mut Self::Sums, unit: &[u32; UNIT_WORDS], word: usize, q: i32);
+    /// The dot products of the four rows.
+    fn rows(sums: Self::Sums) -> [i32; UNIT_ROWS];
 }
 
 /// Row group after row group: see host/src/layout/tiled.rs.
@@ -97,6 +108,9 @@ enum Tiled {}
 impl Layout for Tiled {
     const CODE_BIAS: i32 = 1;
     const COLUMN_BITS: [u32; 3] = [1, 2, 4];
+    /// `d0` to `d3` of the module's description.
+    type Sums = [i32; UNIT_ROWS];
+    const ZERO: Self::Sums = [0; UNIT_ROWS];
 
     #[inline(always)]
     fn row_group(lane: usize) -> usize {
@@ -107,14 +121,37 @@ impl Layout for Tiled {
     fn sixteen(lane: usize) -> usize {
         lane % 8
     }
+
+    #[inline(always)]
+    fn add(sums: &mut Self::Sums, unit: &[u32; UNIT_WORDS], word: usize, q: i32) {
+        let codes = unit[word];
+        sums[0] = intrinsics::dp4a_u8s8(codes & 0x0303_0303, q, sums[0]);
+        sums[1] = intrinsics::dp4a_u8s8(codes & 0x0f0f_0f0f, q, sums[1]);
+        sums[2] = intrinsics::dp4a_u8s8(codes & 0x3f3f_3f3f, q, sums[2]);
+        sums[3] = intrinsics::dp4a_u8s8(codes, q, sums[3]);
+    }
+
+    #[inline(always)]
+    fn rows([d0, d1, d2, d3]: Self::Sums) -> [i32; UNIT_ROWS] {
+        [
+            d0,
+            d1.wrapping_sub(d0) >> 2,
+            d2.wrapping_sub(d1) >> 4,
+            d3.wrapping_sub(d2) >> 6,
+        ]
+    }
 }
 
-/// Blocks of 16 x 32, 128 bytes each, four to a step: see host/src/layout/ladder.rs.
+/// Blocks of 16 x 32, 128 bytes each, four to a step: see host/src/layout/ladder.rs. A word is a row; bits `2i`, `2i + 1` of its
+/// bytes meet activation word `i`, and give products `4^i` times too large.
 enum Ladder {}
 
 impl Layout for Ladder {
     const CODE_BIAS: i32 = 2;
     const COLUMN_BITS: [u32; 3] = [2, 8, 16];
+    /// For each row, by activation word.
+    type Sums = [[i32; UNIT_WORDS]; UNIT_ROWS];
+    const ZERO: Self::Sums = [[0; UNIT_WORDS]; UNIT_ROWS];
 
     #[inline(always)]
     fn row_group(lane: usize) -> usize {
@@ -124,6 +161,19 @@ impl Layout for Ladder {
     #[inline(always)]
     fn sixteen(lane: usize) -> usize {
         lane / 8 * 2 + lane / 2 % 2
+    }
+
+    #[inline(always)]
+    fn add(sums: &mut Self::Sums, unit: &[u32; UNIT_WORDS], word: usize, q: i32) {
+        for row in 0..UNIT_ROWS {
+            let codes = unit[row] & (0x0303_0303 << (2 * word));
+            sums[row][word] = intrinsics::dp4a_u8s8(codes, q, sums[row][word]);
+        }
+    }
+
+    #[inline(always)]
+    fn rows(sums: Self::Sums) -> [i32; UNIT_ROWS] {
+        sums.map(|[x1, x4, x16, x64]| x1 + (x4 >> 2) + (x16 >> 4) + (x64 >> 6))
     }
 }
 
@@ -202,67 +252,65 @@ struct Problem {
     tokens: u32,
 }
 
-/// Accumulators of a lane, indexed `[token][tile][row of the unit][slot]`; with several tokens, `KEPT_SLOTS` is 1.
-type Sums<const TILES: usize, const TOKENS: usize, const KEPT_SLOTS: usize> =
-    [[[[i32; KEPT_SLOTS]; UNIT_ROWS]; TILES]; TOKENS];
-
 /// Adds `STEPS` units of each of a lane's tiles. All weight loads come before the first use.
 ///
 /// # Safety
 /// `weights[tile] + step * weight_stride` and, of each token, `activations + step * activation_stride` are valid for a unit.
 #[inline(always)]
 unsafe fn accumulate<
+    L: Layout,
     const TILES: usize,
     const WARPS: usize,
     const STEPS: usize,
     const TOKENS: usize,
-    const KEPT_SLOTS: usize,
 >(
     weights: [*const u8; TILES],
     activations: *const i8,
     problem: &Problem,
-    sums: &mut Sums<TILES, TOKENS, KEPT_SLOTS>,
+    sums: &mut [[L::Sums; TILES]; TOKENS],
 ) {
     let (weight_stride, activation_stride) = (WARPS * STEP_BYTES, WARPS * STEP_COLUMNS);
-    let mut units = [[[0u32; UNIT_ROWS]; TILES]; STEPS];
-    unroll!(step < STEPS <= 5, {
+    let mut units = [[[0u32; UNIT_WORDS]; TILES]; STEPS];
+    unroll!(step < STEPS <= 8, {
         for tile in 0..TILES {
             // SAFETY: the caller's contract.
-            units[step][tile] = unsafe {
-                ptr::load_nc_streaming_v4(weights[tile].add(step * weight_stride).cast())
-            }
-            .0;
+            units[step][tile] =
+                unsafe { ptr::load_nc_streaming_v4(weights[tile].add(step * weight_stride).cast()) }.0;
         }
     });
-    // Eight tokens' sums leave too few registers for the codes of four rows; their activations are loaded for two rows, and once
-    // more, from L1, for the other two.
-    let rows_a_pass = if TOKENS == MAX_TOKENS {
-        UNIT_ROWS / 2
+    // The more tokens, the fewer registers their sums leave for the masked codes: they take two words at a time.
+    let words_a_pass = if TOKENS >= 4 {
+        UNIT_WORDS / 2
     } else {
-        UNIT_ROWS
+        UNIT_WORDS
     };
-    unroll!(step < STEPS <= 5, {
+    unroll!(step < STEPS <= 8, {
         unroll!(pass < 2 <= 2, {
-            if pass * rows_a_pass < UNIT_ROWS {
-                let mut activations = activations.wrapping_add(step * activation_stride);
+            let first_word = pass * words_a_pass;
+            if first_word < UNIT_WORDS {
+                let mut activations = activations.wrapping_add(step * activation_stride + 4 * first_word);
                 unroll!(token < TOKENS <= 8, {
                     if token > 0 {
                         activations = opaque(activations.wrapping_add(problem.k_pitch as usize));
                     }
                     // SAFETY: the caller's contract.
-                    let U32x4(q) = unsafe { *activations.cast() };
-                    for tile in 0..TILES {
-                        for row in pass * rows_a_pass..(pass + 1) * rows_a_pass {
-                            for slot in 0..SLOTS {
-                                let word = units[step][tile][row];
-                                let codes = if KEPT_SLOTS == SLOTS {
-                                    word & (SLOT_MASK << (2 * slot))
-                                } else {
-                                    word >> (2 * slot) & SLOT_MASK
-                                };
-                                let sum = &mut sums[token][tile][row][slot % KEPT_SLOTS];
-                                *sum = intrinsics::dp4a_u8s8(codes, q[slot] as i32, *sum);
+                    let q = unsafe {
+                        if words_a_pass == 2 {
+                                let U32x2([q0, q1]) = *activations.cast();
+                                [q0, q1, 0, 0]
+                            } else {
+                                let U32x4(q) = *activations.cast();
+                                q
                             }
+                    };
+                    for tile in 0..TILES {
+                        for word in 0..words_a_pass {
+                            L::add(
+                                &mut sums[token][tile],
+                                &units[step][tile],
+                                first_word + word,
+                                q[word] as i32,
+                            );
                         }
                     }
                 });
@@ -336,14 +384,13 @@ unsafe fn gemv<
     const WARPS: usize,
     const STEPS: usize,
     const TOKENS: usize,
-    const KEPT_SLOTS: usize,
     const COUNT: usize,
 >(
     problem: Problem,
 ) {
     const {
         assert!(
-            STEPS <= 5
+            STEPS <= 8
                 && TOKENS <= MAX_TOKENS
                 && COUNT == TOKENS * TILES * UNIT_ROWS
                 && COUNT.is_power_of_two()
@@ -366,30 +413,20 @@ unsafe fn gemv<
         (weights, problem.activations.add(column as usize))
     };
 
-    let mut sums: Sums<TILES, TOKENS, KEPT_SLOTS> = [[[[0; KEPT_SLOTS]; UNIT_ROWS]; TILES]; TOKENS];
+    let mut sums = [[L::ZERO; TILES]; TOKENS];
     // Steps that all lanes of this warp have.
     let mut whole_steps = (k / STEP_COLUMNS + WARPS - 1 - warp) / WARPS;
     // SAFETY: in the first loop the next `STEPS` steps exist, in the second this lane's next unit does.
     unsafe {
         while STEPS > 1 && whole_steps >= STEPS {
-            accumulate::<TILES, WARPS, STEPS, TOKENS, KEPT_SLOTS>(
-                weights,
-                activations,
-                &problem,
-                &mut sums,
-            );
+            accumulate::<L, TILES, WARPS, STEPS, TOKENS>(weights, activations, &problem, &mut sums);
             weights = weights.map(|p| p.add(STEPS * WARPS * STEP_BYTES));
             activations = activations.add(STEPS * WARPS * STEP_COLUMNS);
             column += (STEPS * WARPS * STEP_COLUMNS) as u32;
             whole_steps -= STEPS;
         }
         while column < problem.k {
-            accumulate::<TILES, WARPS, 1, TOKENS, KEPT_SLOTS>(
-                weights,
-                activations,
-                &problem,
-                &mut sums,
-            );
+            accumulate::<L, TILES, WARPS, 1, TOKENS>(weights, activations, &problem, &mut sums);
             weights = weights.map(|p| p.add(WARPS * STEP_BYTES));
             activations = activations.add(WARPS * STEP_COLUMNS);
             column += (WARPS * STEP_COLUMNS) as u32;
@@ -400,12 +437,9 @@ unsafe fn gemv<
     let mut values = [0; COUNT];
     unroll!(token < TOKENS <= 8, {
         for tile in 0..TILES {
+            let rows = L::rows(sums[token][tile]);
             for row in 0..UNIT_ROWS {
-                let mut value = 0;
-                for (slot, sum) in sums[token][tile][row].iter().enumerate() {
-                    value += sum >> (2 * slot);
-                }
-                values[(token * TILES + tile) * UNIT_ROWS + row] = value;
+                values[(token * TILES + tile) * UNIT_ROWS + row] = rows[row];
             }
         }
     });
@@ -433,8 +467,8 @@ unsafe fn gemv<
         return;
     }
     // `[warp][value][row group]`.
-    let partial = shared_array![i32; 4096];
-    const { assert!(WARPS * COUNT * 4 <= 4096) };
+    let partial = shared_array![i32; PARTIAL_SUMS];
+    const { assert!(WARPS * COUNT * 4 <= PARTIAL_SUMS) };
     // SAFETY: each slot is written by one thread, and read after the barrier that all threads reach.
     unsafe {
         if writes {
@@ -550,13 +584,12 @@ macro_rules! variants {
                 tokens: u32,
             ) {
                 const COUNT: usize = $tokens * $tiles * UNIT_ROWS;
-                const KEPT_SLOTS: usize = if $tokens == 1 { SLOTS } else { 1 };
                 let problem = Problem {
                     weights, activations, activation_scale, activation_sum, row_scale, bias, residual, output, dtype, n, k,
                     k_pitch, tokens,
                 };
                 // SAFETY: the host launches it on buffers as the module says.
-                unsafe { gemv::<$layout, $tiles, $warps, $steps, $tokens, KEPT_SLOTS, COUNT>(problem) }
+                unsafe { gemv::<$layout, $tiles, $warps, $steps, $tokens, COUNT>(problem) }
             }
         )*
     };
@@ -564,22 +597,23 @@ macro_rules! variants {
 
 // `blocks` a multiprocessor bound the registers to 64, and so how many of the loads ptxas keeps in flight.
 variants! { TILED, Tiled:
-    gemv_m1_t1_w1: 1 tokens, 1 tiles, 1 warps, 4 steps, 32 blocks;
+    gemv_m1_t1_w1: 1 tokens, 1 tiles, 1 warps, 5 steps, 32 blocks;
     gemv_m1_t2_w1: 1 tokens, 2 tiles, 1 warps, 2 steps, 32 blocks;
     gemv_m1_t1_w2: 1 tokens, 1 tiles, 2 warps, 5 steps, 16 blocks;
     gemv_m1_t1_w4: 1 tokens, 1 tiles, 4 warps, 5 steps, 8 blocks;
     gemv_m1_t1_w8: 1 tokens, 1 tiles, 8 warps, 4 steps, 4 blocks;
     gemv_m1_t1_w32: 1 tokens, 1 tiles, 32 warps, 2 steps, 1 blocks;
-    gemv_m2_t1_w2: 2 tokens, 1 tiles, 2 warps, 4 steps, 16 blocks;
+    gemv_m2_t1_w2: 2 tokens, 1 tiles, 2 warps, 5 steps, 16 blocks;
     gemv_m2_t1_w8: 2 tokens, 1 tiles, 8 warps, 4 steps, 4 blocks;
-    gemv_m4_t1_w2: 4 tokens, 1 tiles, 2 warps, 1 steps, 16 blocks;
+    gemv_m2_t1_w32: 2 tokens, 1 tiles, 32 warps, 1 steps, 1 blocks;
+    gemv_m4_t1_w2: 4 tokens, 1 tiles, 2 warps, 4 steps, 16 blocks;
     gemv_m4_t1_w8: 4 tokens, 1 tiles, 8 warps, 1 steps, 4 blocks;
-    gemv_m8_t1_w2: 8 tokens, 1 tiles, 2 warps, 1 steps, 16 blocks;
-    gemv_m8_t1_w8: 8 tokens, 1 tiles, 8 warps, 1 steps, 4 blocks;
+    gemv_m8_t1_w2: 8 tokens, 1 tiles, 2 warps, 1 steps, 12 blocks;
+    gemv_m8_t1_w8: 8 tokens, 1 tiles, 8 warps, 1 steps, 3 blocks;
 }
 variants! { LADDER, Ladder:
+    gemv_ladder_m1_t1_w1: 1 tokens, 1 tiles, 1 warps, 1 steps, 32 blocks;
     gemv_ladder_m1_t1_w2: 1 tokens, 1 tiles, 2 warps, 5 steps, 16 blocks;
     gemv_ladder_m1_t1_w8: 1 tokens, 1 tiles, 8 warps, 4 steps, 4 blocks;
-    gemv_ladder_m8_t1_w2: 8 tokens, 1 tiles, 2 warps, 1 steps, 16 blocks;
-    gemv_ladder_m8_t1_w8: 8 tokens, 1 tiles, 8 warps, 1 steps, 4 blocks;
+    gemv_ladder_m1_t1_w32: 1 tokens, 1 tiles, 32 warps, 2 steps, 1 blocks;
 }

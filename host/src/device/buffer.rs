@@ -5,8 +5,10 @@ use bytemuck::Pod;
 use super::{
     Device,
     core::{Core, Orphan, Resource},
+    driver::MemoryRange,
     error::DeviceError,
     in_flight::InFlight,
+    stream::Stream,
 };
 
 /// Device memory, freed when nothing refers to it and no submitted work uses it any more.
@@ -15,7 +17,21 @@ pub struct Allocation {
     core: Arc<Core>,
     address: u64,
     len: usize,
+    /// What the driver has allocated; other memory than this only where the owner is `Caller`.
+    whole: MemoryRange,
+    owner: Owner,
     in_flight: InFlight,
+}
+
+/// Who frees an allocation.
+#[derive(Debug)]
+enum Owner {
+    /// Its drop, after waiting for the work that uses it.
+    Drop,
+    /// Its drop, in the order of this stream.
+    Stream(Stream),
+    /// Not this library.
+    Caller,
 }
 
 impl Allocation {
@@ -23,12 +39,46 @@ impl Allocation {
         core.usable()?;
         core.release_orphans();
         let address = core.check(core.driver.allocate(len.max(1)))?;
-        Ok(Arc::new(Self {
+        Ok(Self::owned(core, address, len, Owner::Drop))
+    }
+
+    /// Memory for work that comes later on the stream, freed in the stream's order: neither blocks.
+    pub(super) fn new_on(stream: &Stream, len: usize) -> Result<Arc<Self>, DeviceError> {
+        let core = stream.device().core();
+        core.usable()?;
+        // A graph that is being captured keeps its memory between replays.
+        if stream.inner().is_capturing() {
+            return Self::new(core, len);
+        }
+        // SAFETY: the stream is alive as long as the borrow.
+        let allocated = unsafe { core.driver.allocate_on(stream.raw(), len.max(1)) };
+        match core.check(allocated)? {
+            Some(address) => Ok(Self::owned(core, address, len, Owner::Stream(stream.clone()))),
+            None => Self::new(core, len),
+        }
+    }
+
+    /// Memory of somebody else's.
+    pub(super) fn of_caller(core: &Arc<Core>, whole: MemoryRange, address: u64, len: usize) -> Arc<Self> {
+        Arc::new(Self {
             core: Arc::clone(core),
             address,
             len,
+            whole,
+            owner: Owner::Caller,
             in_flight: InFlight::default(),
-        }))
+        })
+    }
+
+    fn owned(core: &Arc<Core>, address: u64, len: usize, owner: Owner) -> Arc<Self> {
+        Arc::new(Self {
+            core: Arc::clone(core),
+            address,
+            len,
+            whole: MemoryRange { base: address, len },
+            owner,
+            in_flight: InFlight::default(),
+        })
     }
 
     pub(super) fn core(&self) -> &Arc<Core> {
@@ -45,6 +95,10 @@ impl Allocation {
         self.len
     }
 
+    pub(super) fn whole(&self) -> MemoryRange {
+        self.whole
+    }
+
     pub(super) fn in_flight(&self) -> &InFlight {
         &self.in_flight
     }
@@ -52,6 +106,20 @@ impl Allocation {
 
 impl Drop for Allocation {
     fn drop(&mut self) {
+        match &self.owner {
+            Owner::Caller => return,
+            Owner::Stream(stream) if self.in_flight.is_only_queued_on(stream.inner()) => {
+                if !self.core.is_lost() {
+                    // SAFETY: all work that uses the memory is on this stream, and no later work can.
+                    let freed = unsafe { self.core.driver.free_on(stream.raw(), self.address) };
+                    if let Err(error) = self.core.check(freed) {
+                        tracing::warn!(%error, "memory could not be freed");
+                    }
+                }
+                return;
+            }
+            Owner::Stream(_) | Owner::Drop => {}
+        }
         self.core.release(Orphan {
             resource: Resource::Memory(self.address),
             in_flight: std::mem::take(&mut self.in_flight),
@@ -80,20 +148,36 @@ impl<T: Pod> Buffer<T> {
     ///
     /// The emulator refuses a kernel's read of such memory.
     pub fn uninit(device: &Device, len: usize) -> Result<Self, DeviceError> {
-        let bytes = len
-            .checked_mul(size_of::<T>())
+        let allocation = Allocation::new(device.core(), Self::bytes(len)?)?;
+        Ok(Self::from_allocation(device, allocation, len))
+    }
+
+    /// As [`Buffer::uninit`], for scratch memory of one operation: allocated and freed in the order of `stream`, so that
+    /// neither waits.
+    ///
+    /// Only work on this very stream may use the buffer. Two streams of the caller's look the same to what this library knows
+    /// of work in flight.
+    pub(crate) fn uninit_on(stream: &Stream, len: usize) -> Result<Self, DeviceError> {
+        let allocation = Allocation::new_on(stream, Self::bytes(len)?)?;
+        Ok(Self::from_allocation(stream.device(), allocation, len))
+    }
+
+    pub(super) fn bytes(len: usize) -> Result<usize, DeviceError> {
+        len.checked_mul(size_of::<T>())
             .filter(|&bytes| isize::try_from(bytes).is_ok())
             .ok_or(DeviceError::BufferTooLarge {
                 elements: len,
                 element_size: size_of::<T>(),
-            })?;
-        let allocation = Allocation::new(device.core(), bytes)?;
-        Ok(Self {
+            })
+    }
+
+    pub(super) fn from_allocation(device: &Device, allocation: Arc<Allocation>, len: usize) -> Self {
+        Self {
             device: device.clone(),
             allocation,
             len,
             element: PhantomData,
-        })
+        }
     }
 
     /// Allocates `len` elements of all-zero bytes.

@@ -14,6 +14,8 @@ pub enum DeviceKind {
 /// what to plan for, and what the emulator does not model at all is `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capabilities {
+    /// Name of the GPU, such as `NVIDIA H200`; of an emulated device, `emulated (sm_90)`. Equal GPUs have equal names.
+    pub model: String,
     /// Compute capability, major and minor.
     pub compute_capability: (u32, u32),
     /// Number of streaming multiprocessors.

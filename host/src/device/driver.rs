@@ -62,6 +62,20 @@ pub(super) struct Target {
     pub(super) write: bool,
 }
 
+/// A range of device memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MemoryRange {
+    pub(super) base: u64,
+    pub(super) len: usize,
+}
+
+/// Where the rows of a matrix of bytes are: from `address` on, each `pitch` after the one before it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pitched {
+    pub(super) address: u64,
+    pub(super) pitch: usize,
+}
+
 /// How a driver call failed.
 #[derive(Debug)]
 pub(super) enum DriverError {
@@ -115,12 +129,24 @@ pub(super) trait Driver: Debug + Send + Sync {
     fn memory_info(&self) -> Result<(usize, usize), DriverError>;
     fn synchronize(&self) -> Result<(), DriverError>;
     fn profiler(&self) -> Option<&Profiler>;
+    /// Prepares the calling thread for calls that reach the device past this trait.
+    fn make_current(&self) -> Result<(), DriverError>;
     /// Returns once no thread is in a driver call any more; from then on calls fail without reaching the driver.
     fn retire(&self);
 
     /// Allocates at least one byte, aligned to 256.
     fn allocate(&self, bytes: usize) -> Result<u64, DriverError>;
     unsafe fn free(&self, address: u64) -> Result<(), DriverError>;
+    /// As `allocate`, for work that comes later on the stream; `None` where the device has no such memory.
+    unsafe fn allocate_on(
+        &self,
+        stream: RawStream,
+        bytes: usize,
+    ) -> Result<Option<u64>, DriverError>;
+    /// Frees memory of `allocate_on` once what is on the stream so far is done, without waiting for it.
+    unsafe fn free_on(&self, stream: RawStream, address: u64) -> Result<(), DriverError>;
+    /// The allocation that holds the byte at any address, whoever made it; `None` where it is not this device's memory.
+    fn range_of(&self, address: u64) -> Result<Option<MemoryRange>, DriverError>;
 
     fn create_stream(&self) -> Result<RawStream, DriverError>;
     unsafe fn destroy_stream(&self, stream: RawStream) -> Result<(), DriverError>;
@@ -143,6 +169,15 @@ pub(super) trait Driver: Debug + Send + Sync {
         address: u64,
         value: u8,
         len: usize,
+    ) -> Result<(), DriverError>;
+    /// Copies `rows` rows of `width` bytes within the device.
+    unsafe fn copy_rows(
+        &self,
+        stream: RawStream,
+        to: Pitched,
+        from: Pitched,
+        width: usize,
+        rows: usize,
     ) -> Result<(), DriverError>;
 
     /// Makes an event and records it on the stream.

@@ -1,7 +1,7 @@
 //! The PTX emulator as a [`Driver`]: everything runs within the call that submits it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -14,8 +14,8 @@ use super::{
     capabilities::{Capabilities, DeviceKind},
     core::lock,
     driver::{
-        Driver, DriverError, FunctionInfo, Parameter, RawEvent, RawFunction, RawGraph, RawModule,
-        RawStream,
+        Driver, DriverError, FunctionInfo, MemoryRange, Parameter, Pitched, RawEvent, RawFunction,
+        RawGraph, RawModule, RawStream,
     },
     error::DeviceError,
     launch::LaunchConfig,
@@ -57,6 +57,8 @@ pub(super) struct EmulatedDriver {
     capabilities: Capabilities,
     profiler: Profiler,
     last_handle: AtomicU64,
+    /// Lengths by address.
+    allocations: Mutex<BTreeMap<u64, usize>>,
     modules: Mutex<HashMap<RawModule, Arc<LoadedModule>>>,
     kernels: Mutex<HashMap<RawFunction, Arc<Kernel>>>,
     /// The streams that are being captured.
@@ -81,6 +83,7 @@ impl EmulatedDriver {
     pub(super) fn new(config: EmulatedConfig) -> Result<(Self, String), DeviceError> {
         let capabilities = capabilities(&config)?;
         let (major, minor) = config.compute_capability;
+        let name = capabilities.model.clone();
         let emulator = Emulator::new(ptx_emulator::Config {
             checks: config.checks,
             compute_capability: major * 10 + minor,
@@ -93,12 +96,13 @@ impl EmulatedDriver {
             capabilities,
             profiler: Profiler::default(),
             last_handle: AtomicU64::new(0),
+            allocations: Mutex::default(),
             modules: Mutex::default(),
             kernels: Mutex::default(),
             captures: Mutex::default(),
             graphs: Mutex::default(),
         };
-        Ok((driver, format!("emulated (sm_{major}{minor})")))
+        Ok((driver, name))
     }
 
     fn new_handle(&self) -> u64 {
@@ -244,19 +248,49 @@ impl Driver for EmulatedDriver {
         Some(&self.profiler)
     }
 
+    fn make_current(&self) -> Result<(), DriverError> {
+        Ok(())
+    }
+
     /// Another emulated device shares nothing with this one.
     fn retire(&self) {}
 
     fn allocate(&self, bytes: usize) -> Result<u64, DriverError> {
-        self.emulator
+        let address = self
+            .emulator
             .alloc(bytes)
-            .map_err(memory_error("an allocation"))
+            .map_err(memory_error("an allocation"))?;
+        lock(&self.allocations).insert(address, bytes);
+        Ok(address)
     }
 
     unsafe fn free(&self, address: u64) -> Result<(), DriverError> {
         self.emulator
             .free(address)
-            .map_err(memory_error("freeing memory"))
+            .map_err(memory_error("freeing memory"))?;
+        lock(&self.allocations).remove(&address);
+        Ok(())
+    }
+
+    unsafe fn allocate_on(
+        &self,
+        _stream: RawStream,
+        bytes: usize,
+    ) -> Result<Option<u64>, DriverError> {
+        self.allocate(bytes).map(Some)
+    }
+
+    unsafe fn free_on(&self, _stream: RawStream, address: u64) -> Result<(), DriverError> {
+        // SAFETY: the stream's work was done when it was submitted.
+        unsafe { self.free(address) }
+    }
+
+    fn range_of(&self, address: u64) -> Result<Option<MemoryRange>, DriverError> {
+        let allocations = lock(&self.allocations);
+        let below = allocations.range(..=address).next_back();
+        Ok(below
+            .map(|(&base, &len)| MemoryRange { base, len })
+            .filter(|range| address - range.base < range.len as u64))
     }
 
     fn create_stream(&self) -> Result<RawStream, DriverError> {
@@ -304,6 +338,22 @@ impl Driver for EmulatedDriver {
         self.emulator
             .fill(address, value, len)
             .map_err(memory_error("a fill"))
+    }
+
+    unsafe fn copy_rows(
+        &self,
+        _stream: RawStream,
+        to: Pitched,
+        from: Pitched,
+        width: usize,
+        rows: usize,
+    ) -> Result<(), DriverError> {
+        (0..rows).try_for_each(|row| {
+            let place = |rows: Pitched| rows.address + (row * rows.pitch) as u64;
+            self.emulator
+                .copy(place(to), place(from), width)
+                .map_err(memory_error("a copy on the device"))
+        })
     }
 
     unsafe fn record_event(&self, _stream: RawStream) -> Result<RawEvent, DriverError> {
@@ -456,7 +506,9 @@ fn capabilities(config: &EmulatedConfig) -> Result<Capabilities, DeviceError> {
             expected: "at least 1",
         });
     }
+    let (major, minor) = config.compute_capability;
     Ok(Capabilities {
+        model: format!("emulated (sm_{major}{minor})"),
         compute_capability: config.compute_capability,
         multiprocessors,
         warp_size: 32,

@@ -71,6 +71,36 @@ pub enum DeviceError {
         /// Elements in the buffer.
         buffer: usize,
     },
+    /// An address range that is not, or not all, memory that the device can use.
+    #[error(
+        "{bytes} bytes at {address:#x} are not memory of {device}: {}", MemoryAt(.allocation)
+    )]
+    NotDeviceMemory {
+        /// The first byte.
+        address: u64,
+        /// How many bytes were to be used.
+        bytes: u64,
+        /// The device.
+        device: String,
+        /// Address and length of the allocation that the range starts in, where there is one.
+        allocation: Option<(u64, u64)>,
+    },
+    /// A device pointer that is not aligned as its type needs.
+    #[error("device pointer {address:#x} is not a multiple of {alignment} bytes, which its type needs")]
+    MisalignedPointer {
+        /// The pointer.
+        address: u64,
+        /// What it has to be a multiple of.
+        alignment: usize,
+    },
+    /// A stream handle on a device that has no streams of others.
+    #[error("stream {handle:#x} cannot be used on {device}, which has no streams of the caller; pass null")]
+    ForeignStream {
+        /// The handle.
+        handle: u64,
+        /// The device.
+        device: String,
+    },
     /// Things of two devices in one call.
     #[error("{what} is on {found}, but the stream is on {expected}; use one device for both")]
     DeviceMismatch {
@@ -238,6 +268,17 @@ pub enum DeviceError {
         /// The `CUresult`.
         code: i32,
     },
+}
+
+struct MemoryAt<'a>(&'a Option<(u64, u64)>);
+
+impl fmt::Display for MemoryAt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some((base, len)) => write!(f, "the allocation at {base:#x} has {len} bytes"),
+            None => f.write_str("no allocation is there"),
+        }
+    }
 }
 
 struct Suspects<'a>(&'a [LaunchRecord]);

@@ -41,6 +41,7 @@ impl Graph {
         stream: &Stream,
         launches: impl FnOnce(&Stream) -> Result<(), E>,
     ) -> Result<Self, E> {
+        stream.require_own("capturing into a graph")?;
         stream.inner().begin_capture()?;
         let capturing = Capturing(stream);
         launches(stream)?;
@@ -60,6 +61,7 @@ impl Graph {
         let record = (format!("graph of {}", self.kernels.join(", ")), None);
         stream.inner().submit_launch(
             &mut queue,
+            stream.raw(),
             record,
             in_flight.chain([&self.in_flight]),
             // SAFETY: graph and stream are of one device, as just checked, and alive; the marks keep the

@@ -41,6 +41,13 @@ impl InFlight {
         }
     }
 
+    /// Whether all marked work is on this stream's queue, whose further work then comes after it.
+    pub(super) fn is_only_queued_on(&self, stream: &Arc<StreamInner>) -> bool {
+        lock(&self.0).iter().all(|used| {
+            Arc::ptr_eq(&used.stream, stream) && matches!(used.moment, Moment::Submission(_))
+        })
+    }
+
     /// Waits until all marked work is done.
     pub(super) fn wait(&self) -> Result<(), DeviceError> {
         // Cloned, so that other threads can mark further work during the wait.

@@ -110,13 +110,13 @@ fn parameter(
                     len: allocation.len(),
                 });
             }
-            let base = allocation.address();
+            let whole = allocation.whole();
             Parameter {
-                bytes: (base + offset_bytes as u64).to_ne_bytes(),
+                bytes: (allocation.address() + offset_bytes as u64).to_ne_bytes(),
                 len: size_of::<u64>(),
                 target: Some(Target {
-                    base,
-                    len: allocation.len(),
+                    base: whole.base,
+                    len: whole.len,
                     write,
                 }),
             }

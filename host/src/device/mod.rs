@@ -30,6 +30,8 @@ mod driver;
 mod emulated;
 mod error;
 mod event;
+mod external;
+mod foreign;
 mod graph;
 mod in_flight;
 mod launch;
@@ -53,6 +55,8 @@ pub use self::{
     emulated::EmulatedConfig,
     error::DeviceError,
     event::Event,
+    external::CurrentContext,
+    foreign::{ForeignError, ForeignUse},
     graph::Graph,
     launch::{LaunchConfig, LaunchRecord},
     module::{Function, Module},
@@ -79,7 +83,12 @@ struct Inner {
     default_stream: Arc<StreamInner>,
     /// Runs blocking copies, so that they work while other streams are being captured.
     transfers: Arc<StreamInner>,
+    /// Stands for all streams that callers have made.
+    of_callers: Arc<StreamInner>,
     modules: Mutex<HashMap<Arc<str>, Arc<ModuleInner>>>,
+    /// The same modules by the address of a text that lives as long as the program: hashing the text takes longer
+    /// than a launch.
+    static_modules: Mutex<HashMap<usize, Arc<ModuleInner>>>,
 }
 
 impl Device {
@@ -88,8 +97,10 @@ impl Device {
         Ok(Self(Arc::new(Inner {
             default_stream: StreamInner::new(&core)?,
             transfers: StreamInner::new(&core)?,
+            of_callers: StreamInner::of_callers(&core),
             core,
             modules: Mutex::default(),
+            static_modules: Mutex::default(),
         })))
     }
 
@@ -172,6 +183,19 @@ impl Device {
             }
         };
         Ok(Module::from_inner(self, inner))
+    }
+
+    /// [`Device::load_module`] of a text that is part of the program, at the cost of a look-up after the first time.
+    pub(crate) fn load_static_module(&self, ptx: &'static str) -> Result<Module, DeviceError> {
+        self.0.core.usable()?;
+        // A `&'static str` is never freed, so its address names it.
+        let address = ptx.as_ptr().addr();
+        if let Some(inner) = lock(&self.0.static_modules).get(&address) {
+            return Ok(Module::from_inner(self, Arc::clone(inner)));
+        }
+        let module = self.load_module(ptx)?;
+        lock(&self.0.static_modules).insert(address, module.inner());
+        Ok(module)
     }
 
     /// Runs `work` and returns what the emulator counted in each launch on this device meanwhile, in the order

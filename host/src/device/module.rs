@@ -49,6 +49,10 @@ impl Module {
         }
     }
 
+    pub(super) fn inner(&self) -> Arc<ModuleInner> {
+        Arc::clone(&self.inner)
+    }
+
     /// The device that the module is loaded on.
     pub fn device(&self) -> &Device {
         &self.device

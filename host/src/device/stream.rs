@@ -35,11 +35,14 @@ const REMEMBERED_LAUNCHES: usize = 16;
 pub struct Stream {
     device: Device,
     inner: Arc<StreamInner>,
+    /// What work is submitted to: the stream of `inner`, or one of the caller's.
+    raw: RawStream,
 }
 
 pub(super) struct StreamInner {
     core: Arc<Core>,
-    raw: RawStream,
+    /// `None` in the one that stands for all streams of callers, of which nobody tells when they are destroyed.
+    raw: Option<RawStream>,
     completed: AtomicU64,
     /// Number of the capture going on, 0 for none.
     capturing: AtomicU64,
@@ -71,9 +74,15 @@ impl Stream {
     }
 
     pub(super) fn from_inner(device: &Device, inner: Arc<StreamInner>) -> Self {
+        let raw = inner.raw.unwrap_or(RawStream(0));
+        Self::from_parts(device, inner, raw)
+    }
+
+    pub(super) fn from_parts(device: &Device, inner: Arc<StreamInner>, raw: RawStream) -> Self {
         Self {
             device: device.clone(),
             inner,
+            raw,
         }
     }
 
@@ -89,11 +98,22 @@ impl Stream {
     /// [`DeviceError::Lost`] where that work failed, [`DeviceError::Capturing`] while the stream is being
     /// captured.
     pub fn synchronize(&self) -> Result<(), DeviceError> {
-        self.inner.synchronize()
+        if self.inner.raw.is_some() {
+            return self.inner.synchronize();
+        }
+        let core = &self.inner.core;
+        core.usable()?;
+        // SAFETY: the caller of `from_raw` keeps the stream alive.
+        core.check(unsafe { core.driver.synchronize_stream(self.raw) })
     }
 
     /// Marks this point of the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Unsupported`] on a stream of the caller's; see [`Stream::from_raw`].
     pub fn record(&self) -> Result<Event, DeviceError> {
+        self.require_own("recording an event on a stream of the caller")?;
         let (raw, submission) = self
             .inner
             .submit_other("recording an event", |core, stream| {
@@ -104,7 +124,12 @@ impl Stream {
     }
 
     /// Makes what is submitted from now on wait for the event, without blocking the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Unsupported`] on a stream of the caller's; see [`Stream::from_raw`].
     pub fn wait(&self, event: &Event) -> Result<(), DeviceError> {
+        self.require_own("waiting for an event on a stream of the caller")?;
         self.device.require("the event", event.device())?;
         self.inner
             .submit_other("waiting for an event", |core, stream| {
@@ -142,13 +167,29 @@ impl Stream {
             KernelArg::Pointer { allocation, .. } => Some(*allocation),
             KernelArg::Scalar { .. } => None,
         });
+        self.submit(
+            function.name().to_owned(),
+            Some(config),
+            allocations,
+            submit,
+        )
+    }
 
+    /// Submits work that uses the allocations, or collects it where the stream is being captured.
+    pub(super) fn submit<'a>(
+        &self,
+        name: String,
+        config: Option<LaunchConfig>,
+        allocations: impl Iterator<Item = &'a Arc<Allocation>>,
+        submit: impl FnOnce(RawStream) -> Result<(), DriverError>,
+    ) -> Result<(), DeviceError> {
+        let core = &self.inner.core;
         let mut queue = lock(&self.inner.queue);
         core.usable()?;
         let captures = queue.captures;
         if let Some(capture) = &mut queue.capture {
-            core.check(submit(self.inner.raw))?;
-            capture.kernels.push(function.name().to_owned());
+            core.check(submit(self.raw))?;
+            capture.kernels.push(name);
             for allocation in allocations {
                 capture.allocations.push(Arc::clone(allocation));
                 allocation
@@ -157,10 +198,24 @@ impl Stream {
             }
             return Ok(());
         }
-        let record = (function.name().to_owned(), Some(config));
         let in_flight = allocations.map(|allocation| allocation.in_flight());
         self.inner
-            .submit_launch(&mut queue, record, in_flight, submit)
+            .submit_launch(&mut queue, self.raw, (name, config), in_flight, submit)
+    }
+
+    /// Fails where the stream is one of the caller's.
+    pub(super) fn require_own(&self, operation: &'static str) -> Result<(), DeviceError> {
+        match self.inner.raw {
+            Some(_) => Ok(()),
+            None => Err(DeviceError::Unsupported {
+                operation,
+                device: self.device.name().to_owned(),
+            }),
+        }
+    }
+
+    pub(super) fn raw(&self) -> RawStream {
+        self.raw
     }
 
     pub(super) fn inner(&self) -> &Arc<StreamInner> {
@@ -172,6 +227,15 @@ impl StreamInner {
     pub(super) fn new(core: &Arc<Core>) -> Result<Arc<Self>, DeviceError> {
         core.usable()?;
         let raw = core.check(core.driver.create_stream())?;
+        Ok(Self::with_raw(core, Some(raw)))
+    }
+
+    /// What stands for all streams of callers.
+    pub(super) fn of_callers(core: &Arc<Core>) -> Arc<Self> {
+        Self::with_raw(core, None)
+    }
+
+    fn with_raw(core: &Arc<Core>, raw: Option<RawStream>) -> Arc<Self> {
         let stream = Arc::new(Self {
             core: Arc::clone(core),
             raw,
@@ -181,13 +245,14 @@ impl StreamInner {
             recent: Mutex::default(),
         });
         core.register(&stream);
-        Ok(stream)
+        stream
     }
 
     /// Submits a launch; the queue's guard shows that no capture is going on.
     pub(super) fn submit_launch<'a>(
         self: &Arc<Self>,
         queue: &mut Queue,
+        raw: RawStream,
         (kernel, config): (String, Option<LaunchConfig>),
         in_flight: impl Iterator<Item = &'a InFlight>,
         submit: impl FnOnce(RawStream) -> Result<(), DriverError>,
@@ -210,7 +275,7 @@ impl StreamInner {
                 },
             ));
         }
-        let submitted = self.core.check(submit(self.raw));
+        let submitted = self.core.check(submit(raw));
         if submitted.is_err() {
             lock(&self.recent).retain(|&(number, _)| number != submission);
             queue.launches -= 1;
@@ -233,7 +298,7 @@ impl StreamInner {
         submit: impl FnOnce(&Core, RawStream) -> Result<T, DriverError>,
     ) -> Result<(T, u64), DeviceError> {
         let mut queue = self.lock_idle(operation)?;
-        let result = self.core.check(submit(&self.core, self.raw))?;
+        let result = self.core.check(submit(&self.core, self.own()))?;
         queue.submitted += 1;
         Ok((result, queue.submitted))
     }
@@ -262,11 +327,20 @@ impl StreamInner {
 
     pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
         let submitted = self.lock_idle("waiting for the stream")?.submitted;
-        // SAFETY: the stream is alive as long as `self`.
-        let done = unsafe { self.core.driver.synchronize_stream(self.raw) };
+        let done = match self.raw {
+            // SAFETY: the stream is alive as long as `self`.
+            Some(raw) => unsafe { self.core.driver.synchronize_stream(raw) },
+            None if submitted <= self.completed.load(Ordering::Acquire) => return Ok(()),
+            None => self.core.driver.synchronize(),
+        };
         self.core.check(done)?;
         self.complete(submitted);
         Ok(())
+    }
+
+    /// The driver's stream, in operations that [`Stream::require_own`] guards.
+    fn own(&self) -> RawStream {
+        self.raw.expect("not for streams of callers")
     }
 
     /// Notes that everything up to a submission is done.
@@ -278,7 +352,7 @@ impl StreamInner {
     pub(super) fn begin_capture(&self) -> Result<(), DeviceError> {
         let mut queue = self.lock_idle("beginning another capture")?;
         // SAFETY: the stream is alive as long as `self`.
-        let begun = unsafe { self.core.driver.begin_capture(self.raw) };
+        let begun = unsafe { self.core.driver.begin_capture(self.own()) };
         self.core.check(begun)?;
         queue.captures += 1;
         queue.capture = Some(Capture::default());
@@ -294,7 +368,7 @@ impl StreamInner {
         let ended = self.core.usable().and_then(|()| {
             // SAFETY: the stream is alive as long as `self`.
             self.core
-                .check(unsafe { self.core.driver.end_capture(self.raw) })
+                .check(unsafe { self.core.driver.end_capture(self.own()) })
         });
         drop(queue);
         self.core.release_orphans();
@@ -310,6 +384,10 @@ impl StreamInner {
                 tracing::warn!(%error, "a graph could not be destroyed");
             }
         }
+    }
+
+    pub(super) fn is_capturing(&self) -> bool {
+        self.capturing.load(Ordering::Acquire) != 0
     }
 
     pub(super) fn is_past(&self, moment: Moment) -> bool {
@@ -339,9 +417,11 @@ impl StreamInner {
 
 impl Drop for StreamInner {
     fn drop(&mut self) {
-        if !self.core.is_lost() {
+        if let Some(raw) = self.raw
+            && !self.core.is_lost()
+        {
             // SAFETY: no handle is left. The driver lets submitted work complete.
-            let destroyed = unsafe { self.core.driver.destroy_stream(self.raw) };
+            let destroyed = unsafe { self.core.driver.destroy_stream(raw) };
             if let Err(error) = self.core.check(destroyed) {
                 tracing::warn!(%error, "a stream could not be destroyed");
             }
@@ -362,7 +442,7 @@ impl fmt::Debug for Stream {
         write!(
             f,
             "Stream({}, {:#x})",
-            self.inner.core.name, self.inner.raw.0
+            self.inner.core.name, self.raw.0
         )
     }
 }

@@ -38,6 +38,14 @@ impl<T: Float> Argument<*mut AnyFloat> for Any<Output<'_, T>> {}
 #[derive(Clone, Copy, Debug)]
 pub struct Gemv(&'static Variant);
 
+impl PartialEq for Gemv {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Gemv {}
+
 impl Gemv {
     /// All that are compiled for weights in a layout; there are none for `RowMajor`.
     pub fn all(layout: Layout) -> impl Iterator<Item = Gemv> {
@@ -55,32 +63,51 @@ impl Gemv {
     /// [`LaunchError::UnknownVariant`], with the names there are.
     pub fn named(name: &str) -> Result<Self, LaunchError> {
         let all = || Self::all(Layout::Tiled);
-        all().find(|variant| variant.name() == name).ok_or_else(|| LaunchError::UnknownVariant {
-            name: name.to_owned(),
-            known: all().map(|variant| variant.name()).collect::<Vec<_>>().join(", "),
-        })
+        all()
+            .find(|variant| variant.name() == name)
+            .ok_or_else(|| LaunchError::UnknownVariant {
+                name: name.to_owned(),
+                known: all()
+                    .map(|variant| variant.name())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
     }
 
-    /// The variant for `[n, k]` weights and up to `m` tokens on a device: of those made for the fewest tokens that are
-    /// enough, the one with the best [`Gemv::score`]. None for a layout that has no kernel.
-    pub fn choose(capabilities: &Capabilities, layout: Layout, m: usize, n: usize, k: usize) -> Option<Self> {
-        let fits = |variant: &Gemv| variant.require_k(k).is_ok() && variant.tokens() >= m.min(gemv::MAX_TOKENS);
-        let tokens = Self::all(layout).filter(fits).map(|variant| variant.tokens()).min()?;
-        Self::all(layout)
-            .filter(|variant| fits(variant) && variant.tokens() == tokens)
+    /// The variant for `[n, k]` weights and `m` tokens on a device: of those made for the fewest tokens that are enough (or,
+    /// where none is, for the most), the one with the best [`Gemv::score`]. None where no kernel takes the layout or K.
+    pub fn choose(
+        capabilities: &Capabilities,
+        layout: Layout,
+        m: usize,
+        n: usize,
+        k: usize,
+    ) -> Option<Self> {
+        let all = || Self::all(layout).filter(|variant| variant.require_k(k).is_ok());
+        let most = all().map(|variant| variant.tokens()).max()?;
+        let tokens = all()
+            .map(|variant| variant.tokens())
+            .filter(|&tokens| tokens >= m)
+            .min()
+            .unwrap_or(most);
+        all()
+            .filter(|variant| variant.tokens() == tokens)
             // Of equals the first, which has the fewest warps.
-            .min_by(|a, b| b.score(capabilities, n, k).total_cmp(&a.score(capabilities, n, k)))
+            .min_by(|a, b| {
+                b.score(capabilities, n, k)
+                    .total_cmp(&a.score(capabilities, n, k))
+            })
     }
 
     /// Estimated useful share of the device, in 0..=1: the product of
     /// - parallelism: resident warps that there is work for, over those that hide the latency of memory (6 a processor, as
     ///   each keeps several loads in flight);
     /// - balance: steps of work over steps that the slowest warp of a block takes part in;
-    /// - efficiency: `dp4a` and mask instructions over all, with about 150 of start and end a thread.
+    /// - efficiency: `dp4a` and mask instructions over all, with about 130 of start and end a thread.
     pub fn score(&self, capabilities: &Capabilities, n: usize, k: usize) -> f64 {
         const WARPS_TO_HIDE_LATENCY: u32 = 6;
-        const FIXED_INSTRUCTIONS: f64 = 150.0;
-        const INSTRUCTIONS_A_UNIT: f64 = 32.0;
+        const FIXED_INSTRUCTIONS: f64 = 130.0;
+        const INSTRUCTIONS_A_UNIT: f64 = 28.0;
         let Shape { tiles, warps, .. } = self.shape();
         let steps = k.div_ceil(gemv::STEP_COLUMNS);
         let steps_a_warp = steps.div_ceil(warps as usize);
@@ -94,11 +121,20 @@ impl Gemv {
         parallelism * balance * efficiency
     }
 
+    /// Whether it takes `m` tokens in one launch, and weights of `k` padded columns.
+    pub fn fits(&self, m: usize, k: usize) -> bool {
+        self.tokens() >= m && self.require_k(k).is_ok()
+    }
+
     /// Refuses a K beyond [`Shape::max_k`].
     pub(crate) fn require_k(&self, k: usize) -> Result<(), LaunchError> {
         let limit = self.shape().max_k();
         if k as u64 > limit {
-            return Err(LaunchError::VariantK { variant: self.name().to_owned(), limit, k });
+            return Err(LaunchError::VariantK {
+                variant: self.name().to_owned(),
+                limit,
+                k,
+            });
         }
         Ok(())
     }
@@ -159,13 +195,28 @@ pub(crate) fn gemv<T: Float>(
     let blocks = n.div_ceil(gemv::TILE_ROWS * tiles as usize) as u32;
     let first = operands.first_token;
     let arguments = (
-        Input::new("weights", operands.weights, n.next_multiple_of(gemv::TILE_ROWS) * k / 4)?,
-        Input::slice("activations", operands.activations, first * k_pitch, variant.tokens() * k_pitch)?,
+        Input::new(
+            "weights",
+            operands.weights,
+            n.next_multiple_of(gemv::TILE_ROWS) * k / 4,
+        )?,
+        Input::slice(
+            "activations",
+            operands.activations,
+            first * k_pitch,
+            variant.tokens() * k_pitch,
+        )?,
         Input::slice("activation_scale", operands.activation_scale, first, m)?,
         Input::slice("activation_sum", operands.activation_sum, first, m)?,
         Input::new("row_scale", operands.row_scale, n)?,
-        operands.bias.map(|bias| Input::new("bias", bias, n)).transpose()?,
-        operands.residual.map(|residual| Input::slice("residual", residual, first * n, m * n).map(Any)).transpose()?,
+        operands
+            .bias
+            .map(|bias| Input::new("bias", bias, n))
+            .transpose()?,
+        operands
+            .residual
+            .map(|residual| Input::slice("residual", residual, first * n, m * n).map(Any))
+            .transpose()?,
         Any(Output::slice("output", operands.output, first * n, m * n)?),
         T::DTYPE as u32,
         n_argument,

@@ -9,6 +9,7 @@ mod error;
 mod gemv;
 mod ptx;
 mod quantize;
+pub mod tune;
 
 pub use error::LaunchError;
 pub use gemv::{Float, Gemv};

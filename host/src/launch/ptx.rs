@@ -30,7 +30,7 @@ pub fn kernels(device: &Device) -> Result<Module, LaunchError> {
         device: device.name().to_owned(),
         capability,
     })?;
-    Ok(device.load_module(ptx)?)
+    Ok(device.load_static_module(ptx)?)
 }
 
 #[cfg(test)]

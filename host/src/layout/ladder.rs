@@ -34,10 +34,47 @@ fn word_position(t: usize) -> (usize, usize) {
 
 /// Packs up to 16 rows of `k` weights.
 pub(super) fn pack_tile(rows: &[i8], k: usize, packed: &mut [u8]) {
-    blocks::pack_tile::<BLOCK_COLUMNS>(rows, k, packed, word_position, ZERO);
+    for (i, bytes) in packed.chunks_exact_mut(BLOCK_BYTES).enumerate() {
+        let block = blocks::gather::<BLOCK_COLUMNS>(rows, k, i * BLOCK_COLUMNS);
+        let (words, _) = bytes.as_chunks_mut::<4>();
+        for (t, word) in words.iter_mut().enumerate() {
+            let (row, column) = word_position(t);
+            let (sixteens, _) = block[row].as_chunks::<16>();
+            *word = interleave(&sixteens[column / 16]).to_le_bytes();
+        }
+    }
 }
 
 /// The inverse of [`pack_tile`].
 pub(super) fn unpack_tile(packed: &[u8], k: usize, rows: &mut [i8]) {
-    blocks::unpack_tile::<BLOCK_COLUMNS>(packed, k, rows, word_position, ZERO);
+    for (i, bytes) in packed.chunks_exact(BLOCK_BYTES).enumerate() {
+        let mut block = [[0; BLOCK_COLUMNS]; BLOCK_ROWS];
+        let (words, _) = bytes.as_chunks::<4>();
+        for (t, word) in words.iter().enumerate() {
+            let (row, column) = word_position(t);
+            let (sixteens, _) = block[row].as_chunks_mut::<16>();
+            sixteens[column / 16] = deinterleave(u32::from_le_bytes(*word));
+        }
+        blocks::scatter(&block, rows, k, i * BLOCK_COLUMNS);
+    }
+}
+
+/// Codes of 16 weights in a word: weight `4i + b` in bits `2i` of byte `b`.
+fn interleave(weights: &[i8; 16]) -> u32 {
+    let (fours, _) = weights.as_chunks::<4>();
+    fours.iter().enumerate().fold(0, |word, (i, four)| {
+        let codes = four.map(|w| (w as u8).wrapping_add(ZERO));
+        word | u32::from_le_bytes(codes) << (2 * i)
+    })
+}
+
+/// The inverse of [`interleave`].
+fn deinterleave(word: u32) -> [i8; 16] {
+    let mut weights = [0; 16];
+    let (fours, _) = weights.as_chunks_mut::<4>();
+    for (i, four) in fours.iter_mut().enumerate() {
+        let codes = (word >> (2 * i) & 0x0303_0303).to_le_bytes();
+        *four = codes.map(|code| code.wrapping_sub(ZERO) as i8);
+    }
+    weights
 }

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | [`Layout::RowMajor`] | `w + 1` | k to 4 | plain: element `4j + i` of a row in bits `2i` of its byte `j` |
 //! | [`Layout::Ladder`] | `w + 2` | n to 16, k to 32 | Microsoft's W2A8 kernel: 16x32 blocks, permuted, interleaved |
-//! | [`Layout::Tiled`] | `w + 1` | n to 16, k to 128 | this project's: 16x128 blocks of 4x16 units, see [`tiled`] |
+//! | [`Layout::Tiled`] | `w + 1` | n to 16, k to 128 | this project's: 16x128 blocks, four rows to a byte, see [`tiled`] |
 //!
 //! Padding holds weight 0, so a kernel may multiply it with whatever finite activation it finds there.
 //! Every pair of layouts converts without loss; work is split by tiles of 16 rows over all cores.

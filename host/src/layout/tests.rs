@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::{Layout, LayoutError, MAX_K, PackedWeights};
 
-/// Tiled bytes from the sentence that defines them, read from the byte's side: which four columns does it hold?
+/// Tiled bytes from the sentence that defines them, read from the byte's side: which four rows does it hold?
 fn tiled_by_definition(weights: &[i8], n: usize, k: usize) -> Vec<u8> {
     let at = |row: usize, column: usize| {
         let inside = row < n && column < k;
@@ -16,12 +16,9 @@ fn tiled_by_definition(weights: &[i8], n: usize, k: usize) -> Vec<u8> {
     for row_tile in 0..row_tiles {
         for k_block in 0..k_blocks {
             for offset in 0..512 {
-                let (group, sixteen, word, byte) =
-                    (offset >> 7, offset >> 4 & 7, offset >> 2 & 3, offset & 3);
-                let row = 4 * group + word;
+                let (group, column) = (offset >> 7, 128 * k_block + (offset & 127));
                 let codes = (0..4).map(|slot| {
-                    let column = 128 * k_block + 16 * sixteen + 4 * slot + byte;
-                    (at(16 * row_tile + row, column) + 1) as u8 * 4_u8.pow(slot as u32)
+                    (at(16 * row_tile + 4 * group + slot, column) + 1) as u8 * 4_u8.pow(slot as u32)
                 });
                 bytes.push(codes.sum());
             }
@@ -119,13 +116,15 @@ fn padding_other_than_weight_zero_is_named() {
     };
     assert_eq!(packed, Err(error));
 
-    // A single weight: row 1 is padding, and begins with each layout's second word.
-    for (layout, row_1, zero, code) in [(Layout::Ladder, 4, 2, 1), (Layout::Tiled, 4, 1, 2)] {
+    // A single weight: row 1 is padding; it begins with Ladder's second word, and in bits 2 and 3 of Tiled's first byte.
+    for (layout, byte, shift, zero, code) in
+        [(Layout::Ladder, 4, 0, 2, 1), (Layout::Tiled, 0, 2, 1, 2)]
+    {
         let mut bytes = PackedWeights::pack(layout, &[1], 1, 1)
             .unwrap()
             .into_bytes();
-        assert_eq!(bytes[row_1] & 3, zero);
-        bytes[row_1] = bytes[row_1] & !3 | code;
+        assert_eq!(bytes[byte] >> shift & 3, zero);
+        bytes[byte] = bytes[byte] & !(3 << shift) | code << shift;
         let (row, column) = (1, 0);
         assert_eq!(
             PackedWeights::from_bytes(layout, 1, 1, bytes),

@@ -7,20 +7,18 @@
 //! tile after row tile, and by ascending column within one. A block is 512 bytes:
 //!
 //! ```text
-//! offset  g*128 + c*16    16-byte unit: rows 4g .. 4g+3 (g in 0..4), columns 16c .. 16c+15 (c in 0..8)
-//!         + j*4           little-endian word j (0..4): row 4g + j
-//!         + b, bits 2i    code of column 16c + 4i + b   (byte b, slot i, each 0..4)
+//! offset  g*128 + c    byte: column c (0..128), rows 4g .. 4g+3 (g in 0..4)
+//!         bits 2i      code of row 4g + i   (i in 0..4)
 //! ```
 //!
 //! What that buys:
-//! - `word & (0x03030303 << 2i)` is four codes (times `4^i`) that pair with the four activations of columns
-//!   `16c+4i ..+3`, which are one aligned 32-bit word of the int8 vector: activations stay in natural order, and
-//!   `dp4a.u32.s32` takes the masked word as it is.
-//! - A lane that loads a unit (one 128-bit load) needs one 128-bit load of activations for it, since its four rows share
+//! - A word is four columns of four rows, and pairs with one word of int8 activations in their natural order. `dp4a` of the
+//!   word and masks of it (`& 0x03030303`, `& 0x0f0f0f0f`, `& 0x3f3f3f3f`) give sums that the rows' dot products are
+//!   differences of: three ands for four `dp4a`, and four accumulators for four rows.
+//! - A lane that loads 16 bytes (one 128-bit load) needs one 128-bit load of activations for it, since its four rows share
 //!   the columns; the eight lanes of a row group read 128 consecutive activations.
 //! - A warp takes a block: 512 contiguous bytes, four full cache lines in one request, and a row tile is contiguous
 //!   from its first column to its last.
-//! - Units are Ladder's: a Ladder block has the same words in another order, with codes one larger. One kernel serves both.
 
 use super::blocks;
 
@@ -31,30 +29,48 @@ pub const BLOCK_COLUMNS: usize = 128;
 /// Bytes of a block.
 pub const BLOCK_BYTES: usize = BLOCK_ROWS * BLOCK_COLUMNS / 4;
 
-/// Bytes of the units of four rows.
-const GROUP_BYTES: usize = 4 * BLOCK_COLUMNS / 4;
-const UNIT_BYTES: usize = 16;
+/// Rows whose codes share a byte.
+const GROUP_ROWS: usize = 4;
 const ZERO: u8 = 1;
 
 /// Byte index and lowest bit of the code at (row, column).
 pub(super) fn address(padded_k: usize, row: usize, column: usize) -> (usize, u32) {
     let block = row / BLOCK_ROWS * (padded_k / BLOCK_COLUMNS) + column / BLOCK_COLUMNS;
     let (r, c) = (row % BLOCK_ROWS, column % BLOCK_COLUMNS);
-    let word = r / 4 * GROUP_BYTES + c / 16 * UNIT_BYTES + r % 4 * 4;
-    (block * BLOCK_BYTES + word + c % 4, 2 * (c % 16 / 4) as u32)
-}
-
-/// Row and first column, inside the block, of word `t`.
-fn word_position(t: usize) -> (usize, usize) {
-    (t / 32 * 4 + t % 4, t % 32 / 4 * 16)
+    let byte = r / GROUP_ROWS * BLOCK_COLUMNS + c;
+    (block * BLOCK_BYTES + byte, 2 * (r % GROUP_ROWS) as u32)
 }
 
 /// Packs up to 16 rows of `k` weights.
 pub(super) fn pack_tile(rows: &[i8], k: usize, packed: &mut [u8]) {
-    blocks::pack_tile::<BLOCK_COLUMNS>(rows, k, packed, word_position, ZERO);
+    for (i, bytes) in packed.chunks_exact_mut(BLOCK_BYTES).enumerate() {
+        let block = blocks::gather::<BLOCK_COLUMNS>(rows, k, i * BLOCK_COLUMNS);
+        for (group, bytes) in block
+            .chunks_exact(GROUP_ROWS)
+            .zip(bytes.chunks_exact_mut(BLOCK_COLUMNS))
+        {
+            for (column, byte) in bytes.iter_mut().enumerate() {
+                let code = |row: usize| (group[row][column] as u8).wrapping_add(ZERO) << (2 * row);
+                *byte = code(0) | code(1) | code(2) | code(3);
+            }
+        }
+    }
 }
 
 /// The inverse of [`pack_tile`].
 pub(super) fn unpack_tile(packed: &[u8], k: usize, rows: &mut [i8]) {
-    blocks::unpack_tile::<BLOCK_COLUMNS>(packed, k, rows, word_position, ZERO);
+    for (i, bytes) in packed.chunks_exact(BLOCK_BYTES).enumerate() {
+        let mut block = [[0; BLOCK_COLUMNS]; BLOCK_ROWS];
+        for (group, bytes) in block
+            .chunks_exact_mut(GROUP_ROWS)
+            .zip(bytes.chunks_exact(BLOCK_COLUMNS))
+        {
+            for (row, weights) in group.iter_mut().enumerate() {
+                for (weight, byte) in weights.iter_mut().zip(bytes) {
+                    *weight = (byte >> (2 * row) & 3).wrapping_sub(ZERO) as i8;
+                }
+            }
+        }
+        blocks::scatter(&block, rows, k, i * BLOCK_COLUMNS);
+    }
 }

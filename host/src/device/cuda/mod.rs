@@ -12,13 +12,16 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use cust::sys::{CUcontext, CUdevice, CUevent, CUfunction, CUgraphExec, CUstream};
+use cust::sys::{
+    CUDA_MEMCPY2D, CUcontext, CUdevice, CUevent, CUfunction, CUgraphExec, CUmemorytype, CUstream,
+};
 use cust_lazy::ffi;
 
 use super::{
     capabilities::{Capabilities, DeviceKind},
     driver::{
-        Driver, DriverError, FunctionInfo, Parameter, RawEvent, RawGraph, RawModule, RawStream,
+        Driver, DriverError, FunctionInfo, MemoryRange, Parameter, Pitched, RawEvent, RawGraph,
+        RawModule, RawStream,
     },
     launch::LaunchConfig,
     profile::Profiler,
@@ -29,6 +32,7 @@ const INVALID_VALUE: c_int = 1;
 const OUT_OF_MEMORY: c_int = 2;
 const NOT_FOUND: c_int = 500;
 const LAUNCH_OUT_OF_RESOURCES: c_int = 701;
+const NOT_SUPPORTED: c_int = 801;
 const COOPERATIVE_LAUNCH_TOO_LARGE: c_int = 720;
 
 const STREAM_NON_BLOCKING: u32 = 1;
@@ -36,6 +40,11 @@ const EVENT_DEFAULT: u32 = 0;
 /// Other threads' and this one's allocations go on during a capture.
 const CAPTURE_RELAXED: c_int = 2;
 const FUNCTION_MAX_DYNAMIC_SHARED: c_int = 8;
+const POINTER_MEMORY_TYPE: c_int = 2;
+const POINTER_IS_MANAGED: c_int = 8;
+const POINTER_DEVICE_ORDINAL: c_int = 9;
+const POINTER_RANGE_START: c_int = 11;
+const POINTER_RANGE_SIZE: c_int = 12;
 
 /// A GPU's primary context, retained while this exists.
 #[derive(Debug)]
@@ -135,6 +144,11 @@ impl Driver for CudaDriver {
         None
     }
 
+    fn make_current(&self) -> Result<(), DriverError> {
+        // `call` does it before each call.
+        self.call("cuCtxSetCurrent", || SUCCESS)
+    }
+
     fn retire(&self) {
         *self.retired.write().unwrap_or_else(PoisonError::into_inner) = true;
     }
@@ -156,6 +170,73 @@ impl Driver for CudaDriver {
     unsafe fn free(&self, address: u64) -> Result<(), DriverError> {
         // SAFETY: the caller passes an address of `allocate` that no work uses any more.
         self.call("cuMemFree", || unsafe { ffi::cuMemFree_v2(address) })
+    }
+
+    unsafe fn allocate_on(
+        &self,
+        raw: RawStream,
+        bytes: usize,
+    ) -> Result<Option<u64>, DriverError> {
+        let mut address = 0;
+        let allocated = self.call("cuMemAllocAsync", || {
+            // SAFETY: the caller passes a live stream, and `address` is valid for the write.
+            unsafe { ffi::cuMemAllocAsync(&mut address, bytes, stream(raw)) }
+        });
+        match allocated {
+            Ok(()) => Ok(Some(address)),
+            // A driver before CUDA 11.2, or a GPU without memory pools.
+            Err(DriverError::Code {
+                code: NOT_FOUND | NOT_SUPPORTED,
+                ..
+            }) => Ok(None),
+            Err(DriverError::Code {
+                code: OUT_OF_MEMORY,
+                ..
+            }) => Err(DriverError::OutOfMemory { requested: bytes }),
+            Err(error) => Err(error),
+        }
+    }
+
+    unsafe fn free_on(&self, raw: RawStream, address: u64) -> Result<(), DriverError> {
+        self.call("cuMemFreeAsync", || {
+            // SAFETY: the caller passes a live stream and memory that no later work uses.
+            unsafe { ffi::cuMemFreeAsync(address, stream(raw)) }
+        })
+    }
+
+    fn range_of(&self, address: u64) -> Result<Option<MemoryRange>, DriverError> {
+        const HOST_MEMORY: u32 = 1;
+        let (mut memory_type, mut managed, mut device) = (0_u32, 0_u32, -1_i32);
+        let (mut base, mut len) = (0_u64, 0_usize);
+        let mut attributes = [
+            POINTER_MEMORY_TYPE,
+            POINTER_IS_MANAGED,
+            POINTER_DEVICE_ORDINAL,
+            POINTER_RANGE_START,
+            POINTER_RANGE_SIZE,
+        ];
+        let mut values: [*mut c_void; 5] = [
+            (&raw mut memory_type).cast(),
+            (&raw mut managed).cast(),
+            (&raw mut device).cast(),
+            (&raw mut base).cast(),
+            (&raw mut len).cast(),
+        ];
+        self.call("cuPointerGetAttributes", || {
+            // SAFETY: one value of the attribute's type for each attribute. The address may be any number: of one
+            // that is no pointer of CUDA's, the driver returns zeros.
+            unsafe {
+                ffi::cuPointerGetAttributes(
+                    attributes.len() as u32,
+                    attributes.as_mut_ptr(),
+                    values.as_mut_ptr(),
+                    address,
+                )
+            }
+        })?;
+        // Pinned host memory and managed memory can be used on every GPU.
+        let reachable = memory_type == HOST_MEMORY || managed != 0 || device == self.device;
+        Ok((len > 0 && reachable).then_some(MemoryRange { base, len }))
     }
 
     fn create_stream(&self) -> Result<RawStream, DriverError> {
@@ -218,6 +299,38 @@ impl Driver for CudaDriver {
         self.call("cuMemsetD8Async", || {
             // SAFETY: the caller passes a live stream and a range within an allocation.
             unsafe { ffi::cuMemsetD8Async(address, value, len, stream(raw)) }
+        })
+    }
+
+    unsafe fn copy_rows(
+        &self,
+        raw: RawStream,
+        to: Pitched,
+        from: Pitched,
+        width: usize,
+        rows: usize,
+    ) -> Result<(), DriverError> {
+        let copy = CUDA_MEMCPY2D {
+            srcXInBytes: 0,
+            srcY: 0,
+            srcMemoryType: CUmemorytype::CU_MEMORYTYPE_DEVICE,
+            srcHost: ptr::null(),
+            srcDevice: from.address,
+            srcArray: ptr::null_mut(),
+            srcPitch: from.pitch,
+            dstXInBytes: 0,
+            dstY: 0,
+            dstMemoryType: CUmemorytype::CU_MEMORYTYPE_DEVICE,
+            dstHost: ptr::null_mut(),
+            dstDevice: to.address,
+            dstArray: ptr::null_mut(),
+            dstPitch: to.pitch,
+            WidthInBytes: width,
+            Height: rows,
+        };
+        // SAFETY: the caller passes a live stream and rows within allocations.
+        self.call("cuMemcpy2DAsync", || unsafe {
+            ffi::cuMemcpy2DAsync_v2(&copy, stream(raw))
         })
     }
 

@@ -74,7 +74,7 @@ impl CudaDriver {
         let gpu = GpuHandle::get_device(number).map_err(describe(&place, "cuDeviceGet"))?;
         let model = gpu.name().map_err(describe(&place, "cuDeviceGetName"))?;
         let name = format!("{place} ({model})");
-        let capabilities = capabilities(gpu, &name, loaded.version())?;
+        let capabilities = capabilities(gpu, &name, model, loaded.version())?;
 
         let device = gpu.as_raw();
         if reset {
@@ -106,6 +106,7 @@ impl CudaDriver {
 fn capabilities(
     gpu: GpuHandle,
     name: &str,
+    model: String,
     driver_version: u32,
 ) -> Result<Capabilities, DeviceError> {
     use DeviceAttribute as Attribute;
@@ -127,6 +128,7 @@ fn capabilities(
     // Zero stands for "not known" among the rates.
     let get_known = |attribute| get(attribute).map(|value| Some(value).filter(|&value| value > 0));
     Ok(Capabilities {
+        model,
         compute_capability: (
             get(Attribute::ComputeCapabilityMajor)?,
             get(Attribute::ComputeCapabilityMinor)?,

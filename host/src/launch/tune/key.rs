@@ -1,0 +1,83 @@
+use crate::device::Device;
+use crate::launch::ptx_for;
+use kernels_gpu::gemv::{MAX_TOKENS, STEP_COLUMNS};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+/// What a measurement is valid for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TuneKey {
+    /// [`Capabilities::model`](crate::device::Capabilities::model).
+    pub device: String,
+    /// Version of the driver, as CUDA encodes it; none on the emulator.
+    pub driver: Option<u32>,
+    /// SHA-256 of the PTX text that the device gets.
+    pub ptx: String,
+    /// The operation: `gemv`.
+    pub op: String,
+    /// Types of weights and activations: `w2a8`. The output's is not part of it, as one kernel writes all of them.
+    pub dtype: String,
+    /// Output features.
+    pub n: usize,
+    /// Input features as the kernel sees them, padded to whole steps of 128.
+    pub k: usize,
+    /// Tokens of a launch, at most 8.
+    pub m: usize,
+}
+
+impl TuneKey {
+    /// The key of a product of `m` tokens with weights `[n, k]`. None for a device that there is no PTX for.
+    pub fn gemv(device: &Device, m: usize, n: usize, k: usize) -> Option<Self> {
+        let capabilities = device.capabilities();
+        let (arch, ptx) = ptx_for(capabilities.compute_capability)?;
+        Some(Self {
+            device: capabilities.model.clone(),
+            driver: capabilities.driver_version,
+            ptx: hash(arch, ptx),
+            op: "gemv".to_owned(),
+            dtype: "w2a8".to_owned(),
+            n,
+            k: k.next_multiple_of(STEP_COLUMNS),
+            m: m.min(MAX_TOKENS),
+        })
+    }
+}
+
+/// The hash of an architecture's PTX, computed once.
+fn hash(arch: u32, ptx: &str) -> String {
+    static HASHES: LazyLock<Mutex<HashMap<u32, String>>> = LazyLock::new(Mutex::default);
+    let mut hashes = HASHES.lock().unwrap_or_else(PoisonError::into_inner);
+    let hex = || Sha256::digest(ptx).iter().map(|byte| format!("{byte:02x}")).collect();
+    hashes.entry(arch).or_insert_with(hex).clone()
+}
+
+/// What a launch costs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// How much.
+    pub value: f64,
+    /// Of what.
+    pub unit: CostUnit,
+}
+
+/// What a [`Cost`] is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CostUnit {
+    /// Microseconds of GPU time: the median of the rounds.
+    Microseconds,
+    /// Cycles of the cost model over the emulator's counts (docs/runtime.md): good for an order, never a time.
+    ModelCycles,
+}
+
+impl CostUnit {
+    /// As a table's head has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Microseconds => "us",
+            Self::ModelCycles => "model cycles",
+        }
+    }
+}

@@ -1,0 +1,191 @@
+use super::{Cost, CostUnit, TuneKey, model, race};
+use crate::device::{Buffer, Device, DeviceKind, Graph, Stream};
+use crate::launch::{Gemv, LaunchError, Operands, Sizes, gemv, size};
+use crate::layout::{Layout, MAX_K};
+use kernels_gpu::gemv::{MAX_TOKENS, TILE_ROWS};
+
+/// Most copies of the weights that a measurement rotates over.
+const MAX_COPIES: usize = 64;
+/// Launches of a graph, at least: enough that an event's resolution of half a microsecond does not matter.
+const MIN_LAUNCHES: usize = 32;
+
+/// How carefully to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TuneConfig {
+    /// Rounds on a GPU, at least 1. The emulator's counts are exact, and taken once.
+    pub rounds: usize,
+}
+
+impl Default for TuneConfig {
+    fn default() -> Self {
+        Self { rounds: 21 }
+    }
+}
+
+/// A measured variant.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// The variant.
+    pub variant: Gemv,
+    /// Its cost a launch.
+    pub cost: Cost,
+    /// Rounds that it was measured in.
+    pub rounds: usize,
+    /// Whether it was dropped early, because it could not win.
+    pub dropped: bool,
+}
+
+/// What [`tune_gemv`] found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tuning {
+    /// What it is valid for.
+    pub key: TuneKey,
+    /// All variants that fit, the best first.
+    pub candidates: Vec<Candidate>,
+}
+
+impl Tuning {
+    /// The fastest that was measured to the end.
+    pub fn best(&self) -> &Candidate {
+        &self.candidates[0]
+    }
+}
+
+/// Measures the variants that take `m` tokens (those beyond 8 go in groups of 8) and `Tiled` weights `[n, k]`.
+///
+/// On a GPU: by events around replays of a graph whose launches rotate over copies of the weights that together exceed twice
+/// the L2 cache, so that weights come from memory as in a model; in interleaved rounds, of which the median counts. A variant is
+/// dropped after three rounds when it has never been within 5 % of the leader's median. On the emulator: by its counts through
+/// the cost model of docs/runtime.md. `progress` is called after each measurement with how many are done, and how many there
+/// are at most.
+///
+/// # Errors
+/// When `m`, `n` or `k` is 0 or too large, the device has not enough memory, or a launch fails.
+pub fn tune_gemv(
+    device: &Device,
+    (m, n, k): (usize, usize, usize),
+    config: &TuneConfig,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Tuning, LaunchError> {
+    size("m", m, i32::MAX as usize)?;
+    size("n", n, i32::MAX as usize)?;
+    size("k", k, MAX_K)?;
+    size("rounds", config.rounds, 10_000)?;
+    let key = TuneKey::gemv(device, m, n, k).ok_or_else(|| LaunchError::NoPtx {
+        device: device.name().to_owned(),
+        capability: device.compute_capability(),
+    })?;
+    let variants: Vec<_> = Gemv::all(Layout::Tiled).filter(|variant| variant.fits(key.m, key.k)).collect();
+    let mut candidates = match device.kind() {
+        DeviceKind::Cuda => {
+            let mut bench = Bench::new(device, &key)?;
+            let graphs = variants.iter().map(|&variant| bench.capture(variant)).collect::<Result<Vec<_>, _>>()?;
+            // Also compiles and warms up.
+            graphs.iter().try_for_each(|(graph, _)| graph.launch(&bench.stream))?;
+            let total = variants.len() * config.rounds;
+            let mut done = 0;
+            let runners = race::race(variants.len(), config.rounds, |index| {
+                let (graph, launches) = &graphs[index];
+                let milliseconds = bench.replay(graph)?;
+                done += 1;
+                progress(done, total);
+                Ok::<_, LaunchError>(f64::from(milliseconds) * 1e3 / *launches as f64)
+            })?;
+            progress(total, total);
+            let candidate = |(&variant, runner): (&Gemv, &race::Runner)| Candidate {
+                variant,
+                cost: Cost { value: runner.median(), unit: CostUnit::Microseconds },
+                rounds: runner.samples.len(),
+                dropped: runner.dropped,
+            };
+            variants.iter().zip(&runners).map(candidate).collect()
+        }
+        DeviceKind::Emulated => {
+            let mut bench = Bench::new(device, &key)?;
+            let mut candidates = Vec::new();
+            for &variant in &variants {
+                let (launched, reports) = device.profile(|| bench.launch(variant, 0))?;
+                launched?;
+                let value = reports.iter().map(|report| model::cycles(device.capabilities(), report)).sum();
+                candidates.push(Candidate { variant, cost: Cost { value, unit: CostUnit::ModelCycles }, rounds: 1, dropped: false });
+                progress(candidates.len(), variants.len());
+            }
+            candidates
+        }
+    };
+    // Stable: of equals the first in the table of variants, which has the fewest warps.
+    candidates.sort_by(|a: &Candidate, b| a.dropped.cmp(&b.dropped).then(a.cost.value.total_cmp(&b.cost.value)));
+    Ok(Tuning { key, candidates })
+}
+
+/// Operands of a product, with random codes for weights and values for activations.
+struct Bench {
+    stream: Stream,
+    sizes: Sizes,
+    weights: Vec<Buffer<u8>>,
+    activations: Buffer<i8>,
+    activation_scale: Buffer<f32>,
+    activation_sum: Buffer<i32>,
+    row_scale: Buffer<f32>,
+    output: Buffer<f32>,
+}
+
+impl Bench {
+    fn new(device: &Device, key: &TuneKey) -> Result<Self, LaunchError> {
+        let &TuneKey { n, k, m, .. } = key;
+        let mut random = fastrand::Rng::with_seed(0x62_6974_6e65_7431);
+        let bytes = n.next_multiple_of(TILE_ROWS) * k / 4;
+        // Four ternary codes 0..=2.
+        let codes: Vec<u8> = (0..bytes).map(|_| (0..4).fold(0, |byte, _| byte << 2 | random.u8(..3))).collect();
+        let (free, _) = device.memory_info()?;
+        let copies = match device.kind() {
+            DeviceKind::Cuda => (2 * device.capabilities().l2_bytes).div_ceil(bytes).min(free / 2 / bytes).clamp(1, MAX_COPIES),
+            DeviceKind::Emulated => 1,
+        };
+        let values: Vec<i8> = (0..MAX_TOKENS * k).map(|_| random.i8(..)).collect();
+        let sums: Vec<i32> = values.chunks(k).take(m).map(|row| row.iter().map(|&q| i32::from(q)).sum()).collect();
+        Ok(Self {
+            stream: device.new_stream()?,
+            sizes: Sizes { m, n, k, k_pitch: k },
+            weights: (0..copies).map(|_| Buffer::from_slice(device, &codes)).collect::<Result<_, _>>()?,
+            activations: Buffer::from_slice(device, &values)?,
+            activation_scale: Buffer::from_slice(device, &vec![1.0; m])?,
+            activation_sum: Buffer::from_slice(device, &sums)?,
+            row_scale: Buffer::from_slice(device, &vec![1.0; n])?,
+            output: Buffer::uninit(device, m * n)?,
+        })
+    }
+
+    /// Submits one product with a copy of the weights.
+    fn launch(&mut self, variant: Gemv, copy: usize) -> Result<(), LaunchError> {
+        let operands = Operands {
+            weights: &self.weights[copy],
+            activations: &self.activations,
+            activation_scale: &self.activation_scale,
+            activation_sum: &self.activation_sum,
+            row_scale: &self.row_scale,
+            bias: None,
+            residual: None,
+            output: &mut self.output,
+            first_token: 0,
+        };
+        gemv(&self.stream, variant, operands, self.sizes)
+    }
+
+    /// A graph that goes over all copies, and how many launches it has.
+    fn capture(&mut self, variant: Gemv) -> Result<(Graph, usize), LaunchError> {
+        let copies = self.weights.len();
+        let launches = MIN_LAUNCHES.next_multiple_of(copies);
+        let stream = self.stream.clone();
+        let graph = Graph::capture(&stream, |_| (0..launches).try_for_each(|launch| self.launch(variant, launch % copies)))?;
+        Ok((graph, launches))
+    }
+
+    /// Milliseconds of one replay.
+    fn replay(&self, graph: &Graph) -> Result<f32, LaunchError> {
+        let start = self.stream.record()?;
+        graph.launch(&self.stream)?;
+        let end = self.stream.record()?;
+        Ok(start.elapsed_ms(&end)?.expect("a GPU has a clock"))
+    }
+}

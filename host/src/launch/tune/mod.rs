@@ -1,0 +1,82 @@
+//! The autotuner: measures the variants of an operation for a shape, and remembers the fastest.
+//!
+//! [`tune_gemv`] measures, [`TuneCache`] keeps results in a file, [`choose_gemv`] uses them. Every variant gives the same
+//! result, bit for bit, so that a choice only ever changes speed.
+
+mod cache;
+mod key;
+mod measure;
+mod model;
+mod race;
+
+pub use cache::{CACHE_VARIABLE, CacheError, TuneCache};
+pub use key::{Cost, CostUnit, TuneKey};
+pub use measure::{Candidate, TuneConfig, Tuning, tune_gemv};
+
+use super::Gemv;
+use crate::device::Device;
+use crate::layout::Layout;
+use kernels_gpu::gemv::{MAX_TOKENS, STEP_COLUMNS};
+
+/// A variant and why it is the one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Choice {
+    /// The variant.
+    pub variant: Gemv,
+    /// Who chose it.
+    pub reason: Reason,
+}
+
+/// Why a variant was chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reason {
+    /// The caller named it.
+    Caller,
+    /// It was measured on such a device and was the fastest, at this cost.
+    Tuned(Cost),
+    /// Nothing was measured for this shape; it has the best [`Gemv::score`], which is this.
+    Heuristic {
+        /// The score, in 0..=1.
+        score: f64,
+    },
+}
+
+/// The variant for `Tiled` weights `[n, k]` and `m` tokens: the measured one where `cache` has one that fits, else
+/// [`Gemv::choose`]'s. None for a K that no variant takes.
+pub fn choose_gemv(device: &Device, cache: Option<&TuneCache>, m: usize, n: usize, k: usize) -> Option<Choice> {
+    choose_from(device, &cache.map(TuneCache::load).unwrap_or_default(), m, n, k)
+}
+
+/// As [`choose_gemv`] for 1, 2, ... [`MAX_TOKENS`] tokens, with one look at the file.
+pub(crate) fn choose_gemv_all(device: &Device, cache: Option<&TuneCache>, n: usize, k: usize) -> Option<[Choice; MAX_TOKENS]> {
+    let table = cache.map(TuneCache::load).unwrap_or_default();
+    let choices: Option<Vec<_>> = (1..=MAX_TOKENS).map(|m| choose_from(device, &table, m, n, k)).collect();
+    choices?.try_into().ok()
+}
+
+fn choose_from(device: &Device, table: &cache::Table, m: usize, n: usize, k: usize) -> Option<Choice> {
+    if let Some(choice) = tuned(device, table, m, n, k) {
+        return Some(choice);
+    }
+    let padded = k.next_multiple_of(STEP_COLUMNS);
+    let variant = Gemv::choose(device.capabilities(), Layout::Tiled, m, n, padded)?;
+    let score = variant.score(device.capabilities(), n, padded);
+    Some(Choice { variant, reason: Reason::Heuristic { score } })
+}
+
+fn tuned(device: &Device, table: &cache::Table, m: usize, n: usize, k: usize) -> Option<Choice> {
+    if table.is_empty() {
+        return None;
+    }
+    let key = TuneKey::gemv(device, m, n, k)?;
+    let entry = table.get(&key)?;
+    // The file may name anything, also where its key is right.
+    let fits = Gemv::named(&entry.variant).ok().filter(|variant| variant.fits(key.m, key.k));
+    if fits.is_none() {
+        tracing::warn!(variant = entry.variant, ?key, "the tuning cache names a variant that does not fit; using the heuristic");
+    }
+    Some(Choice { variant: fits?, reason: Reason::Tuned(entry.cost) })
+}
+
+#[cfg(test)]
+mod tests;
