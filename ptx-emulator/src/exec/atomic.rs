@@ -1,11 +1,10 @@
 //! `atom` and `red`. Lanes take their turns in ascending order.
 
-use super::access::{
-    Direction, Found, SharedRequest, by_space, check_writable, count, find, prepare_shared,
-    taking_part,
-};
+use super::access::{Direction, by_space, taking_part};
 use super::block::Context;
+use super::global::{Found, check_writable, count, find};
 use super::lanes::{Row, lanes, write_row};
+use super::shared::{SharedRequest, prepare_shared};
 use super::stop::{Step, Stop};
 use super::warp::Warp;
 use crate::arith::half;

@@ -27,7 +27,7 @@ const MAX_DEPTH: u32 = 1024;
 const MAX_LOCAL: u32 = 512 << 10;
 
 /// What happens after a split's instruction.
-enum Flow {
+pub(super) enum Flow {
     /// The warp's splits have changed: choose again.
     Reschedule,
     Pause(Pause),
@@ -381,120 +381,6 @@ impl Warp {
             .collect();
         self.enter(at, callers, frame, split.pc + 1, results);
         Ok(Flow::Reschedule)
-    }
-
-    fn barrier(
-        &mut self,
-        context: &mut Context<'_>,
-        at: usize,
-        inst: &Inst,
-        op: BarrierOp,
-        mut active: u32,
-        mask: u32,
-    ) -> Step<Flow> {
-        let split = self.splits[at];
-        let together = match split.wait {
-            Wait::Together(all) => {
-                active = all;
-                true
-            }
-            _ => false,
-        };
-        let live = self.live();
-        let strict = context.checks.synchronization;
-        if op.aligned && active != live && strict && !together {
-            if active != mask {
-                // Some lanes of this very split pass the barrier by.
-                return Stop::first(
-                    FaultKind::DivergentBarrier {
-                        active,
-                        expected: live,
-                    },
-                    active,
-                );
-            }
-            self.splits[at].wait = Wait::Lanes {
-                needed: live,
-                active,
-            };
-            return Ok(Flow::Reschedule);
-        }
-        if active != mask && !together {
-            let pc = split.pc;
-            self.diverge(at, active, pc, pc + 1, crate::load::NO_JOIN);
-            return Ok(Flow::Reschedule);
-        }
-        let frame = &self.frames[split.frame as usize];
-        let uniform = |slot: u32| {
-            let row = &frame.rows[slot as usize];
-            let first = row[active.trailing_zeros() as usize];
-            lanes(active)
-                .all(|lane| row[lane] == first)
-                .then_some(first)
-        };
-        let invalid = |reason: String| Stop::first(FaultKind::InvalidBarrier { reason }, active);
-        let number = match uniform(inst.src[0]) {
-            Some(number @ 0..16) => number as u8,
-            Some(number) => return invalid(format!("number {number} is not from 0 to 15")),
-            None => return invalid("lanes of a warp name different barriers".into()),
-        };
-        let threads = context.launch.threads();
-        let mut arriving = active.count_ones();
-        let expected = if op.has_count {
-            // Counts are of whole warps, lanes that do not exist included.
-            if active & 1 != 0 {
-                arriving += (!self.lanes).count_ones();
-            }
-            match uniform(inst.src[1]) {
-                Some(count) if count > 0 && count % 32 == 0 && count <= 1024 => count as u32,
-                Some(count) => {
-                    return invalid(format!(
-                        "{count} threads is not a multiple of 32 up to 1024"
-                    ));
-                }
-                None => return invalid("lanes of a warp give different counts".into()),
-            }
-        } else {
-            threads
-        };
-        let barrier = &mut context.block.barriers[usize::from(number)];
-        if barrier.expected.is_some_and(|known| known != expected) {
-            return invalid(format!(
-                "barrier {number} waits for {} threads, this instruction says {expected}",
-                barrier.expected.unwrap_or(0)
-            ));
-        }
-        barrier.expected = Some(expected);
-        barrier.arrived += arriving;
-        barrier.warps |= 1 << self.index;
-        if let BarrierKind::RedPopc { src }
-        | BarrierKind::RedAnd { src, .. }
-        | BarrierKind::RedOr { src, .. } = op.kind
-        {
-            barrier.votes += (truth(frame, src) & active).count_ones();
-            barrier.voters += active.count_ones();
-        }
-        context.stats.counters.barriers += 1;
-        let wait = if op.kind == BarrierKind::Arrive {
-            Wait::Nothing
-        } else {
-            barrier.waiting |= 1 << self.index;
-            Wait::Barrier(number)
-        };
-        context.block.changed = Some(number);
-        let mut members = self.companions(at);
-        if !together {
-            members.clear();
-        }
-        members.push(at);
-        for member in members {
-            let split = &mut self.splits[member];
-            split.wait = wait;
-            if wait == Wait::Nothing {
-                split.pc += 1;
-            }
-        }
-        Ok(Flow::Pause(Pause::Barrier))
     }
 }
 

@@ -5,12 +5,14 @@
 
 mod access;
 mod atomic;
+mod barrier;
 mod block;
 mod collective;
 mod compare;
 mod control;
 mod data;
 mod float;
+mod global;
 mod grid;
 mod integer;
 mod lanes;

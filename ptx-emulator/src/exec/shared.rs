@@ -1,8 +1,14 @@
 //! A block's shared memory.
 
+use super::access::{Direction, check_end, gather};
+use super::block::{Context, locate};
 use super::lanes::{Row, lanes};
 use super::race::Races;
+use super::stop::{Step, Stop};
+use super::warp::Warp;
 use crate::device::Launch;
+use crate::error::{FaultKind, Site, Space};
+use crate::isa::{Access, AccessSpace, Ordering};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -52,7 +58,7 @@ impl Shared {
 }
 
 /// Passes over the 32 banks that an access takes, and how many it would take without conflicts.
-pub(crate) fn wavefronts(addresses: &Row, mask: u32, size: usize) -> (u64, u64) {
+fn wavefronts(addresses: &Row, mask: u32, size: usize) -> (u64, u64) {
     let words = size.div_ceil(4).max(1);
     let group = (32 / words).max(1);
     let (mut passes, mut ideal) = (0, 0);
@@ -103,4 +109,125 @@ fn conflicting_passes(addresses: &Row, members: u32, words: u64) -> u64 {
         }
     }
     counts.into_iter().max().unwrap_or(0) as u64
+}
+
+/// A request to shared memory.
+#[derive(Clone, Copy)]
+pub(super) struct SharedRequest<'a> {
+    pub(super) warp: u32,
+    pub(super) addresses: &'a Row,
+    pub(super) active: u32,
+    pub(super) size: usize,
+    pub(super) ordering: Ordering,
+    pub(super) atomic: bool,
+    pub(super) direction: Direction,
+}
+
+/// Bounds, counts and races of a request to shared memory.
+pub(super) fn prepare_shared(context: &mut Context<'_>, request: SharedRequest<'_>) -> Step<()> {
+    let SharedRequest {
+        warp,
+        addresses,
+        active,
+        size,
+        ordering,
+        atomic,
+        direction,
+    } = request;
+    let end = context.block.shared.bytes.len() as u64;
+    check_end(addresses, active, size, end, AccessSpace::Shared)?;
+    let (passes, ideal) = wavefronts(addresses, active, size);
+    let counters = &mut context.stats.counters.shared;
+    counters.requests += 1;
+    counters.wavefronts += passes;
+    counters.bank_conflicts += passes - ideal;
+    let bytes = u64::from(active.count_ones()) * size as u64;
+    if atomic || direction == Direction::Load {
+        counters.bytes_read += bytes;
+    }
+    if atomic || direction == Direction::Store {
+        counters.bytes_written += bytes;
+    }
+    context.stats.sites[context.site].conflicts += passes - ideal;
+    if context.checks.initialization && (atomic || direction == Direction::Load) {
+        for lane in lanes(active) {
+            let at = addresses[lane] as usize;
+            if !context.block.shared.is_written(at, size) {
+                return Stop::access(
+                    FaultKind::UninitializedMemory { size: size as u32 },
+                    lane as u32,
+                    Space::Shared,
+                    addresses[lane],
+                );
+            }
+        }
+    }
+    if !context.checks.races {
+        return Ok(());
+    }
+    let strong = atomic || ordering != Ordering::Weak;
+    let races = &mut context.block.shared.races;
+    if strong && (atomic || direction == Direction::Load) {
+        let acquire = matches!(ordering, Ordering::Acquire | Ordering::AcqRel);
+        races.observe(warp as usize, acquire);
+    }
+    let site = context.site as u32;
+    for lane in lanes(active) {
+        let thread = warp * 32 + lane as u32;
+        let at = addresses[lane] as usize;
+        let conflict = match direction {
+            Direction::Load => races.read(at, size, thread, site, strong),
+            Direction::Store => races.write(at, size, thread, site, strong),
+        };
+        if let Some(conflict) = conflict {
+            let (image, pc) = locate(context.launch, conflict.site as usize);
+            let line = image.function.lines[pc] as usize;
+            return Stop::access(
+                FaultKind::SharedRace {
+                    other: Site {
+                        line,
+                        instruction: context.launch.module.text(line).to_owned(),
+                        thread: context.launch.thread_index(conflict.thread),
+                        write: conflict.write,
+                    },
+                },
+                lane as u32,
+                Space::Shared,
+                addresses[lane],
+            );
+        }
+    }
+    if strong && (atomic || direction == Direction::Store) {
+        let release = matches!(ordering, Ordering::Release | Ordering::AcqRel);
+        races.publish(warp as usize, release);
+    }
+    Ok(())
+}
+
+pub(super) fn load_shared(
+    context: &mut Context<'_>,
+    warp: &mut Warp,
+    frame: usize,
+    access: &Access,
+    addresses: &Row,
+    active: u32,
+    size: usize,
+) -> Step<()> {
+    prepare_shared(
+        context,
+        SharedRequest {
+            warp: warp.index,
+            addresses,
+            active,
+            size,
+            ordering: access.ordering,
+            atomic: false,
+            direction: Direction::Load,
+        },
+    )?;
+    let shared = &context.block.shared;
+    gather(warp, frame, access, active, |lane, offset, bytes| {
+        shared.load(addresses[lane] as usize + offset, bytes)
+    });
+    Ok(())
 }

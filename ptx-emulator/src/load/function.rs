@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::module::ModuleBuilder;
+use super::names::ModuleBuilder;
+use super::variables::{align_up, param_layout, size_and_align, variable_type};
 use crate::error::LoadError;
 use crate::isa::{
     Access, Call, Class, Constant, Inst, Op, ParamPlace, Pred, PredSlot, SINK_PRED, SINK_SLOT,
@@ -140,7 +141,7 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
 
     fn declare_params(&mut self, function: &ast::Function<'a>) -> Result<(), LoadError> {
         if function.entry {
-            let (places, _) = super::module::param_layout(&function.params)?;
+            let (places, _) = param_layout(&function.params)?;
             for (param, place) in function.params.iter().zip(places) {
                 self.declare(
                     param.name,
@@ -173,8 +174,8 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
                 format!("register parameter `{}`: use `.param`", variable.name),
             ));
         }
-        let (size, align) = super::module::size_and_align(variable)?;
-        let offset = super::module::align_up(self.out.param_bytes as usize, align.max(8));
+        let (size, align) = size_and_align(variable)?;
+        let offset = align_up(self.out.param_bytes as usize, align.max(8));
         if offset + size > 1 << 16 {
             return Err(LoadError::new(
                 variable.line,
@@ -270,7 +271,7 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
         self.line = variable.line;
         match variable.space {
             VariableSpace::Reg => {
-                let ty = super::module::variable_type(variable)?;
+                let ty = variable_type(variable)?;
                 if variable.vector != 1 || !variable.dims.is_empty() {
                     return self.error("vector registers are not supported");
                 }
@@ -285,8 +286,8 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
                 self.frame_param(variable)?;
             }
             VariableSpace::Local => {
-                let (size, align) = super::module::size_and_align(variable)?;
-                let offset = super::module::align_up(self.out.local_bytes as usize, align);
+                let (size, align) = size_and_align(variable)?;
+                let offset = align_up(self.out.local_bytes as usize, align);
                 if offset + size > 512 << 10 {
                     return self.error("local memory of a thread is at most 512 KiB");
                 }

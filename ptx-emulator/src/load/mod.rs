@@ -7,12 +7,16 @@ mod convert;
 mod float;
 mod function;
 mod integer;
+mod logic;
 mod memory;
 mod modifiers;
 mod module;
+mod movement;
+mod names;
 mod operand;
+mod variables;
 mod warp;
 
 pub(crate) use function::{Function, NO_JOIN};
 pub use module::{EntryInfo, Module, ParamInfo};
-pub(crate) use module::{VariableKind, align_up};
+pub(crate) use variables::{VariableKind, align_up};

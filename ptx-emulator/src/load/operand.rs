@@ -1,7 +1,7 @@
 //! Operands to rows, predicates and addresses, with their types checked.
 
 use super::function::{FunctionBuilder, Name, Register};
-use super::module::VariableKind;
+use super::variables::VariableKind;
 use crate::error::LoadError;
 use crate::isa::{
     AccessSpace, Constant, Pred, PredSlot, SINK_PRED, SINK_SLOT, Slot, Special, Type, ZERO_SLOT,

@@ -1,6 +1,7 @@
 //! PTX text to a syntax tree: names and numbers only, no meaning yet.
 
 pub(crate) mod ast;
+mod body;
 mod initializer;
 mod parser;
 mod token;

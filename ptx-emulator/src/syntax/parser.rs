@@ -2,15 +2,12 @@
 
 use logos::Logos;
 
-use super::ast::{
-    Address, AddressBase, Function, Instruction, Number, Operand, Source, Statement, Variable,
-    VariableSpace,
-};
+use super::ast::{Function, Number, Source, Variable, VariableSpace};
 use super::token::Token;
 use crate::error::LoadError;
 
 /// Nesting of braces beyond which a text is refused, so that no text can exhaust the stack.
-const MAX_DEPTH: usize = 64;
+pub(super) const MAX_DEPTH: usize = 64;
 
 /// Parses a whole PTX text.
 pub(crate) fn parse(text: &str) -> Result<Source<'_>, LoadError> {
@@ -20,8 +17,8 @@ pub(crate) fn parse(text: &str) -> Result<Source<'_>, LoadError> {
 pub(super) type Parsed<T> = Result<T, LoadError>;
 
 pub(super) struct Parser<'a> {
-    tokens: Vec<(Token<'a>, u32)>,
-    at: usize,
+    pub(super) tokens: Vec<(Token<'a>, u32)>,
+    pub(super) at: usize,
     last_line: usize,
 }
 
@@ -70,7 +67,7 @@ impl<'a> Parser<'a> {
         self.tokens.get(self.at).map(|&(token, _)| token)
     }
 
-    fn peek_second(&self) -> Option<Token<'a>> {
+    pub(super) fn peek_second(&self) -> Option<Token<'a>> {
         self.tokens.get(self.at + 1).map(|&(token, _)| token)
     }
 
@@ -109,7 +106,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn accept_dot(&mut self) -> Option<&'a str> {
+    pub(super) fn accept_dot(&mut self) -> Option<&'a str> {
         if let Some(Token::Dot(word)) = self.peek() {
             self.at += 1;
             return Some(word);
@@ -218,7 +215,7 @@ impl<'a> Parser<'a> {
         self.error("expected a version such as 8.0")
     }
 
-    fn pragma(&mut self) -> Parsed<()> {
+    pub(super) fn pragma(&mut self) -> Parsed<()> {
         loop {
             self.text()?;
             if !self.accept(Token::Comma) {
@@ -291,7 +288,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn variables(
+    pub(super) fn variables(
         &mut self,
         space: VariableSpace,
         external: bool,
@@ -394,7 +391,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    fn parameters(&mut self) -> Parsed<Vec<Variable<'a>>> {
+    pub(super) fn parameters(&mut self) -> Parsed<Vec<Variable<'a>>> {
         let mut params = Vec::new();
         if !self.accept(Token::OpenParen) {
             return Ok(params);
@@ -508,231 +505,6 @@ impl<'a> Parser<'a> {
             }
         }
         Ok(dims)
-    }
-
-    fn block(&mut self, depth: usize) -> Parsed<Vec<Statement<'a>>> {
-        if depth > MAX_DEPTH {
-            return self.error("blocks are nested too deeply");
-        }
-        let mut statements = Vec::new();
-        loop {
-            let line = self.line();
-            match self.peek() {
-                None => return self.error("the text ends inside a function"),
-                Some(Token::CloseBrace) => {
-                    self.at += 1;
-                    return Ok(statements);
-                }
-                Some(Token::OpenBrace) => {
-                    self.at += 1;
-                    statements.push(Statement::Block(self.block(depth + 1)?));
-                }
-                Some(Token::Semicolon) => self.at += 1,
-                Some(Token::Dot(word)) => {
-                    self.at += 1;
-                    self.body_directive(word, line, &mut statements)?;
-                }
-                Some(Token::Ident(name)) if self.peek_second() == Some(Token::Colon) => {
-                    self.at += 2;
-                    match self.peek() {
-                        Some(Token::Dot("branchtargets" | "calltargets")) => {
-                            self.at += 1;
-                            let mut targets = vec![self.ident()?];
-                            while self.accept(Token::Comma) {
-                                targets.push(self.ident()?);
-                            }
-                            self.expect(Token::Semicolon)?;
-                            statements.push(Statement::Targets { name, targets });
-                        }
-                        Some(Token::Dot("callprototype")) => {
-                            // Sizes are checked against the function that is called.
-                            self.at += 1;
-                            self.parameters()?;
-                            self.ident()?;
-                            self.parameters()?;
-                            while self.accept_dot().is_some() {}
-                            self.expect(Token::Semicolon)?;
-                        }
-                        _ => statements.push(Statement::Label(name)),
-                    }
-                }
-                Some(Token::Ident(_) | Token::At) => {
-                    statements.push(Statement::Instruction(self.instruction(line)?));
-                }
-                Some(token) => {
-                    return self.error(format!("expected an instruction, found {token:?}"));
-                }
-            }
-        }
-    }
-
-    fn body_directive(
-        &mut self,
-        word: &'a str,
-        line: usize,
-        statements: &mut Vec<Statement<'a>>,
-    ) -> Parsed<()> {
-        let space = match word {
-            "reg" => VariableSpace::Reg,
-            "param" => VariableSpace::Param,
-            "local" => VariableSpace::Local,
-            "shared" => VariableSpace::Shared,
-            "global" => VariableSpace::Global,
-            "const" => VariableSpace::Const,
-            "pragma" => return self.pragma(),
-            "loc" => {
-                let file = self.integer()?;
-                let source_line = self.integer()?;
-                self.integer()?;
-                // `, function_name sym+n, inlined_at f l c`
-                while self.accept(Token::Comma) {
-                    self.ident()?;
-                    while matches!(
-                        self.peek(),
-                        Some(Token::Ident(_) | Token::Number(_) | Token::Plus)
-                    ) && !self.starts_statement()
-                    {
-                        self.at += 1;
-                    }
-                }
-                statements.push(Statement::Location {
-                    file,
-                    line: source_line,
-                });
-                return Ok(());
-            }
-            _ => {
-                return Err(LoadError::new(line, format!("unknown directive `.{word}`")));
-            }
-        };
-        let mut variables = Vec::new();
-        self.variables(space, false, line, &mut variables)?;
-        statements.extend(variables.into_iter().map(Statement::Variable));
-        Ok(())
-    }
-
-    /// `.loc` has no terminator: what follows on another line is the next statement.
-    fn starts_statement(&self) -> bool {
-        self.at > 0
-            && self.tokens.get(self.at).map(|token| token.1) != Some(self.tokens[self.at - 1].1)
-    }
-
-    fn instruction(&mut self, line: usize) -> Parsed<Instruction<'a>> {
-        let guard = if self.accept(Token::At) {
-            let negated = self.accept(Token::Bang);
-            Some((self.ident()?, negated))
-        } else {
-            None
-        };
-        let opcode = self.ident()?;
-        let mut modifiers = Vec::new();
-        while let Some(word) = self.accept_dot() {
-            modifiers.push(word);
-        }
-        let mut operands = Vec::new();
-        if !self.accept(Token::Semicolon) {
-            loop {
-                operands.push(self.operand(0)?);
-                if self.accept(Token::Semicolon) {
-                    break;
-                }
-                self.expect(Token::Comma)?;
-            }
-        }
-        Ok(Instruction {
-            line,
-            guard,
-            opcode,
-            modifiers,
-            operands,
-        })
-    }
-
-    fn operand_list(&mut self, close: Token<'_>, depth: usize) -> Parsed<Vec<Operand<'a>>> {
-        let mut list = Vec::new();
-        if self.accept(close) {
-            return Ok(list);
-        }
-        loop {
-            list.push(self.operand(depth + 1)?);
-            if self.accept(close) {
-                return Ok(list);
-            }
-            self.expect(Token::Comma)?;
-        }
-    }
-
-    fn operand(&mut self, depth: usize) -> Parsed<Operand<'a>> {
-        if depth > MAX_DEPTH {
-            return self.error("operands are nested too deeply");
-        }
-        match self.peek() {
-            Some(Token::OpenBrace) => {
-                self.at += 1;
-                Ok(Operand::Vector(
-                    self.operand_list(Token::CloseBrace, depth)?,
-                ))
-            }
-            Some(Token::OpenParen) => {
-                self.at += 1;
-                Ok(Operand::List(self.operand_list(Token::CloseParen, depth)?))
-            }
-            Some(Token::OpenBracket) => {
-                self.at += 1;
-                Ok(Operand::Address(self.address()?))
-            }
-            Some(Token::Bang) => {
-                self.at += 1;
-                Ok(Operand::Not(self.ident()?))
-            }
-            Some(Token::Number(_) | Token::Minus) => Ok(Operand::Number(self.number()?)),
-            Some(Token::Ident(name)) => {
-                self.at += 1;
-                let operand = match self.peek() {
-                    Some(Token::Dot(member)) => {
-                        self.at += 1;
-                        Operand::Member(name, member)
-                    }
-                    Some(Token::Plus | Token::Minus) => Operand::NameOffset(name, self.offset()?),
-                    _ => Operand::Name(name),
-                };
-                if self.accept(Token::Pipe) {
-                    let second = self.operand(depth + 1)?;
-                    return Ok(Operand::Pair(Box::new(operand), Box::new(second)));
-                }
-                Ok(operand)
-            }
-            Some(token) => self.error(format!("expected an operand, found {token:?}")),
-            None => self.error("the text ends inside an instruction"),
-        }
-    }
-
-    /// Any number of `+ 4`, `+ -4` and `- 4`.
-    pub(super) fn offset(&mut self) -> Parsed<i64> {
-        let mut offset = 0i64;
-        loop {
-            if self.accept(Token::Plus) {
-                offset = offset.wrapping_add(self.integer()? as i64);
-            } else if self.accept(Token::Minus) {
-                offset = offset.wrapping_sub(self.integer()? as i64);
-            } else {
-                return Ok(offset);
-            }
-        }
-    }
-
-    fn address(&mut self) -> Parsed<Address<'a>> {
-        let base = match self.peek() {
-            Some(Token::Ident(name)) => {
-                self.at += 1;
-                AddressBase::Name(name)
-            }
-            Some(Token::Number(_) | Token::Minus) => AddressBase::Absolute(self.integer()?),
-            _ => return self.error("expected an address"),
-        };
-        let offset = self.offset()?;
-        self.expect(Token::CloseBracket)?;
-        Ok(Address { base, offset })
     }
 }
 

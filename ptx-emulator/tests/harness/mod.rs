@@ -296,6 +296,5 @@ pub fn operand() -> impl proptest::strategy::Strategy<Value = u64> {
 
 /// Many tuples of operands.
 pub fn many() -> impl proptest::strategy::Strategy<Value = Vec<Operands>> {
-    use proptest::prelude::*;
     proptest::collection::vec([operand(), operand(), operand(), operand()], 96)
 }

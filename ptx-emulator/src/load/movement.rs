@@ -1,0 +1,127 @@
+//! Moves and selections.
+
+use super::function::FunctionBuilder;
+use super::modifiers::Modifiers;
+use crate::error::LoadError;
+use crate::isa::{Class, ClockKind, Elements, Op, Slot, Type, ZERO_SLOT};
+use crate::syntax::ast::{Instruction, Operand};
+
+const S32: Type = Type::S(32);
+
+impl<'a> FunctionBuilder<'a, '_> {
+    /// `mov`, of registers, addresses, predicates, and between scalars and vectors.
+    pub(super) fn mov(
+        &mut self,
+        instruction: &'a Instruction<'a>,
+        mut modifiers: Modifiers<'a>,
+    ) -> Result<(), LoadError> {
+        let ty = modifiers.ty()?;
+        modifiers.finish()?;
+        let [dst, src] = self.operands(instruction)?;
+        let class = Class::Other;
+        if ty == Type::Pred {
+            let op = Op::MovPred {
+                src: self.pred(src)?,
+                dst: self.pred_dst(dst)?,
+            };
+            self.emit(op, ZERO_SLOT, [ZERO_SLOT; 4], class);
+            return Ok(());
+        }
+        match (dst, src) {
+            (dst, Operand::Vector(parts)) => {
+                let element = self.part_type(&modifiers, ty, parts.len())?;
+                let slots = parts
+                    .iter()
+                    .map(|part| self.src(part, element))
+                    .collect::<Result<Vec<_>, _>>()?;
+                let dst = self.dst(dst, ty)?;
+                let elements = self.elements(&slots, element.bits());
+                self.emit(Op::Pack(elements), dst, [ZERO_SLOT; 4], class);
+            }
+            (Operand::Vector(parts), src) => {
+                let element = self.part_type(&modifiers, ty, parts.len())?;
+                let src = self.src(src, ty)?;
+                let slots = parts
+                    .iter()
+                    .map(|part| self.dst(part, element))
+                    .collect::<Result<Vec<_>, _>>()?;
+                let elements = self.elements(&slots, element.bits());
+                let src = [src, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];
+                self.emit(Op::Unpack(elements), ZERO_SLOT, src, class);
+            }
+            (dst, src) => {
+                if let Some(kind) = Self::clock(src) {
+                    let dst = self.dst(dst, ty)?;
+                    self.emit(Op::Clock(kind), dst, [ZERO_SLOT; 4], class);
+                    return Ok(());
+                }
+                let src = self.src(src, ty)?;
+                let dst = self.dst(dst, ty)?;
+                let src = [src, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];
+                self.emit(Op::Mov, dst, src, class);
+            }
+        }
+        Ok(())
+    }
+
+    fn clock(operand: &Operand<'_>) -> Option<ClockKind> {
+        match operand {
+            Operand::Name("%clock") => Some(ClockKind::Low),
+            Operand::Name("%clock_hi") => Some(ClockKind::High),
+            Operand::Name("%clock64") => Some(ClockKind::Full),
+            Operand::Name("%globaltimer") => Some(ClockKind::GlobalTimer),
+            _ => None,
+        }
+    }
+
+    fn part_type(
+        &self,
+        modifiers: &Modifiers<'_>,
+        ty: Type,
+        parts: usize,
+    ) -> Result<Type, LoadError> {
+        match (ty.bits(), parts) {
+            (bits @ (16 | 32 | 64), 2) | (bits @ (32 | 64), 4) => Ok(Type::B(bits / parts as u8)),
+            _ => modifiers.error(format!("{parts} parts of {ty} are not possible")),
+        }
+    }
+
+    fn elements(&mut self, slots: &[Slot], bits: u8) -> Elements {
+        let pool = self.out.pool.len() as u32;
+        self.out.pool.extend_from_slice(slots);
+        Elements {
+            pool,
+            count: slots.len() as u8,
+            bits,
+        }
+    }
+
+    /// `selp`, `slct`.
+    pub(super) fn select(
+        &mut self,
+        instruction: &'a Instruction<'a>,
+        mut modifiers: Modifiers<'a>,
+    ) -> Result<(), LoadError> {
+        let ftz = modifiers.flag("ftz");
+        let ty = modifiers.ty()?;
+        let [dst, a, b, c] = self.operands(instruction)?;
+        if !matches!(ty.bits(), 16 | 32 | 64) {
+            return modifiers.error(format!("{ty} is not a type of this instruction"));
+        }
+        let (a, b) = (self.src(a, ty)?, self.src(b, ty)?);
+        let (op, c) = if instruction.opcode == "selp" {
+            if ftz {
+                return modifiers.error("`.ftz` is not supported here");
+            }
+            (Op::Selp(self.pred(c)?), ZERO_SLOT)
+        } else {
+            let selector = modifiers.ty_of(&[S32, Type::F32])?;
+            let float = selector == Type::F32;
+            (Op::Slct { float, ftz }, self.src(c, selector)?)
+        };
+        modifiers.finish()?;
+        let dst = self.dst(dst, ty)?;
+        self.emit(op, dst, [a, b, c, ZERO_SLOT], Class::Integer);
+        Ok(())
+    }
+}
