@@ -1,11 +1,14 @@
 //! The float types that kernels read and write: `f32`, `f16`, `bf16`. Arithmetic is always f32.
 
+use crate::gemv::{AnyFloat, Dtype};
 use cuda_std::float;
-use cuda_std::ptr::U32x4;
+use cuda_std::ptr::{U32x2, U32x4};
 use half::{bf16, f16};
 
 /// Elements a thread moves at a time: 32 bytes of f32, 16 of f16 or bf16.
 pub const CHUNK: usize = 8;
+/// Elements a thread moves at a time where four weights share a byte: 16 bytes of f32, 8 of f16 or bf16.
+pub const QUAD: usize = 4;
 
 /// A float type in device memory.
 pub trait Element: Copy {
@@ -14,6 +17,24 @@ pub trait Element: Copy {
     /// # Safety
     /// `source` is valid for `CHUNK` elements and 16-byte aligned.
     unsafe fn load_chunk(source: *const Self) -> [f32; CHUNK];
+
+    /// Rounds `CHUNK` values and writes them.
+    ///
+    /// # Safety
+    /// `target` is valid for `CHUNK` elements and 16-byte aligned.
+    unsafe fn store_chunk(target: *mut Self, values: &[f32; CHUNK]);
+
+    /// Reads `QUAD` consecutive elements and widens them, exactly.
+    ///
+    /// # Safety
+    /// `source` is valid for `QUAD` elements and aligned to them.
+    unsafe fn load_quad(source: *const Self) -> [f32; QUAD];
+
+    /// Rounds `QUAD` values and writes them.
+    ///
+    /// # Safety
+    /// `target` is valid for `QUAD` elements and aligned to them.
+    unsafe fn store_quad(target: *mut Self, values: &[f32; QUAD]);
 
     /// Widens, exactly.
     fn widen(self) -> f32;
@@ -25,10 +46,32 @@ pub trait Element: Copy {
 impl Element for f32 {
     #[inline(always)]
     unsafe fn load_chunk(source: *const f32) -> [f32; CHUNK] {
-        let source = source.cast::<U32x4>();
         // SAFETY: the caller's contract; the second half starts 16 bytes on.
-        let (U32x4(low), U32x4(high)) = unsafe { (*source, *source.add(1)) };
-        core::array::from_fn(|i| f32::from_bits(if i < 4 { low[i] } else { high[i - 4] }))
+        let halves = unsafe { [f32::load_quad(source), f32::load_quad(source.add(QUAD))] };
+        core::array::from_fn(|i| halves[i / QUAD][i % QUAD])
+    }
+
+    #[inline(always)]
+    unsafe fn store_chunk(target: *mut f32, values: &[f32; CHUNK]) {
+        let [a, b, c, d, rest @ ..] = *values;
+        // SAFETY: the caller's contract; the second half starts 16 bytes on.
+        unsafe {
+            f32::store_quad(target, &[a, b, c, d]);
+            f32::store_quad(target.add(QUAD), &rest);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_quad(source: *const f32) -> [f32; QUAD] {
+        // SAFETY: the caller's contract.
+        let U32x4(words) = unsafe { *source.cast() };
+        words.map(f32::from_bits)
+    }
+
+    #[inline(always)]
+    unsafe fn store_quad(target: *mut f32, values: &[f32; QUAD]) {
+        // SAFETY: the caller's contract.
+        unsafe { *target.cast() = U32x4(values.map(f32::to_bits)) };
     }
 
     #[inline(always)]
@@ -53,6 +96,27 @@ macro_rules! impl_half_precision {
             }
 
             #[inline(always)]
+            unsafe fn store_chunk(target: *mut $type, values: &[f32; CHUNK]) {
+                let words = core::array::from_fn(|i| Self::pair(values[2 * i], values[2 * i + 1]));
+                // SAFETY: the caller's contract.
+                unsafe { *target.cast() = U32x4(words) };
+            }
+
+            #[inline(always)]
+            unsafe fn load_quad(source: *const $type) -> [f32; QUAD] {
+                // SAFETY: the caller's contract.
+                let U32x2(words) = unsafe { *source.cast() };
+                core::array::from_fn(|i| $to_f32((words[i / 2] >> (16 * (i % 2))) as u16))
+            }
+
+            #[inline(always)]
+            unsafe fn store_quad(target: *mut $type, values: &[f32; QUAD]) {
+                let words = core::array::from_fn(|i| Self::pair(values[2 * i], values[2 * i + 1]));
+                // SAFETY: the caller's contract.
+                unsafe { *target.cast() = U32x2(words) };
+            }
+
+            #[inline(always)]
             fn widen(self) -> f32 {
                 $to_f32(self.to_bits())
             }
@@ -62,8 +126,210 @@ macro_rules! impl_half_precision {
                 <$type>::from_bits($from_f32(value))
             }
         }
+
+        impl Pair for $type {
+            #[inline(always)]
+            fn pair(low: f32, high: f32) -> u32 {
+                u32::from($from_f32(low)) | u32::from($from_f32(high)) << 16
+            }
+        }
     };
+}
+
+/// A half-precision type, two of which make a word.
+trait Pair {
+    /// Rounds two values into a word.
+    fn pair(low: f32, high: f32) -> u32;
 }
 
 impl_half_precision!(f16, float::f16_to_f32, float::f32_to_f16);
 impl_half_precision!(bf16, float::bf16_to_f32, float::f32_to_bf16);
+
+/// Evaluates an expression with `$type` standing for the float type of this number, the same for all threads.
+macro_rules! with_type {
+    ($dtype:expr, $type:ident => $body:expr) => {
+        if $dtype == Dtype::F32 as u32 {
+            type $type = f32;
+            $body
+        } else if $dtype == Dtype::F16 as u32 {
+            type $type = f16;
+            $body
+        } else {
+            type $type = bf16;
+            $body
+        }
+    };
+}
+
+/// A matrix of floats of a type that is only known at run time. A kernel moves as many bytes whatever else it does, so that
+/// a branch costs nothing, and a kernel for each type would be three times the code to compile.
+#[derive(Clone, Copy)]
+pub struct Floats {
+    start: *mut AnyFloat,
+    dtype: u32,
+    columns: u32,
+}
+
+impl Floats {
+    /// Rows of `columns` elements from `start` on, which may be null for a matrix that is not there.
+    #[inline(always)]
+    pub fn new(start: *const AnyFloat, dtype: u32, columns: u32) -> Self {
+        Self {
+            start: start.cast_mut(),
+            dtype,
+            columns,
+        }
+    }
+
+    /// Whether the matrix is not there.
+    #[inline(always)]
+    pub fn is_null(&self) -> bool {
+        self.start.is_null()
+    }
+
+    /// Elements of a row.
+    #[inline(always)]
+    pub fn columns(&self) -> u32 {
+        self.columns
+    }
+
+    /// `value`, rounded to the matrix's type.
+    #[inline(always)]
+    pub fn round(&self, value: f32) -> f32 {
+        with_type!(self.dtype, T => T::round(value).widen())
+    }
+
+    /// Element `(row, column)`.
+    #[inline(always)]
+    fn at<T>(&self, row: usize, column: usize) -> *mut T {
+        self.start
+            .cast::<T>()
+            .wrapping_add(row * self.columns as usize + column)
+    }
+
+    /// Chunk `chunk` of a row; elements past its end read as 0.
+    ///
+    /// `WHOLE` promises that rows are whole chunks: there is then one way to read them, by vectors.
+    ///
+    /// # Safety
+    /// There is such a row, and the matrix is 16-byte aligned.
+    #[inline(always)]
+    pub unsafe fn load<const WHOLE: bool>(&self, row: usize, chunk: u32) -> [f32; CHUNK] {
+        let first = chunk * CHUNK as u32;
+        let len = self.columns.saturating_sub(first);
+        if len == 0 {
+            return [0.0; CHUNK];
+        }
+        with_type!(self.dtype, T => {
+            let source: *const T = self.at(row, first as usize);
+            // SAFETY: only elements of the row are touched, and the vector load only where it is aligned.
+            unsafe {
+                if WHOLE || len >= CHUNK as u32 && source.addr().is_multiple_of(16) {
+                    T::load_chunk(source)
+                } else {
+                    core::array::from_fn(|i| {
+                        if (i as u32) < len {
+                            (*source.add(i)).widen()
+                        } else {
+                            0.0
+                        }
+                    })
+                }
+            }
+        })
+    }
+
+    /// Rounds and writes chunk `chunk` of a row; values past its end are dropped.
+    ///
+    /// # Safety
+    /// As [`Floats::load`]; the matrix may be written, and no other thread has this chunk.
+    #[inline(always)]
+    pub unsafe fn store<const WHOLE: bool>(&self, row: usize, chunk: u32, values: &[f32; CHUNK]) {
+        let first = chunk * CHUNK as u32;
+        let len = self.columns.saturating_sub(first);
+        if len == 0 {
+            return;
+        }
+        with_type!(self.dtype, T => {
+            let target: *mut T = self.at(row, first as usize);
+            // SAFETY: as in `load`.
+            unsafe {
+                if WHOLE || len >= CHUNK as u32 && target.addr().is_multiple_of(16) {
+                    T::store_chunk(target, values);
+                } else {
+                    for i in 0..CHUNK {
+                        if (i as u32) < len {
+                            *target.add(i) = T::round(values[i]);
+                        }
+                    }
+                }
+            }
+        })
+    }
+
+    /// The `len` elements, at most `QUAD`, from `(row, column)` on, and zeros. `column` is a multiple of `QUAD`.
+    ///
+    /// # Safety
+    /// There are so many elements in the row, and the matrix is 16-byte aligned.
+    #[inline(always)]
+    pub unsafe fn load_quad(&self, row: u32, column: u32, len: u32) -> [f32; QUAD] {
+        with_type!(self.dtype, T => {
+            let source: *const T = self.at(row as usize, column as usize);
+            // SAFETY: only the `len` elements are touched; quads are aligned where rows are whole quads.
+            unsafe {
+                if len >= QUAD as u32 && self.columns.is_multiple_of(QUAD as u32) {
+                    T::load_quad(source)
+                } else {
+                    core::array::from_fn(|i| {
+                        if (i as u32) < len {
+                            (*source.add(i)).widen()
+                        } else {
+                            0.0
+                        }
+                    })
+                }
+            }
+        })
+    }
+
+    /// Rounds and writes the first `len` values, at most `QUAD`, to `(row, column)` and on. `column` is a multiple of `QUAD`.
+    ///
+    /// # Safety
+    /// As [`Floats::load_quad`]; the matrix may be written, and no other thread has these elements.
+    #[inline(always)]
+    pub unsafe fn store_quad(&self, row: u32, column: u32, len: u32, values: &[f32; QUAD]) {
+        with_type!(self.dtype, T => {
+            let target: *mut T = self.at(row as usize, column as usize);
+            // SAFETY: as in `load_quad`.
+            unsafe {
+                if len >= QUAD as u32 && self.columns.is_multiple_of(QUAD as u32) {
+                    T::store_quad(target, values);
+                } else {
+                    for i in 0..QUAD {
+                        if (i as u32) < len {
+                            *target.add(i) = T::round(values[i]);
+                        }
+                    }
+                }
+            }
+        })
+    }
+
+    /// `N` elements of a row: `column`, `column + stride`, ...
+    ///
+    /// # Safety
+    /// There are such elements.
+    #[inline(always)]
+    pub unsafe fn read_strided<const N: usize>(
+        &self,
+        row: usize,
+        column: usize,
+        stride: usize,
+    ) -> [f32; N] {
+        with_type!(self.dtype, T => {
+            let first: *const T = self.at(row, column);
+            // SAFETY: the caller's contract.
+            core::array::from_fn(|i| unsafe { (*first.add(i * stride)).widen() })
+        })
+    }
+}

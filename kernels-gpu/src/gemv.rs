@@ -232,11 +232,34 @@ impl AnyFloat {
     }
 }
 
-/// One launch's pointers and sizes.
+/// The matrices of a launch.
 #[derive(Clone, Copy)]
 struct Problem {
     weights: *const u8,
     activations: *const i8,
+    n: u32,
+    /// Columns of the layout, padded.
+    k: u32,
+    /// From a token's activations to the next one's.
+    k_pitch: u32,
+    tokens: u32,
+}
+
+/// What becomes of the sums.
+trait Epilogue: Copy {
+    /// Whether the sums of the activations are not known and have to be computed beside the products.
+    const SUMS_ACTIVATIONS: bool;
+
+    /// Writes one output. `sum` is that of the codes' products, or of the weights' where `SUMS_ACTIVATIONS`.
+    ///
+    /// # Safety
+    /// `token` and `row` are in the matrices that the pointers belong to.
+    unsafe fn write<L: Layout>(&self, problem: &Problem, token: usize, row: usize, sum: i32);
+}
+
+/// Scale, bias and residual, each operation rounded in f32, the result once to the output's type.
+#[derive(Clone, Copy)]
+struct Scaled {
     activation_scale: *const f32,
     activation_sum: *const i32,
     row_scale: *const f32,
@@ -244,12 +267,51 @@ struct Problem {
     residual: *const AnyFloat,
     output: *mut AnyFloat,
     dtype: u32,
-    n: u32,
-    /// Columns of the layout, padded.
-    k: u32,
-    /// From a token's activations to the next one's.
-    k_pitch: u32,
-    tokens: u32,
+}
+
+impl Epilogue for Scaled {
+    const SUMS_ACTIVATIONS: bool = false;
+
+    #[inline(always)]
+    unsafe fn write<L: Layout>(&self, problem: &Problem, token: usize, row: usize, sum: i32) {
+        let index = token * problem.n as usize + row;
+        // SAFETY: the caller's contract.
+        unsafe {
+            let dot = (sum - L::CODE_BIAS * *self.activation_sum.add(token)) as f32;
+            let mut y = dot / *self.activation_scale.add(token) * *self.row_scale.add(row);
+            if !self.bias.is_null() {
+                y += *self.bias.add(row);
+            }
+            if !self.residual.is_null() {
+                y += AnyFloat::read(self.residual, self.dtype, index);
+            }
+            AnyFloat::write(self.output, self.dtype, index, y);
+        }
+    }
+}
+
+/// The operands of Microsoft's `bitlinear_int8xint2`: bf16 scales of the token and of `rows_per_scale` rows, bf16 out.
+#[derive(Clone, Copy)]
+struct Int8xInt2 {
+    activation_scale: *const bf16,
+    row_scale: *const bf16,
+    rows_per_scale: u32,
+    output: *mut bf16,
+}
+
+impl Epilogue for Int8xInt2 {
+    const SUMS_ACTIVATIONS: bool = true;
+
+    #[inline(always)]
+    unsafe fn write<L: Layout>(&self, problem: &Problem, token: usize, row: usize, sum: i32) {
+        let group = row as u32 / self.rows_per_scale;
+        // SAFETY: the caller's contract; the host has seen to a scale for each group.
+        unsafe {
+            let y = sum as f32 / (*self.activation_scale.add(token)).widen()
+                * (*self.row_scale.add(group as usize)).widen();
+            *self.output.add(token * problem.n as usize + row) = bf16::round(y);
+        }
+    }
 }
 
 /// Adds `STEPS` units of each of a lane's tiles. All weight loads come before the first use.
@@ -259,6 +321,7 @@ struct Problem {
 #[inline(always)]
 unsafe fn accumulate<
     L: Layout,
+    E: Epilogue,
     const TILES: usize,
     const WARPS: usize,
     const STEPS: usize,
@@ -268,6 +331,7 @@ unsafe fn accumulate<
     activations: *const i8,
     problem: &Problem,
     sums: &mut [[L::Sums; TILES]; TOKENS],
+    activation_sums: &mut [i32; TOKENS],
 ) {
     let (weight_stride, activation_stride) = (WARPS * STEP_BYTES, WARPS * STEP_COLUMNS);
     let mut units = [[[0u32; UNIT_WORDS]; TILES]; STEPS];
@@ -303,6 +367,12 @@ unsafe fn accumulate<
                                 q
                             }
                     };
+                    if E::SUMS_ACTIVATIONS {
+                        for word in 0..words_a_pass {
+                            activation_sums[token] =
+                                intrinsics::dp4a(0x0101_0101, q[word] as i32, activation_sums[token]);
+                        }
+                    }
                     for tile in 0..TILES {
                         for word in 0..words_a_pass {
                             L::add(
@@ -380,6 +450,7 @@ unsafe fn reduce_scatter<const COUNT: usize>(
 #[inline(always)]
 unsafe fn gemv<
     L: Layout,
+    E: Epilogue,
     const TILES: usize,
     const WARPS: usize,
     const STEPS: usize,
@@ -387,6 +458,7 @@ unsafe fn gemv<
     const COUNT: usize,
 >(
     problem: Problem,
+    epilogue: E,
 ) {
     const {
         assert!(
@@ -414,19 +486,32 @@ unsafe fn gemv<
     };
 
     let mut sums = [[L::ZERO; TILES]; TOKENS];
+    let mut activation_sums = [0; TOKENS];
     // Steps that all lanes of this warp have.
     let mut whole_steps = (k / STEP_COLUMNS + WARPS - 1 - warp) / WARPS;
     // SAFETY: in the first loop the next `STEPS` steps exist, in the second this lane's next unit does.
     unsafe {
         while STEPS > 1 && whole_steps >= STEPS {
-            accumulate::<L, TILES, WARPS, STEPS, TOKENS>(weights, activations, &problem, &mut sums);
+            accumulate::<L, E, TILES, WARPS, STEPS, TOKENS>(
+                weights,
+                activations,
+                &problem,
+                &mut sums,
+                &mut activation_sums,
+            );
             weights = weights.map(|p| p.add(STEPS * WARPS * STEP_BYTES));
             activations = activations.add(STEPS * WARPS * STEP_COLUMNS);
             column += (STEPS * WARPS * STEP_COLUMNS) as u32;
             whole_steps -= STEPS;
         }
         while column < problem.k {
-            accumulate::<L, TILES, WARPS, 1, TOKENS>(weights, activations, &problem, &mut sums);
+            accumulate::<L, E, TILES, WARPS, 1, TOKENS>(
+                weights,
+                activations,
+                &problem,
+                &mut sums,
+                &mut activation_sums,
+            );
             weights = weights.map(|p| p.add(WARPS * STEP_BYTES));
             activations = activations.add(WARPS * STEP_COLUMNS);
             column += (WARPS * STEP_COLUMNS) as u32;
@@ -439,7 +524,9 @@ unsafe fn gemv<
         for tile in 0..TILES {
             let rows = L::rows(sums[token][tile]);
             for row in 0..UNIT_ROWS {
-                values[(token * TILES + tile) * UNIT_ROWS + row] = rows[row];
+                // Each lane's columns of the activations, so that all of a row's lanes subtract them once.
+                let own = if E::SUMS_ACTIVATIONS { L::CODE_BIAS * activation_sums[token] } else { 0 };
+                values[(token * TILES + tile) * UNIT_ROWS + row] = rows[row] - own;
             }
         }
     });
@@ -454,8 +541,9 @@ unsafe fn gemv<
             for i in 0..kept {
                 // SAFETY: the caller's contract.
                 unsafe {
-                    write::<L, TILES>(
-                        problem,
+                    write::<L, E, TILES>(
+                        &problem,
+                        &epilogue,
                         first_tile,
                         first + i,
                         L::row_group(lane),
@@ -485,19 +573,20 @@ unsafe fn gemv<
             for warp in 0..WARPS {
                 sum += partial.add((warp * COUNT * 4 + index) as u32).read();
             }
-            write::<L, TILES>(problem, first_tile, index / 4, index % 4, sum);
+            write::<L, E, TILES>(&problem, &epilogue, first_tile, index / 4, index % 4, sum);
             index += 32 * WARPS;
         }
     }
 }
 
-/// Scales and writes one output. Each operation rounds in f32, the result once to the output's type.
+/// Hands a value to the epilogue, where it is one of the matrix.
 ///
 /// # Safety
 /// The pointers are as the module says.
 #[inline(always)]
-unsafe fn write<L: Layout, const TILES: usize>(
-    problem: Problem,
+unsafe fn write<L: Layout, E: Epilogue, const TILES: usize>(
+    problem: &Problem,
+    epilogue: &E,
     first_tile: usize,
     value: usize,
     row_group: usize,
@@ -509,21 +598,9 @@ unsafe fn write<L: Layout, const TILES: usize>(
         value % UNIT_ROWS,
     );
     let row = (first_tile + tile) * TILE_ROWS + row_group * UNIT_ROWS + row;
-    let n = problem.n as usize;
-    if row >= n || token >= problem.tokens as usize {
-        return;
-    }
-    // SAFETY: `row` and `token` are in the matrices.
-    unsafe {
-        let dot = (sum - L::CODE_BIAS * *problem.activation_sum.add(token)) as f32;
-        let mut y = dot / *problem.activation_scale.add(token) * *problem.row_scale.add(row);
-        if !problem.bias.is_null() {
-            y += *problem.bias.add(row);
-        }
-        if !problem.residual.is_null() {
-            y += AnyFloat::read(problem.residual, problem.dtype, token * n + row);
-        }
-        AnyFloat::write(problem.output, problem.dtype, token * n + row, y);
+    if row < problem.n as usize && token < problem.tokens as usize {
+        // SAFETY: just checked.
+        unsafe { epilogue.write::<L>(problem, token, row, sum) };
     }
 }
 
@@ -584,12 +661,12 @@ macro_rules! variants {
                 tokens: u32,
             ) {
                 const COUNT: usize = $tokens * $tiles * UNIT_ROWS;
-                let problem = Problem {
-                    weights, activations, activation_scale, activation_sum, row_scale, bias, residual, output, dtype, n, k,
-                    k_pitch, tokens,
+                let problem = Problem { weights, activations, n, k, k_pitch, tokens };
+                let epilogue = Scaled {
+                    activation_scale, activation_sum, row_scale, bias, residual, output, dtype,
                 };
                 // SAFETY: the host launches it on buffers as the module says.
-                unsafe { gemv::<$layout, $tiles, $warps, $steps, $tokens, COUNT>(problem) }
+                unsafe { gemv::<$layout, Scaled, $tiles, $warps, $steps, $tokens, COUNT>(problem, epilogue) }
             }
         )*
     };
@@ -616,4 +693,77 @@ variants! { LADDER, Ladder:
     gemv_ladder_m1_t1_w2: 1 tokens, 1 tiles, 2 warps, 5 steps, 16 blocks;
     gemv_ladder_m1_t1_w8: 1 tokens, 1 tiles, 8 warps, 4 steps, 4 blocks;
     gemv_ladder_m1_t1_w32: 1 tokens, 1 tiles, 32 warps, 2 steps, 1 blocks;
+}
+
+/// Parameters of an `int8xint2` kernel, as [`cuda_std::kernel::Kernel::Params`].
+pub type Int8xInt2Params = (
+    *const i8,
+    *const u8,
+    *mut bf16,
+    *const bf16,
+    *const bf16,
+    u32,
+    u32,
+    u32,
+    u32,
+);
+
+/// An `int8xint2` kernel and its shape.
+#[cfg(not(target_arch = "nvptx64"))]
+#[derive(Clone, Copy, Debug)]
+pub struct Int8xInt2Variant {
+    /// How threads map to the matrix.
+    pub shape: Shape,
+    /// The kernel.
+    pub entry: crate::Entry<Int8xInt2Params>,
+}
+
+macro_rules! int8xint2_variants {
+    ($($name:ident: $warps:literal warps, $steps:literal steps, $blocks:literal blocks;)*) => {
+        /// The compiled variants of what Microsoft's `bitlinear_int8xint2` computes, for a token a block of the grid's y.
+        #[cfg(not(target_arch = "nvptx64"))]
+        pub const INT8XINT2: &[Int8xInt2Variant] = &[$(Int8xInt2Variant {
+            shape: Shape { tiles: 1, warps: $warps, steps: $steps, tokens: 1 },
+            entry: crate::Entry::of::<$name>(),
+        }),*];
+        $(
+            /// `y[m, n] = sum_k q[m, k] w[n, k] / s[m] * ws[n / rows_per_scale]` on `Ladder` weights.
+            ///
+            /// `activations` `[tokens, k_pitch]`, 16-byte aligned, as `k_pitch` is; `k` a multiple of 32; `output` `[tokens, n]`.
+            #[kernel(launch_bounds(32 * $warps, $blocks))]
+            pub unsafe fn $name(
+                activations: *const i8,
+                weights: *const u8,
+                output: *mut bf16,
+                activation_scale: *const bf16,
+                row_scale: *const bf16,
+                rows_per_scale: u32,
+                n: u32,
+                k: u32,
+                k_pitch: u32,
+            ) {
+                let token = thread::block_idx_y() as usize;
+                // SAFETY: the host launches it on buffers as stated above, with a block in y for each token.
+                unsafe {
+                    let problem = Problem {
+                        weights, activations: activations.add(token * k_pitch as usize), n, k, k_pitch, tokens: 1,
+                    };
+                    let epilogue = Int8xInt2 {
+                        activation_scale: activation_scale.add(token),
+                        row_scale,
+                        rows_per_scale,
+                        output: output.add(token * n as usize),
+                    };
+                    gemv::<Ladder, Int8xInt2, 1, $warps, $steps, 1, UNIT_ROWS>(problem, epilogue)
+                }
+            }
+        )*
+    };
+}
+
+int8xint2_variants! {
+    int8xint2_w1: 1 warps, 1 steps, 32 blocks;
+    int8xint2_w2: 2 warps, 4 steps, 16 blocks;
+    int8xint2_w8: 8 warps, 4 steps, 4 blocks;
+    int8xint2_w32: 32 warps, 1 steps, 1 blocks;
 }

@@ -30,12 +30,17 @@ macro_rules! unroll {
     };
 }
 
+pub mod activation;
 mod block;
 mod element;
 #[cfg(not(target_arch = "nvptx64"))]
 mod entry;
+pub mod feed_forward;
 pub mod gemv;
+pub mod norm;
 pub mod quantize;
+pub mod row;
+pub mod weights;
 
 #[cfg(not(target_arch = "nvptx64"))]
 pub use entry::Entry;

@@ -1,59 +1,43 @@
-//! Activation quantization, per token: absmax to int8.
+//! Activation quantization: absmax to int8, per token or per tensor, and back.
 //!
-//! `s = 127 / max(max_k |x[k]|, 1e-5)`, `q[k] = clamp(rint(x[k] * s), -128, 127)`, ties to even; and `sum_k q[k]`,
-//! which a product with unsigned weight codes subtracts.
+//! `s = 127 / max(max |x|, 1e-5)`, `q[k] = clamp(rint(x[k] * s), -128, 127)`, ties to even; and `sum_k q[k]` of each token,
+//! which a product with unsigned weight codes subtracts. Back: `q / s`.
 //!
 //! | pointer | shape | dtype | alignment |
 //! |---|---|---|---|
-//! | `input` | `[tokens, k]` | f32, f16, bf16 | its element; 16 bytes are faster |
-//! | `quantized` | `[tokens, k_padded]`, zeros from column `k` on | i8 | 8 bytes |
+//! | `input`, `output` | `[tokens, k]` | f32, f16, bf16: `dtype` | 16 bytes; rows of whole chunks are faster |
+//! | `values` | `[tokens, k_padded]`, zeros from column `k` on | i8 | 8 bytes |
 //! | `scale` | `[tokens]` | f32 | 4 bytes |
 //! | `sum` | `[tokens]` | i32 | 4 bytes |
+//! | `partial` | `[partials]`, bits of the largest `abs(x)` that each block met | i32 | 4 bytes |
 //!
-//! Threads: a block takes a token; thread `t` takes chunks `t`, `t + block`, ... of 8 elements and keeps them in registers
-//! between the maximum and the rounding, so that memory is read once. Bound by bytes: one read of `x`, one write of `q`.
+//! Threads: a block takes a token; thread `t` takes chunks `t`, `t + block`, ... of 8 elements. Per token it keeps them in registers
+//! between the maximum and the rounding, so that memory is read once. Per tensor the maximum needs all of the input before the
+//! first rounding: `quantize_tensor_absmax` leaves one number a block, and every block of `quantize_tensor` takes the largest of
+//! them. Bound by bytes: one read of `x` (two per tensor), one write of `q`.
 //!
 //! The maximum is taken over the bits of `|x|` as integers, which order floats as their values do and put NaN above
 //! infinity: a token with a NaN gets a NaN scale, one with an infinity the scale 0, and its products are NaN.
 
-use crate::block::{self, MAX_WARPS, WARP};
-pub use crate::element::CHUNK;
-use crate::element::Element;
+use crate::block::{self, MAX_WARPS};
+use crate::element::Floats;
+use crate::gemv::AnyFloat;
+#[cfg(not(target_arch = "nvptx64"))]
+use crate::row::Variant;
+use crate::row::{ANY, CHUNK, MAX_THREADS, STREAMING};
+use cuda_std::ptr::U32x2;
 use cuda_std::{intrinsics, kernel, shared_array, thread};
-use half::{bf16, f16};
 
 /// The clamp of `max|x|` from below.
 const MIN_ABSMAX: f32 = 1e-5;
-/// Two words, moved by one 64-bit instruction.
-#[repr(C, align(8))]
-struct U32x2([u32; 2]);
-
 const ABS_BITS: u32 = 0x7fff_ffff;
 
-/// Chunk `chunk` of a row of `k` elements; elements past the end read as 0.
-#[inline(always)]
-unsafe fn load_chunk<T: Element>(row: *const T, chunk: u32, k: u32) -> [f32; CHUNK] {
-    let first = chunk * CHUNK as u32;
-    // SAFETY: only elements below `k` are touched, and the vector load only where it is aligned.
-    unsafe {
-        let source = row.add(first as usize);
-        if first + CHUNK as u32 <= k && source.addr().is_multiple_of(16) {
-            T::load_chunk(source)
-        } else {
-            core::array::from_fn(|i| {
-                if first + (i as u32) < k {
-                    (*source.add(i)).widen()
-                } else {
-                    0.0
-                }
-            })
-        }
-    }
-}
+/// Blocks of `quantize_tensor_absmax`, at most: numbers that each block of `quantize_tensor` reads.
+pub const MAX_PARTIALS: u32 = 512;
 
 /// Largest `|x|` of a chunk, as bits.
 #[inline(always)]
-fn absmax_bits(values: &[f32; CHUNK], start: i32) -> i32 {
+pub(crate) fn absmax_bits(values: &[f32; CHUNK], start: i32) -> i32 {
     let mut largest = start;
     for value in values {
         largest = largest.max((value.to_bits() & ABS_BITS) as i32);
@@ -61,23 +45,7 @@ fn absmax_bits(values: &[f32; CHUNK], start: i32) -> i32 {
     largest
 }
 
-/// Rounds a chunk and writes it; returns `sum` plus its elements.
-#[inline(always)]
-unsafe fn store_quantized(target: *mut i8, values: &[f32; CHUNK], scale: f32, mut sum: i32) -> i32 {
-    let mut words = [0u32; 2];
-    for half in 0..2 {
-        for byte in 0..4 {
-            let q = intrinsics::float_to_i8_rn_sat(values[4 * half + byte] * scale);
-            words[half] |= u32::from(q as u8) << (8 * byte);
-        }
-        sum = intrinsics::dp4a(words[half] as i32, 0x0101_0101, sum);
-    }
-    // SAFETY: the caller's contract: `CHUNK` bytes, 8-byte aligned.
-    unsafe { *target.cast() = U32x2(words) };
-    sum
-}
-
-/// The scale `s` of a token whose largest `|x|` has these bits. NaN passes through.
+/// The scale `s` of values whose largest magnitude has these bits. NaN passes through.
 #[inline(always)]
 fn scale_of(absmax: i32) -> f32 {
     let absmax = f32::from_bits(absmax as u32);
@@ -89,132 +57,270 @@ fn scale_of(absmax: i32) -> f32 {
         }
 }
 
-/// A token whose row fits `CHUNKS` chunks a thread: read once.
+/// The scale that all threads of a block share, from each thread's largest magnitude.
+///
+/// # Safety
+/// All threads of the block call it together.
 #[inline(always)]
-unsafe fn quantize_resident<T: Element, const CHUNKS: usize>(problem: Problem<T>) {
-    let (thread, threads) = (thread::thread_idx_x(), thread::block_dim_x());
-    let mut row = [[0.0; CHUNK]; CHUNKS];
-    let mut absmax = 0;
-    // SAFETY: the pointers are the token's, and each chunk below `k_padded` is written by one thread.
-    unsafe {
-        let (input, quantized) = problem.row();
-        unroll!(i < CHUNKS <= 4, {
-            row[i] = load_chunk(input, thread + i as u32 * threads, problem.k);
-            absmax = absmax_bits(&row[i], absmax);
-        });
-        let scale = problem.agree_on_scale(absmax);
-        let mut sum = 0;
-        unroll!(i < CHUNKS <= 4, {
-            let first = (thread + i as u32 * threads) * CHUNK as u32;
-            if first < problem.k_padded {
-                sum = store_quantized(quantized.add(first as usize), &row[i], scale, sum);
+pub(crate) unsafe fn agree_on_scale(absmax: i32) -> f32 {
+    let scratch = shared_array![i32; MAX_WARPS];
+    // SAFETY: the caller's contract, and this is the array's one use.
+    scale_of(unsafe { block::reduce_block(scratch, absmax, 0, |a, b| a.max(b)) })
+}
+
+/// Where rows go that a block has computed.
+pub(crate) trait Sink: Copy {
+    /// Whether values are multiplied with a scale that depends on the largest of them.
+    const SCALED: bool;
+
+    /// Elements of a row, with padding.
+    fn len(&self) -> u32;
+
+    /// Writes chunk `chunk` of a row, if there is such a chunk; returns `sum` plus what it adds to the row's sum.
+    ///
+    /// # Safety
+    /// `row` is one of the launch's and no other thread has this chunk.
+    unsafe fn store(
+        &self,
+        row: usize,
+        chunk: u32,
+        values: &[f32; CHUNK],
+        scale: f32,
+        sum: i32,
+    ) -> i32;
+
+    /// Writes what belongs to the row as a whole, from each thread's part of the sum.
+    ///
+    /// # Safety
+    /// All threads of the block call it together; `row` is one of the launch's.
+    unsafe fn finish(&self, row: usize, scale: f32, sum: i32);
+}
+
+/// A launch's quantized tokens.
+#[derive(Clone, Copy)]
+pub(crate) struct Quantized {
+    pub values: *mut i8,
+    pub scale: *mut f32,
+    pub sum: *mut i32,
+    pub k_padded: u32,
+}
+
+impl Sink for Quantized {
+    const SCALED: bool = true;
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.k_padded
+    }
+
+    #[inline(always)]
+    unsafe fn store(
+        &self,
+        row: usize,
+        chunk: u32,
+        values: &[f32; CHUNK],
+        scale: f32,
+        mut sum: i32,
+    ) -> i32 {
+        let first = chunk * CHUNK as u32;
+        if first >= self.k_padded {
+            return sum;
+        }
+        let mut words = [0u32; 2];
+        for half in 0..2 {
+            for byte in 0..4 {
+                let q = intrinsics::float_to_i8_rn_sat(values[4 * half + byte] * scale);
+                words[half] |= u32::from(q as u8) << (8 * byte);
             }
-        });
-        problem.write_token(scale, sum);
+            sum = intrinsics::dp4a(words[half] as i32, 0x0101_0101, sum);
+        }
+        // SAFETY: the chunk is inside the row, and rows are a multiple of 8 bytes long.
+        unsafe {
+            let target = self
+                .values
+                .add(row * self.k_padded as usize + first as usize);
+            *target.cast() = U32x2(words);
+        }
+        sum
+    }
+
+    #[inline(always)]
+    unsafe fn finish(&self, row: usize, scale: f32, sum: i32) {
+        let scratch = shared_array![i32; MAX_WARPS];
+        // SAFETY: the caller's contract, and this is the array's one use.
+        unsafe {
+            let sum = block::reduce_block(scratch, sum, 0, |a, b| a + b);
+            if thread::thread_idx_x() == 0 {
+                *self.scale.add(row) = scale;
+                *self.sum.add(row) = sum;
+            }
+        }
     }
 }
 
-/// A token of any length: read twice.
+/// Per token, a row that fits `CHUNKS` chunks a thread: read once.
+///
+/// # Safety
+/// A block a token, on buffers as the module says.
 #[inline(always)]
-unsafe fn quantize_streaming<T: Element>(problem: Problem<T>) {
+unsafe fn quantize_resident<const CHUNKS: usize>(input: Floats, output: Quantized) {
     let (thread, threads) = (thread::thread_idx_x(), thread::block_dim_x());
-    let chunks = problem.k_padded / CHUNK as u32;
+    let token = thread::block_idx_x() as usize;
+    let mut values = [[0.0; CHUNK]; CHUNKS];
     let mut absmax = 0;
+    // SAFETY: the row is the token's, and each of its chunks is one thread's.
+    unsafe {
+        unroll!(i < CHUNKS <= 4, {
+            values[i] = input.load::<ANY>(token, thread + i as u32 * threads);
+            absmax = absmax_bits(&values[i], absmax);
+        });
+        let scale = agree_on_scale(absmax);
+        let mut sum = 0;
+        unroll!(i < CHUNKS <= 4, {
+            let chunk = thread + i as u32 * threads;
+            sum = output.store(token, chunk, &values[i], scale, sum);
+        });
+        output.finish(token, scale, sum);
+    }
+}
+
+/// Per token, a row of any length: read twice.
+///
+/// # Safety
+/// As [`quantize_resident`].
+#[inline(always)]
+unsafe fn quantize_streaming(input: Floats, output: Quantized) {
+    let token = thread::block_idx_x() as usize;
     // SAFETY: as in `quantize_resident`.
     unsafe {
-        let (input, quantized) = problem.row();
-        let mut chunk = thread;
-        while chunk < chunks {
-            absmax = absmax_bits(&load_chunk(input, chunk, problem.k), absmax);
-            chunk += threads;
-        }
-        let scale = problem.agree_on_scale(absmax);
-        let mut sum = 0;
-        let mut chunk = thread;
-        while chunk < chunks {
-            let target = quantized.add(chunk as usize * CHUNK);
-            sum = store_quantized(target, &load_chunk(input, chunk, problem.k), scale, sum);
-            chunk += threads;
-        }
-        problem.write_token(scale, sum);
+        let scale = agree_on_scale(absmax_of_row(input, token, 0));
+        quantize_row(input, output, token, scale);
     }
 }
 
-/// One launch's pointers and sizes.
-#[derive(Clone, Copy)]
-struct Problem<T> {
-    input: *const T,
-    quantized: *mut i8,
-    scale: *mut f32,
-    sum: *mut i32,
-    k: u32,
-    k_padded: u32,
+/// The largest magnitude of this thread's chunks, or `absmax` if it is larger.
+#[inline(always)]
+unsafe fn absmax_of_row(input: Floats, token: usize, mut absmax: i32) -> i32 {
+    let mut chunk = thread::thread_idx_x();
+    while chunk * (CHUNK as u32) < input.columns() {
+        // SAFETY: the caller's token.
+        absmax = absmax_bits(&unsafe { input.load::<ANY>(token, chunk) }, absmax);
+        chunk += thread::block_dim_x();
+    }
+    absmax
 }
 
-impl<T: Element> Problem<T> {
-    /// This block's token: its input and its output.
-    #[inline(always)]
-    unsafe fn row(&self) -> (*const T, *mut i8) {
-        let token = thread::block_idx_x() as usize;
-        // SAFETY: the grid has a block for each token.
-        unsafe {
-            (
-                self.input.add(token * self.k as usize),
-                self.quantized.add(token * self.k_padded as usize),
-            )
+/// Quantizes a row whose scale is known.
+#[inline(always)]
+unsafe fn quantize_row(input: Floats, output: Quantized, token: usize, scale: f32) {
+    let mut sum = 0;
+    let mut chunk = thread::thread_idx_x();
+    // SAFETY: the caller's token, and each chunk is one thread's.
+    unsafe {
+        while chunk * (CHUNK as u32) < output.k_padded {
+            let values = input.load::<ANY>(token, chunk);
+            sum = output.store(token, chunk, &values, scale, sum);
+            chunk += thread::block_dim_x();
         }
+        output.finish(token, scale, sum);
     }
+}
 
-    /// The token's scale, from each thread's largest `|x|`.
-    #[inline(always)]
-    unsafe fn agree_on_scale(&self, absmax: i32) -> f32 {
+/// The largest magnitude of the tokens `block`, `block + grid`, ...
+///
+/// # Safety
+/// On buffers as the module says, `partial` with an element a block.
+#[inline(always)]
+unsafe fn absmax(input: Floats, partial: *mut i32, tokens: u32) {
+    let mut absmax = 0;
+    let mut token = thread::block_idx_x();
+    // SAFETY: `token` is below `tokens`; all threads of the block reach the reduction.
+    unsafe {
+        while token < tokens {
+            absmax = absmax_of_row(input, token as usize, absmax);
+            token += thread::grid_dim_x();
+        }
         let scratch = shared_array![i32; MAX_WARPS];
-        // SAFETY: all threads call it, and this is the array's one use.
-        scale_of(unsafe { block::reduce_block(scratch, absmax, |a, b| a.max(b)) })
-    }
-
-    /// Writes the token's scale and sum, from each thread's part of the sum.
-    #[inline(always)]
-    unsafe fn write_token(&self, scale: f32, sum: i32) {
-        let scratch = shared_array![i32; MAX_WARPS];
-        let token = thread::block_idx_x() as usize;
-        // SAFETY: all threads call it, this is the array's one use, and `token` is one of the grid's.
-        unsafe {
-            let sum = block::reduce_block(scratch, sum, |a, b| a + b);
-            if thread::thread_idx_x() == 0 {
-                *self.scale.add(token) = scale;
-                *self.sum.add(token) = sum;
-            }
+        let largest = block::reduce_block(scratch, absmax, 0, |a, b| a.max(b));
+        if thread::thread_idx_x() == 0 {
+            *partial.add(thread::block_idx_x() as usize) = largest;
         }
     }
 }
 
-/// Parameters of a quantization kernel for input type `T`, as [`cuda_std::kernel::Kernel::Params`].
-pub type Params<T> = (*const T, *mut i8, *mut f32, *mut i32, u32, u32);
+/// A token with the scale of the whole tensor.
+///
+/// # Safety
+/// A block a token, on buffers as the module says.
+#[inline(always)]
+unsafe fn tensor(input: Floats, partial: *const i32, output: Quantized, partials: u32) {
+    let mut absmax = 0;
+    let mut i = thread::thread_idx_x();
+    // SAFETY: `i` is below `partials`, and the row is the token's.
+    unsafe {
+        while i < partials {
+            absmax = absmax.max(*partial.add(i as usize));
+            i += thread::block_dim_x();
+        }
+        let token = thread::block_idx_x() as usize;
+        quantize_row(input, output, token, agree_on_scale(absmax));
+    }
+}
 
-/// Chunks a thread that the streaming kernels stand for: rows of any length.
-const STREAMING: usize = 0;
+/// A token's values, divided by its scale.
+///
+/// # Safety
+/// A block a token, on buffers as the module says.
+#[inline(always)]
+unsafe fn dequantize(values: *const i8, scale: *const f32, output: Floats, k_padded: u32) {
+    let token = thread::block_idx_x() as usize;
+    // SAFETY: the rows are the token's, `values` has whole chunks, and each chunk is one thread's.
+    unsafe {
+        let scale = *scale.add(token);
+        let values = values.add(token * k_padded as usize);
+        let mut chunk = thread::thread_idx_x();
+        while chunk * (CHUNK as u32) < output.columns() {
+            let U32x2(words) = *values.add(chunk as usize * CHUNK).cast();
+            let floats = core::array::from_fn(|i| {
+                let q = (words[i / 4] >> (8 * (i % 4))) as i8;
+                f32::from(q) / scale
+            });
+            output.store::<ANY>(token, chunk, &floats);
+            chunk += thread::block_dim_x();
+        }
+    }
+}
 
-/// Threads of a block, at most.
-pub const MAX_THREADS: u32 = MAX_WARPS as u32 * WARP;
+/// Parameters of the kernels that quantize per token, as [`cuda_std::kernel::Kernel::Params`].
+pub type Params = (*const AnyFloat, u32, *mut i8, *mut f32, *mut i32, u32, u32);
 
-/// Lists the variants of an input type: the entry points, and the list for the host.
+/// Lists the kernels that quantize per token: the entry points, and the list for the host.
 macro_rules! variants {
-    ($list:ident, $type:ty: $($name:ident $chunks:expr;)*) => {
-        /// The compiled variants, by ascending number of elements that a thread can hold.
+    ($($name:ident $chunks:expr;)*) => {
+        /// Quantization per token, by ascending length of the rows they take; the last takes any.
         #[cfg(not(target_arch = "nvptx64"))]
-        pub const $list: &[Variant<$type>] = &[$(Variant { chunks: $chunks, entry: crate::Entry::of::<$name>() }),*];
+        pub const VARIANTS: &[Variant<Params>] =
+            &[$(Variant { chunks: $chunks, whole: ANY, entry: crate::Entry::of::<$name>() }),*];
         $(
-            /// Activation quantization per token; see the module.
+            /// Quantization per token; see the module.
             #[kernel(launch_bounds(MAX_THREADS, 1))]
-            pub unsafe fn $name(input: *const $type, quantized: *mut i8, scale: *mut f32, sum: *mut i32, k: u32, k_padded: u32) {
-                let problem = Problem { input, quantized, scale, sum, k, k_padded };
+            pub unsafe fn $name(
+                input: *const AnyFloat,
+                dtype: u32,
+                values: *mut i8,
+                scale: *mut f32,
+                sum: *mut i32,
+                k: u32,
+                k_padded: u32,
+            ) {
+                let input = Floats::new(input, dtype, k);
+                let output = Quantized { values, scale, sum, k_padded };
                 // SAFETY: the host launches it on buffers as the module says.
                 unsafe {
                     if $chunks == STREAMING {
-                        quantize_streaming(problem);
+                        quantize_streaming(input, output);
                     } else {
-                        quantize_resident::<$type, $chunks>(problem);
+                        quantize_resident::<$chunks>(input, output);
                     }
                 }
             }
@@ -222,41 +328,59 @@ macro_rules! variants {
     };
 }
 
-/// A quantization kernel and the rows that it takes.
-#[cfg(not(target_arch = "nvptx64"))]
-#[derive(Clone, Copy, Debug)]
-pub struct Variant<T> {
-    chunks: usize,
-    /// The kernel.
-    pub entry: crate::Entry<Params<T>>,
+variants! {
+    quantize_c1 1;
+    quantize_c2 2;
+    quantize_c4 4;
+    quantize_streamed STREAMING;
 }
 
-#[cfg(not(target_arch = "nvptx64"))]
-impl<T> Variant<T> {
-    /// The longest padded row that a block of `threads` threads can take; `None` where any length is.
-    pub const fn max_k_padded(&self, threads: u32) -> Option<usize> {
-        match self.chunks {
-            STREAMING => None,
-            chunks => Some(chunks * CHUNK * threads as usize),
-        }
-    }
+/// Largest magnitudes, the first step per tensor; see the module.
+#[kernel(launch_bounds(MAX_THREADS, 1))]
+pub unsafe fn quantize_tensor_absmax(
+    input: *const AnyFloat,
+    dtype: u32,
+    partial: *mut i32,
+    tokens: u32,
+    k: u32,
+) {
+    // SAFETY: the host launches it on buffers as the module says.
+    unsafe { absmax(Floats::new(input, dtype, k), partial, tokens) }
 }
 
-variants! { F32, f32:
-    quantize_f32_c1 1;
-    quantize_f32_c2 2;
-    quantize_f32_c4 4;
-    quantize_f32_streaming STREAMING;
+/// Quantization per tensor, the second step; see the module.
+#[kernel(launch_bounds(MAX_THREADS, 1))]
+pub unsafe fn quantize_tensor(
+    input: *const AnyFloat,
+    dtype: u32,
+    partial: *const i32,
+    values: *mut i8,
+    scale: *mut f32,
+    sum: *mut i32,
+    partials: u32,
+    k: u32,
+    k_padded: u32,
+) {
+    let output = Quantized {
+        values,
+        scale,
+        sum,
+        k_padded,
+    };
+    // SAFETY: the host launches it on buffers as the module says.
+    unsafe { tensor(Floats::new(input, dtype, k), partial, output, partials) }
 }
-variants! { F16, f16:
-    quantize_f16_c1 1;
-    quantize_f16_c2 2;
-    quantize_f16_c4 4;
-    quantize_f16_streaming STREAMING;
-}
-variants! { BF16, bf16:
-    quantize_bf16_c1 1;
-    quantize_bf16_c2 2;
-    quantize_bf16_c4 4;
-    quantize_bf16_streaming STREAMING;
+
+/// Quantized activations as floats; see the module.
+#[kernel(launch_bounds(MAX_THREADS, 1))]
+pub unsafe fn dequantize_activations(
+    values: *const i8,
+    scale: *const f32,
+    output: *mut AnyFloat,
+    dtype: u32,
+    k: u32,
+    k_padded: u32,
+) {
+    // SAFETY: the host launches it on buffers as the module says.
+    unsafe { dequantize(values, scale, Floats::new(output, dtype, k), k_padded) }
 }

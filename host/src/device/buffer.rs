@@ -162,6 +162,17 @@ impl<T: Pod> Buffer<T> {
         Ok(Self::from_allocation(stream.device(), allocation, len))
     }
 
+    /// As [`Buffer::zeroed`] and [`Buffer::uninit_on`].
+    pub(crate) fn zeroed_on(stream: &Stream, len: usize) -> Result<Self, DeviceError> {
+        // Replays of a graph find the zeros that its memory had before.
+        if stream.inner().is_capturing() {
+            return Self::zeroed(stream.device(), len);
+        }
+        let mut buffer = Self::uninit_on(stream, len)?;
+        stream.fill(&mut buffer, 0)?;
+        Ok(buffer)
+    }
+
     pub(super) fn bytes(len: usize) -> Result<usize, DeviceError> {
         len.checked_mul(size_of::<T>())
             .filter(|&bytes| isize::try_from(bytes).is_ok())

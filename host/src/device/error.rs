@@ -86,7 +86,7 @@ pub enum DeviceError {
         allocation: Option<(u64, u64)>,
     },
     /// A device pointer that is not aligned as its type needs.
-    #[error("device pointer {address:#x} is not a multiple of {alignment} bytes, which its type needs")]
+    #[error("device pointer {address:#x} is not a multiple of {alignment}, as its use needs")]
     MisalignedPointer {
         /// The pointer.
         address: u64,

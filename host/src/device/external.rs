@@ -43,7 +43,10 @@ impl Stream {
 
     /// Submits a copy of `rows` rows of `width` bytes from `from`, where they lie one after the other, to rows of `pitch` bytes.
     ///
-    /// Both buffers are used on this stream only; see [`Buffer::uninit_on`].
+    /// # Errors
+    ///
+    /// [`DeviceError::Capturing`] while the stream is being captured by [`Graph::capture`](super::Graph::capture), whose
+    /// graphs hold launches only.
     pub(crate) fn copy_to_pitched<T: Pod>(
         &self,
         to: &mut Buffer<T>,
@@ -55,18 +58,21 @@ impl Stream {
         let fits = |buffer: &Buffer<T>, pitch: usize| {
             rows.checked_mul(pitch).is_some_and(|needed| needed <= buffer.size_bytes())
         };
+        if self.inner().is_capturing() {
+            return Err(DeviceError::Capturing { operation: "copying to padded rows" });
+        }
         assert!(width <= pitch && fits(to, pitch) && fits(from, width));
-        let place = |buffer: &Buffer<T>, pitch| Pitched { address: buffer.allocation().address(), pitch };
-        let (to, from) = (to, from);
-        let (target, source) = (place(to, pitch), place(from, width));
+        let (to, from) = (to.allocation(), from.allocation());
+        let target = Pitched { address: to.address(), pitch };
+        let source = Pitched { address: from.address(), pitch: width };
         let core = self.device().core();
-        self.submit("copy".to_owned(), None, [to.allocation(), from.allocation()].into_iter(), |raw| {
+        self.submit("copy".to_owned(), None, [to, from].into_iter(), |raw| {
             // SAFETY: the stream is alive as long as `self`, and the rows are within the buffers, as just checked.
             unsafe { core.driver.copy_rows(raw, target, source, width, rows) }
         })
     }
 
-    /// Submits a fill of a buffer with bytes of value `value`; as [`Stream::copy_to_pitched`].
+    /// Submits a fill of a buffer with bytes of value `value`.
     pub(crate) fn fill<T: Pod>(&self, buffer: &mut Buffer<T>, value: u8) -> Result<(), DeviceError> {
         let allocation = buffer.allocation();
         let core = self.device().core();

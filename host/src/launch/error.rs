@@ -41,6 +41,22 @@ pub enum LaunchError {
         /// The padded K of the product.
         k: usize,
     },
+    /// Rows of activations that kernels cannot read by 16 bytes.
+    #[error("the activations' pitch is {pitch}; it has to be a multiple of 16, and at least K as the weights are padded, {k}")]
+    Pitch {
+        /// From a row to the next.
+        pitch: usize,
+        /// The padded K.
+        k: usize,
+    },
+    /// Row scales that cannot be shared out evenly.
+    #[error("{groups} groups of rows do not divide n = {n}")]
+    Groups {
+        /// Row scales.
+        groups: usize,
+        /// Rows.
+        n: usize,
+    },
     /// A variant that does not exist.
     #[error("no variant `{name}`; there are {known}")]
     UnknownVariant {

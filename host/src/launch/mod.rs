@@ -5,20 +5,38 @@
 //! for a `*mut T`, a scalar for itself; anything else does not compile. Making an `Input` or `Output` states how many elements
 //! the kernel touches, and a shorter buffer is refused there, before anything runs.
 
+mod activation;
 mod error;
+mod floats;
 mod gemv;
+mod int8xint2;
+mod norm;
 mod ptx;
 mod quantize;
+mod row;
 pub mod tune;
+mod weights;
 
+pub use activation::GateUp;
+pub(crate) use activation::{MAX_WIDTH, activate, gated};
 pub use error::LaunchError;
 pub use gemv::{Float, Gemv};
+/// The same; [`Float`] is its name.
+pub use gemv::Float as Quantize;
 pub(crate) use gemv::{Operands, Sizes, gemv};
+pub use int8xint2::{Int8xInt2, Int8xInt2Sizes, int8xint2};
 pub use kernels_gpu::Entry;
 pub use kernels_gpu::gemv::Shape as GemvShape;
 pub use ptx::{PTX_ARCHITECTURES, kernels, ptx_for};
-pub use quantize::Quantize;
-pub(crate) use quantize::quantize_activations;
+pub(crate) use norm::{Norm, gated_norm_quantize, norm, norm_quantize, padded_parameters};
+pub(crate) use quantize::{
+    Quantized, Tokens, dequantize_activations, partials, quantize_activations,
+    quantize_activations_per_tensor,
+};
+pub(crate) use weights::{
+    Matrix, convert_layout, dequantize_weights, pack_ternary, quantize_weights, unpack_ternary,
+    weight_scales, weight_sums,
+};
 
 use crate::device::{Buffer, KernelArg, LaunchConfig, Stream};
 use bytemuck::Pod;
@@ -191,6 +209,7 @@ tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y);
 tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y, K Z);
 tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y, K Z, L Z1);
 tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y, K Z, L Z1, M Z2);
+tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y, K Z, L Z1, M Z2, N Z3);
 
 /// Launches one of this library's kernels; asynchronous on a GPU.
 ///

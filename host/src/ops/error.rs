@@ -56,6 +56,30 @@ pub enum OpError {
         /// The largest it can be.
         limit: usize,
     },
+    /// A parameter that is not finite.
+    #[error("{name}[{index}] = {value} is not finite")]
+    NonFinite {
+        /// The parameter, as the operation's documentation calls it.
+        name: &'static str,
+        /// The element.
+        index: usize,
+        /// Its value.
+        value: f32,
+    },
+    /// An `eps` that does not keep a norm from dividing by 0.
+    #[error("eps = {eps} is not a positive normal number; models use 1e-6 to 1e-5")]
+    Epsilon {
+        /// The value.
+        eps: f32,
+    },
+    /// An output with one scale for all tokens, where the operation gives each token its own.
+    #[error(
+        "{operation} quantizes each token by itself, but the output is made for a scale per tensor; make it with `QuantizedActivations::uninit`"
+    )]
+    PerTensor {
+        /// The operation.
+        operation: &'static str,
+    },
     /// A bias that is not finite.
     #[error("bias[{index}] = {value} is not finite")]
     NonFiniteBias {

@@ -1,11 +1,12 @@
 use super::error::require_matrix;
 use super::{OpError, QuantizedActivations, quantize_activations};
 use crate::device::{Buffer, Device, Stream};
+use crate::launch::tune::{self, Choice, Reason, TuneCache};
 use crate::launch::{self, Float, Gemv, Operands, Quantize, Sizes};
 use crate::layout::{Layout, PackedWeights};
 use crate::reference::quantize::{WeightGranularity, quantize_weights_ternary};
 use crate::reference::{Element, RowScales};
-use kernels_gpu::gemv::STEP_COLUMNS;
+use kernels_gpu::gemv::{MAX_TOKENS, STEP_COLUMNS};
 
 /// A linear layer with ternary weights and int8 activations (W2A8): `y = x W^T (+ bias)`.
 ///
@@ -38,8 +39,8 @@ pub struct BitLinear {
     weights: Buffer<u8>,
     row_scale: Buffer<f32>,
     bias: Option<Buffer<f32>>,
-    /// Set where the caller has chosen.
-    variant: Option<Gemv>,
+    /// For 1, 2, ... tokens.
+    choices: [Choice; MAX_TOKENS],
 }
 
 impl BitLinear {
@@ -88,7 +89,7 @@ impl BitLinear {
             weights: Buffer::from_slice(device, tiled.as_ref().unwrap_or(weights).bytes())?,
             row_scale: Buffer::from_slice(device, &scales.expand())?,
             bias: None,
-            variant: None,
+            choices: choices(device, TuneCache::user().as_ref(), n, k),
         })
     }
 
@@ -114,16 +115,27 @@ impl BitLinear {
     /// [`LaunchError::VariantK`](crate::launch::LaunchError::VariantK) when the variant does not take this K.
     pub fn with_variant(mut self, variant: Gemv) -> Result<Self, OpError> {
         variant.require_k(self.k_padded())?;
-        self.variant = Some(variant);
+        self.choices = [Choice { variant, reason: Reason::Caller }; MAX_TOKENS];
         Ok(self)
+    }
+
+    /// The same layer with variants as another cache than the user's has them; with none, by the heuristic alone.
+    pub fn with_tuning(mut self, cache: Option<&TuneCache>) -> Self {
+        self.choices = choices(&self.device, cache, self.n, self.k);
+        self
     }
 
     /// The kernel variant that computes this layer's product with `m` tokens; with more than it takes, their first group's.
     pub fn variant(&self, m: usize) -> Gemv {
-        self.variant.unwrap_or_else(|| {
-            Gemv::choose(self.device.capabilities(), Layout::Tiled, m, self.n, self.k_padded())
-                .expect("a variant takes every K up to MAX_K")
-        })
+        self.choice(m).variant
+    }
+
+    /// As [`BitLinear::variant`], with the reason for it.
+    ///
+    /// A layer takes the variants that `bitnet tune`, or [`TuneCache::store`], has left in the user's cache when the layer is
+    /// made, and for shapes that were not tuned those of a heuristic.
+    pub fn choice(&self, m: usize) -> Choice {
+        self.choices[m.clamp(1, MAX_TOKENS) - 1]
     }
 
     fn k_padded(&self) -> usize {
@@ -164,7 +176,7 @@ impl BitLinear {
         let m = input.len() / self.k;
         require_matrix("input", input.len(), ("m", m), ("k", self.k))?;
         require_matrix("output", output.len(), ("m", m), ("n", self.n))?;
-        let mut quantized = QuantizedActivations::uninit(&self.device, m, self.k)?;
+        let mut quantized = QuantizedActivations::uninit_on(stream, m, self.k)?;
         quantize_activations(stream, input, &mut quantized)?;
         self.forward_quantized(stream, &quantized, output)
     }
@@ -232,4 +244,8 @@ impl BitLinear {
         }
         Ok(())
     }
+}
+
+fn choices(device: &Device, cache: Option<&TuneCache>, n: usize, k: usize) -> [Choice; MAX_TOKENS] {
+    tune::choose_gemv_all(device, cache, n, k).expect("a variant takes every K up to MAX_K")
 }

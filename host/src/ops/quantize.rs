@@ -1,8 +1,9 @@
 use super::OpError;
 use super::error::{require_matrix, require_size};
 use crate::device::{Buffer, Device, Stream};
-use crate::launch::{self, Quantize};
+use crate::launch::{self, Float, Quantized, Tokens};
 use crate::layout::MAX_K;
+use crate::reference::quantize::ActivationGranularity;
 use kernels_gpu::gemv::{MAX_TOKENS, STEP_COLUMNS};
 
 /// Activations `[m, k]` as int8 on a device, with what a product needs beside them.
@@ -12,29 +13,65 @@ use kernels_gpu::gemv::{MAX_TOKENS, STEP_COLUMNS};
 pub struct QuantizedActivations {
     m: usize,
     k: usize,
+    granularity: ActivationGranularity,
     pub(super) values: Buffer<i8>,
     pub(super) scale: Buffer<f32>,
     pub(super) sum: Buffer<i32>,
 }
 
 impl QuantizedActivations {
-    /// Allocates room for `m` tokens of `k` features, whose content is not defined until [`quantize_activations`] writes it.
+    /// Allocates room for `m` tokens of `k` features, each with a scale of its own. The content is not defined until
+    /// [`quantize_activations`] or a [`Norm`](super::Norm) writes it.
     ///
     /// # Errors
     /// When `m` or `k` is 0, `k` exceeds [`MAX_K`], or the device has not enough memory.
     pub fn uninit(device: &Device, m: usize, k: usize) -> Result<Self, OpError> {
-        require_size("m", m, i32::MAX as usize)?;
-        require_size("k", k, MAX_K)?;
-        let k_padded = k.next_multiple_of(STEP_COLUMNS);
-        // Kernels for several tokens read whole groups; what they make of the rows beyond `m` is not written.
-        let rows = if m == 1 { 1 } else { m.next_multiple_of(MAX_TOKENS) };
-        let values = if rows == m { Buffer::uninit(device, m * k_padded)? } else { Buffer::zeroed(device, rows * k_padded)? };
+        Self::with_granularity(device, m, k, ActivationGranularity::Token)
+    }
+
+    /// As [`QuantizedActivations::uninit`], for activations that share scales as `granularity` says.
+    ///
+    /// # Errors
+    /// As [`QuantizedActivations::uninit`].
+    pub fn with_granularity(
+        device: &Device,
+        m: usize,
+        k: usize,
+        granularity: ActivationGranularity,
+    ) -> Result<Self, OpError> {
+        let rows = rows(m, k)?;
+        let len = rows * k.next_multiple_of(STEP_COLUMNS);
+        let values = if rows == m {
+            Buffer::uninit(device, len)?
+        } else {
+            Buffer::zeroed(device, len)?
+        };
         Ok(Self {
             m,
             k,
+            granularity,
             values,
             scale: Buffer::uninit(device, m)?,
             sum: Buffer::uninit(device, m)?,
+        })
+    }
+
+    /// As [`QuantizedActivations::uninit`], for scratch memory of one operation on `stream`.
+    pub(super) fn uninit_on(stream: &Stream, m: usize, k: usize) -> Result<Self, OpError> {
+        let rows = rows(m, k)?;
+        let len = rows * k.next_multiple_of(STEP_COLUMNS);
+        let values = if rows == m {
+            Buffer::uninit_on(stream, len)?
+        } else {
+            Buffer::zeroed_on(stream, len)?
+        };
+        Ok(Self {
+            m,
+            k,
+            granularity: ActivationGranularity::Token,
+            values,
+            scale: Buffer::uninit_on(stream, m)?,
+            sum: Buffer::uninit_on(stream, m)?,
         })
     }
 
@@ -84,6 +121,11 @@ impl QuantizedActivations {
         self.k.next_multiple_of(STEP_COLUMNS)
     }
 
+    /// Which activations share a scale.
+    pub fn granularity(&self) -> ActivationGranularity {
+        self.granularity
+    }
+
     /// The int8 values `[m, k_padded]`, zero in the padding; more rows may follow.
     pub fn values(&self) -> &Buffer<i8> {
         &self.values
@@ -100,27 +142,89 @@ impl QuantizedActivations {
     }
 }
 
-/// Quantizes `input`, `[m, k]`, per token: `s = 127 / max(max|x|, 1e-5)`, `q = clamp(rint(x * s), -128, 127)`.
+impl QuantizedActivations {
+    /// Its sizes.
+    pub(super) fn tokens(&self) -> Tokens {
+        Tokens {
+            m: self.m,
+            k: self.k,
+            k_padded: self.k_padded(),
+        }
+    }
+
+    /// Where an operation writes that quantizes each token by itself.
+    pub(super) fn per_token(&mut self, operation: &'static str) -> Result<Quantized<'_>, OpError> {
+        if self.granularity != ActivationGranularity::Token {
+            return Err(OpError::PerTensor { operation });
+        }
+        Ok(Quantized {
+            values: &mut self.values,
+            scale: &mut self.scale,
+            sum: &mut self.sum,
+        })
+    }
+}
+
+/// Rows of the int8 values of `m` tokens, after a check of the sizes.
+fn rows(m: usize, k: usize) -> Result<usize, OpError> {
+    require_size("m", m, i32::MAX as usize)?;
+    require_size("k", k, MAX_K)?;
+    // Kernels for several tokens read whole groups; what they make of the rows beyond `m` is not written.
+    Ok(if m == 1 {
+        1
+    } else {
+        m.next_multiple_of(MAX_TOKENS)
+    })
+}
+
+/// Quantizes `input`, `[m, k]`: `s = 127 / max(max|x|, 1e-5)`, `q = clamp(rint(x * s), -128, 127)`. The maximum is over a token, or
+/// over all of the input where `output` is made [`with_granularity`](QuantizedActivations::with_granularity) `Tensor`.
 ///
-/// The result is the reference's, bit for bit. A token with a NaN gets the scale NaN, one with an infinity the scale 0, both
-/// with all values 0, so that what is computed from them is NaN.
+/// The result is the reference's, bit for bit. A token (or tensor) with a NaN gets the scale NaN, one with an infinity the scale 0,
+/// both with all values 0, so that what is computed from them is NaN.
 ///
 /// # Errors
-/// When `input` is not `[output.m(), output.k()]`, the two are on different devices, or the launch fails.
-pub fn quantize_activations<T: Quantize>(
+/// When `input` is not `[output.m(), output.k()]`, the two are on different devices, or a launch fails.
+pub fn quantize_activations<T: Float>(
     stream: &Stream,
     input: &Buffer<T>,
     output: &mut QuantizedActivations,
 ) -> Result<(), OpError> {
     require_matrix("input", input.len(), ("m", output.m), ("k", output.k))?;
-    let shape = (output.m, output.k, output.k_padded());
-    let QuantizedActivations {
-        values, scale, sum, ..
-    } = output;
-    Ok(launch::quantize_activations(
+    let tokens = output.tokens();
+    let target = Quantized {
+        values: &mut output.values,
+        scale: &mut output.scale,
+        sum: &mut output.sum,
+    };
+    match output.granularity {
+        ActivationGranularity::Token => {
+            launch::quantize_activations(stream, input, target, tokens)?
+        }
+        ActivationGranularity::Tensor => {
+            let mut partial = Buffer::uninit_on(stream, launch::partials(tokens.m))?;
+            launch::quantize_activations_per_tensor(stream, input, &mut partial, target, tokens)?
+        }
+    }
+    Ok(())
+}
+
+/// Writes `q / s` to `output`, `[m, k]`: the quotient is rounded to f32, then to the output's type. It is the reference's, bit for bit.
+///
+/// # Errors
+/// When `output` is not `[input.m(), input.k()]`, the two are on different devices, or the launch fails.
+pub fn dequantize_activations<T: Float>(
+    stream: &Stream,
+    input: &QuantizedActivations,
+    output: &mut Buffer<T>,
+) -> Result<(), OpError> {
+    require_matrix("output", output.len(), ("m", input.m), ("k", input.k))?;
+    let tokens = input.tokens();
+    Ok(launch::dequantize_activations(
         stream,
-        input,
-        (values, scale, sum),
-        shape,
+        &input.values,
+        &input.scale,
+        output,
+        tokens,
     )?)
 }

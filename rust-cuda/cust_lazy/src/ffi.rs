@@ -6,7 +6,7 @@
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
 pub use cust::sys::{
-    CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode,
+    CUDA_MEMCPY2D, CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode,
     CUmodule, CUstream,
 };
 
@@ -64,12 +64,29 @@ unsafe extern "C" {
     pub fn cuDevicePrimaryCtxRetain(context: *mut CUcontext, device: CUdevice) -> c_int;
     pub fn cuDevicePrimaryCtxRelease_v2(device: CUdevice) -> c_int;
     pub fn cuDevicePrimaryCtxReset_v2(device: CUdevice) -> c_int;
+    pub fn cuCtxGetCurrent(context: *mut CUcontext) -> c_int;
     pub fn cuCtxSetCurrent(context: CUcontext) -> c_int;
+    pub fn cuCtxGetDevice(device: *mut CUdevice) -> c_int;
     pub fn cuCtxSynchronize() -> c_int;
 
     pub fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> c_int;
     pub fn cuMemAlloc_v2(address: *mut CUdeviceptr, bytes: usize) -> c_int;
     pub fn cuMemFree_v2(address: CUdeviceptr) -> c_int;
+    /// Since CUDA 11.2.
+    pub fn cuMemAllocAsync(
+        address: *mut CUdeviceptr,
+        bytes: usize,
+        stream: CUstream,
+    ) -> c_int;
+    /// Since CUDA 11.2.
+    pub fn cuMemFreeAsync(address: CUdeviceptr, stream: CUstream) -> c_int;
+    /// Sets each value to zero where the address is no pointer of CUDA's.
+    pub fn cuPointerGetAttributes(
+        count: c_uint,
+        attributes: *mut c_int,
+        values: *mut *mut c_void,
+        address: CUdeviceptr,
+    ) -> c_int;
     pub fn cuMemcpyHtoDAsync_v2(
         to: CUdeviceptr,
         from: *const c_void,
@@ -82,6 +99,7 @@ unsafe extern "C" {
         bytes: usize,
         stream: CUstream,
     ) -> c_int;
+    pub fn cuMemcpy2DAsync_v2(copy: *const CUDA_MEMCPY2D, stream: CUstream) -> c_int;
     pub fn cuMemsetD8Async(to: CUdeviceptr, value: u8, count: usize, stream: CUstream) -> c_int;
 
     pub fn cuStreamCreate(stream: *mut CUstream, flags: c_uint) -> c_int;

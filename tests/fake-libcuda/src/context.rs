@@ -16,6 +16,9 @@ use crate::{
     },
 };
 
+/// The null stream. Unlike CUDA's, it waits for no other: what relies on that goes wrong here.
+const LEGACY_STREAM: Handle = 0;
+
 /// A handle, as the caller holds it.
 pub(crate) type Handle = usize;
 
@@ -70,6 +73,17 @@ pub(crate) struct Function {
     pub(crate) max_dynamic_shared: u32,
 }
 
+/// A copy of rows within the device.
+#[derive(Clone, Copy)]
+pub(crate) struct CopyRows {
+    pub(crate) to: u64,
+    pub(crate) to_pitch: usize,
+    pub(crate) from: u64,
+    pub(crate) from_pitch: usize,
+    pub(crate) width: usize,
+    pub(crate) rows: usize,
+}
+
 #[derive(Clone)]
 pub(crate) enum Work {
     Launch {
@@ -92,6 +106,8 @@ pub(crate) enum Work {
         value: u8,
         len: usize,
     },
+    CopyRows(CopyRows),
+    Free(u64),
     Record,
     Wait(Mark),
     Graph(Handle),
@@ -107,7 +123,7 @@ impl Context {
             }),
             lost: None,
             allocations: HashMap::new(),
-            streams: HashMap::new(),
+            streams: HashMap::from([(LEGACY_STREAM, Stream::default())]),
             departed: Vec::new(),
             events: HashMap::new(),
             modules: HashMap::new(),
@@ -125,7 +141,7 @@ impl Context {
     }
 
     pub(crate) fn alive(&self) -> u64 {
-        let streams = self.streams.len() - self.departed.len();
+        let streams = self.streams.len() - self.departed.len() - 1;
         let count = self.allocations.len()
             + streams
             + self.events.len()
@@ -228,6 +244,16 @@ impl Context {
                 value,
                 len,
             } => self.emulator.fill(address, value, len).map_err(memory),
+            Work::CopyRows(copy) => (0..copy.rows).try_for_each(|row| {
+                let (to, from) = ((row * copy.to_pitch) as u64, (row * copy.from_pitch) as u64);
+                self.emulator
+                    .copy(copy.to + to, copy.from + from, copy.width)
+                    .map_err(memory)
+            }),
+            Work::Free(address) => {
+                self.allocations.remove(address).ok_or(ILLEGAL_ADDRESS)?;
+                self.emulator.free(*address).map_err(memory)
+            }
             Work::Record => Ok(()),
             Work::Wait(mark) => self.run_until(mark.stream, mark.number),
             Work::Graph(graph) => {

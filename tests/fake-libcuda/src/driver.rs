@@ -252,6 +252,29 @@ extern "C" fn cuDevicePrimaryCtxReset_v2(device: c_int) -> c_int {
     })
 }
 
+/// The device whose primary context is current on this thread.
+pub(crate) fn current() -> Option<usize> {
+    CURRENT.get()
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuCtxGetCurrent(context: *mut *mut c_void) -> c_int {
+    let handle = CURRENT.get().map_or(0, |device| device + 1);
+    // SAFETY: the caller passes a pointer that is valid for the write.
+    unsafe { context.write(std::ptr::without_provenance_mut(handle)) };
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuCtxGetDevice(device: *mut c_int) -> c_int {
+    let Some(current) = CURRENT.get() else {
+        return INVALID_CONTEXT;
+    };
+    // SAFETY: the caller passes a pointer that is valid for the write.
+    unsafe { device.write(current as c_int) };
+    SUCCESS
+}
+
 #[unsafe(no_mangle)]
 extern "C" fn cuCtxSetCurrent(context: *mut c_void) -> c_int {
     let device = context.addr().checked_sub(1);

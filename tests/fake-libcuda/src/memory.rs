@@ -1,11 +1,11 @@
 //! Memory, and copies between host and device.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_int, c_uint, c_void};
 
 use crate::{
-    context::Work,
+    context::{CopyRows, Work},
     driver::{MEMORY_BYTES, with_context},
-    status::{INVALID_VALUE, OUT_OF_MEMORY},
+    status::{INVALID_VALUE, OUT_OF_MEMORY, SUCCESS},
 };
 
 #[unsafe(no_mangle)]
@@ -41,6 +41,122 @@ extern "C" fn cuMemFree_v2(address: u64) -> c_int {
     with_context("cuMemFree_v2", |context| {
         context.allocations.remove(&address).ok_or(INVALID_VALUE)?;
         context.emulator.free(address).map_err(|_| INVALID_VALUE)
+    })
+}
+
+/// The memory is there at once, whatever the stream does.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuMemAllocAsync(
+    address: *mut u64,
+    bytes: usize,
+    stream: *mut c_void,
+) -> c_int {
+    with_context("cuMemAllocAsync", |context| {
+        if bytes == 0 {
+            return Err(INVALID_VALUE);
+        }
+        context.stream(stream)?;
+        let allocated = context.emulator.alloc(bytes).map_err(|_| OUT_OF_MEMORY)?;
+        context.allocations.insert(allocated, bytes);
+        // SAFETY: the caller passes a pointer that is valid for the write.
+        unsafe { address.write(allocated) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuMemFreeAsync(address: u64, stream: *mut c_void) -> c_int {
+    with_context("cuMemFreeAsync", |context| {
+        if !context.allocations.contains_key(&address) {
+            return Err(INVALID_VALUE);
+        }
+        context.submit(stream, Work::Free(address)).map(drop)
+    })
+}
+
+/// Knows the attributes MEMORY_TYPE (2), IS_MANAGED (8), DEVICE_ORDINAL (9), RANGE_START_ADDR (11) and RANGE_SIZE (12). Of
+/// an address that is in no allocation of any GPU, all are 0, but for the ordinal, which is `CU_DEVICE_INVALID`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuPointerGetAttributes(
+    count: c_uint,
+    attributes: *const c_int,
+    values: *const *mut c_void,
+    address: u64,
+) -> c_int {
+    const DEVICE_MEMORY: c_uint = 2;
+    const DEVICE_INVALID: c_int = -2;
+    let driver = crate::driver::lock();
+    let holding = |ordinal: usize| {
+        let allocations = &driver.gpus[ordinal].context.as_ref()?.allocations;
+        let mut ranges = allocations.iter().map(|(&base, &len)| (base, len));
+        let (base, len) = ranges.find(|&(base, len)| address >= base && address - base < len as u64)?;
+        Some((ordinal, base, len))
+    };
+    // Each GPU has an emulator of its own, and their addresses can be equal: then the current GPU's is meant.
+    let found = crate::driver::current()
+        .and_then(holding)
+        .or_else(|| (0..driver.gpus.len()).find_map(holding));
+    for index in 0..count as usize {
+        // SAFETY: the caller passes `count` attributes, and a pointer for each that is valid for its value's write.
+        unsafe {
+            let value = *values.add(index);
+            match *attributes.add(index) {
+                2 => value.cast::<c_uint>().write(found.map_or(0, |_| DEVICE_MEMORY)),
+                8 => value.cast::<c_uint>().write(0),
+                9 => value
+                    .cast::<c_int>()
+                    .write(found.map_or(DEVICE_INVALID, |(ordinal, ..)| ordinal as c_int)),
+                11 => value.cast::<u64>().write(found.map_or(0, |(_, base, _)| base)),
+                12 => value.cast::<usize>().write(found.map_or(0, |(_, _, len)| len)),
+                _ => return INVALID_VALUE,
+            }
+        }
+    }
+    SUCCESS
+}
+
+/// `CUDA_MEMCPY2D`, as `cuda.h` has it.
+#[repr(C)]
+struct Memcpy2d {
+    src_x: usize,
+    src_y: usize,
+    src_type: c_uint,
+    src_host: *const c_void,
+    src_device: u64,
+    src_array: *mut c_void,
+    src_pitch: usize,
+    dst_x: usize,
+    dst_y: usize,
+    dst_type: c_uint,
+    dst_host: *mut c_void,
+    dst_device: u64,
+    dst_array: *mut c_void,
+    dst_pitch: usize,
+    width: usize,
+    height: usize,
+}
+
+/// From device to device only.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuMemcpy2DAsync_v2(copy: *const c_void, stream: *mut c_void) -> c_int {
+    const DEVICE: c_uint = 2;
+    with_context("cuMemcpy2DAsync_v2", |context| {
+        // SAFETY: the caller passes a `CUDA_MEMCPY2D`.
+        let copy = unsafe { &*copy.cast::<Memcpy2d>() };
+        let whole = copy.src_x == 0 && copy.src_y == 0 && copy.dst_x == 0 && copy.dst_y == 0;
+        let pitches = copy.src_pitch >= copy.width && copy.dst_pitch >= copy.width;
+        if copy.src_type != DEVICE || copy.dst_type != DEVICE || !whole || !pitches {
+            return Err(INVALID_VALUE);
+        }
+        let work = Work::CopyRows(CopyRows {
+            to: copy.dst_device,
+            to_pitch: copy.dst_pitch,
+            from: copy.src_device,
+            from_pitch: copy.src_pitch,
+            width: copy.width,
+            rows: copy.height,
+        });
+        context.submit(stream, work).map(drop)
     })
 }
 

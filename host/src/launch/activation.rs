@@ -1,0 +1,157 @@
+//! Activation functions, plain and gated: launchers.
+
+use super::floats::Floats;
+use super::{Float, Input, LaunchError, Output, launch};
+use crate::device::{Buffer, LaunchConfig, Stream};
+use crate::reference::activation::Activation;
+use kernels_gpu::Entry;
+use kernels_gpu::activation::{self, Kind, MAX_THREADS};
+use kernels_gpu::row::CHUNK;
+
+/// Elements of a row that the kernels can index, pairs included.
+pub(crate) const MAX_WIDTH: usize = 1 << 30;
+
+/// The gates and ups of a gated activation: where they lie.
+#[derive(Debug)]
+pub enum GateUp<'a, T> {
+    /// In two buffers of `[m, width]`.
+    Separate {
+        /// The gates.
+        gate: &'a Buffer<T>,
+        /// The ups.
+        up: &'a Buffer<T>,
+    },
+    /// In one buffer of `[m, 2 * width]`: each token's gates, then its ups.
+    Concatenated(&'a Buffer<T>),
+    /// In one buffer of `[m, 2 * width]`: gate and up of a feature side by side.
+    Interleaved(&'a Buffer<T>),
+}
+
+// Not derived: that would ask the same of `T`.
+impl<T> Clone for GateUp<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for GateUp<'_, T> {}
+
+/// A kernel's arguments for gate and up.
+pub(super) struct Operands<'a, T> {
+    pub gate: Floats<Input<'a, T>>,
+    pub up: Option<Floats<Input<'a, T>>>,
+    pub layout: activation::GateUp,
+}
+
+impl<'a, T: Float> GateUp<'a, T> {
+    /// The operands of a result of `len` elements.
+    pub(super) fn operands(self, len: usize) -> Result<Operands<'a, T>, LaunchError> {
+        let (gate, up, layout) = match self {
+            Self::Separate { gate, up } => (
+                Input::new("gate", gate, len)?,
+                Some(Floats(Input::new("up", up, len)?)),
+                activation::GateUp::Separate,
+            ),
+            Self::Concatenated(both) => (
+                Input::new("gate and up", both, 2 * len)?,
+                None,
+                activation::GateUp::Concatenated,
+            ),
+            Self::Interleaved(both) => (
+                Input::new("gate and up", both, 2 * len)?,
+                None,
+                activation::GateUp::Interleaved,
+            ),
+        };
+        Ok(Operands {
+            gate: Floats(gate),
+            up,
+            layout,
+        })
+    }
+}
+
+/// The kernels' number of a function.
+pub(super) fn kind(activation: Activation) -> Kind {
+    match activation {
+        Activation::SquaredRelu => Kind::SquaredRelu,
+        Activation::Silu => Kind::Silu,
+        Activation::GeluErf => Kind::GeluErf,
+        Activation::GeluTanh => Kind::GeluTanh,
+    }
+}
+
+/// `activation(input)`, element by element.
+pub(crate) fn activate<T: Float>(
+    stream: &Stream,
+    activation: Activation,
+    input: &Buffer<T>,
+    output: &mut Buffer<T>,
+) -> Result<(), LaunchError> {
+    let len = output.len();
+    let operands = Operands {
+        gate: Floats(Input::new("input", input, len)?),
+        up: None,
+        layout: activation::GateUp::Plain,
+    };
+    run(stream, activation, operands, output, (1, len))
+}
+
+/// `activation(gate) * up`, `[m, width]`.
+pub(crate) fn gated<T: Float>(
+    stream: &Stream,
+    activation: Activation,
+    gate_up: GateUp<'_, T>,
+    output: &mut Buffer<T>,
+    (m, width): (usize, usize),
+) -> Result<(), LaunchError> {
+    let operands = gate_up.operands(m * width)?;
+    // Where gate and up of all tokens lie in a row, they are taken as one.
+    let concatenated = matches!(gate_up, GateUp::Concatenated(_));
+    let shape = if concatenated || m * width > MAX_WIDTH {
+        (m, width)
+    } else {
+        (1, m * width)
+    };
+    run(stream, activation, operands, output, shape)
+}
+
+fn run<T: Float>(
+    stream: &Stream,
+    activation: Activation,
+    operands: Operands<'_, T>,
+    output: &mut Buffer<T>,
+    (rows, width): (usize, usize),
+) -> Result<(), LaunchError> {
+    let grid = super::size("m", rows, i32::MAX as usize)?;
+    let width_argument = super::size("width", width, MAX_WIDTH)?;
+    let chunks = width.div_ceil(CHUNK) as u32;
+    let threads = chunks.next_multiple_of(32).min(MAX_THREADS);
+    // The limit of the grid's second dimension; blocks take several segments beyond it.
+    let segments = chunks.div_ceil(threads).min(u16::MAX.into());
+    let config = LaunchConfig {
+        grid: [grid, segments, 1],
+        block: [threads, 1, 1],
+        dynamic_shared: 0,
+        cooperative: false,
+    };
+    let arguments = (
+        operands.gate,
+        operands.up,
+        Floats(Output::new("output", output, rows * width)?),
+        T::DTYPE as u32,
+        kind(activation) as u32,
+        operands.layout as u32,
+        width_argument,
+    );
+    // SAFETY: blocks `(row, segment)`; the kernel touches `width` of each row of `output`, and the operands are as long as their
+    // layout makes them.
+    unsafe {
+        launch(
+            stream,
+            Entry::of::<activation::activation>(),
+            config,
+            arguments,
+        )
+    }
+}

@@ -1,0 +1,19 @@
+//! Floats whose type a kernel is told at run time, in an argument beside them.
+
+use super::{Argument, Float, Input, Output, sealed};
+use crate::device::KernelArg;
+use kernels_gpu::gemv::AnyFloat;
+
+/// An [`Input`] or [`Output`] of such floats.
+pub(super) struct Floats<B>(pub B);
+
+impl<B: sealed::Bind> sealed::Bind for Floats<B> {
+    fn bind(&self) -> KernelArg<'_> {
+        self.0.bind()
+    }
+}
+
+impl<T: Float> Argument<*const AnyFloat> for Floats<Input<'_, T>> {}
+impl<T: Float> Argument<*const AnyFloat> for Option<Floats<Input<'_, T>>> {}
+impl<T: Float> Argument<*mut AnyFloat> for Floats<Output<'_, T>> {}
+impl<T: Float> Argument<*mut AnyFloat> for Option<Floats<Output<'_, T>>> {}

@@ -1,0 +1,125 @@
+//! What Microsoft's `bitlinear_int8xint2` computes: launcher and variant choice.
+
+use super::{Input, LaunchError, Output, launch, size};
+use crate::device::{Buffer, LaunchConfig, Stream};
+use crate::layout::{Layout, LayoutError};
+use half::bf16;
+use kernels_gpu::gemv::{self, Int8xInt2Variant, STEP_COLUMNS, TILE_ROWS};
+
+/// The operands of `bitlinear_int8xint2`, on one device.
+#[derive(Debug)]
+pub struct Int8xInt2<'a> {
+    /// `[m, k_pitch]`; columns from `k` up to the next multiple of 32 are read, and have to be 0 where `k` is none.
+    pub activations: &'a Buffer<i8>,
+    /// `[n, k]` in the layout `Ladder`.
+    pub weights: &'a Buffer<u8>,
+    /// What each token was multiplied with, `[m]`.
+    pub activation_scale: &'a Buffer<bf16>,
+    /// The scale of each group of rows, `[groups]`.
+    pub row_scale: &'a Buffer<bf16>,
+    /// `[m, n]`.
+    pub output: &'a mut Buffer<bf16>,
+}
+
+/// Sizes of [`Int8xInt2`].
+#[derive(Clone, Copy, Debug)]
+pub struct Int8xInt2Sizes {
+    /// Tokens.
+    pub m: usize,
+    /// Output features.
+    pub n: usize,
+    /// Input features.
+    pub k: usize,
+    /// From a token's activations to the next one's: a multiple of 16.
+    pub k_pitch: usize,
+    /// Row scales; rows are shared out among them evenly.
+    pub groups: usize,
+}
+
+/// Computes `output[m, n] = sum_k activations[m, k] weights[n, k] / activation_scale[m] * row_scale[n / (N / groups)]`: the sum
+/// exactly, each further operation rounded in f32, the result once to bf16.
+///
+/// # Errors
+/// When a size is 0 or too large, K is padded beyond `k_pitch`, `k_pitch` is no multiple of 16, `groups` does not divide `n`, a
+/// buffer is too short or on another device, or the launch fails.
+pub fn int8xint2(
+    stream: &Stream,
+    operands: Int8xInt2<'_>,
+    sizes: Int8xInt2Sizes,
+) -> Result<(), LaunchError> {
+    // The limit of the grid's second dimension.
+    let m = size("m", sizes.m, u16::MAX as usize)?;
+    let n = size("n", sizes.n, i32::MAX as usize)?;
+    let (_, k_padded) =
+        Layout::Ladder
+            .padded_shape(sizes.n, sizes.k)
+            .map_err(|error| match error {
+                LayoutError::ZeroSize { .. } => LaunchError::Size {
+                    name: "k",
+                    value: 0,
+                    limit: crate::layout::MAX_K,
+                },
+                _ => LaunchError::Size {
+                    name: "k",
+                    value: sizes.k,
+                    limit: crate::layout::MAX_K,
+                },
+            })?;
+    if sizes.k_pitch < k_padded || !sizes.k_pitch.is_multiple_of(16) {
+        return Err(LaunchError::Pitch {
+            pitch: sizes.k_pitch,
+            k: k_padded,
+        });
+    }
+    if sizes.groups == 0 || !sizes.n.is_multiple_of(sizes.groups) {
+        return Err(LaunchError::Groups {
+            groups: sizes.groups,
+            n: sizes.n,
+        });
+    }
+    let k_pitch = size("k_pitch", sizes.k_pitch, i32::MAX as usize)?;
+    let variant = choose(stream, sizes.n, k_padded);
+    let n_padded = sizes.n.next_multiple_of(TILE_ROWS);
+    let arguments = (
+        // The last row needs no pitch behind it.
+        Input::new(
+            "activations",
+            operands.activations,
+            (sizes.m - 1) * sizes.k_pitch + k_padded,
+        )?,
+        Input::new("weights", operands.weights, n_padded * k_padded / 4)?,
+        Output::new("output", operands.output, sizes.m * sizes.n)?,
+        Input::new("activation_scale", operands.activation_scale, sizes.m)?,
+        Input::new("row_scale", operands.row_scale, sizes.groups)?,
+        n / sizes.groups as u32,
+        n,
+        k_padded as u32,
+        k_pitch,
+    );
+    let config = LaunchConfig {
+        grid: [(n_padded / TILE_ROWS) as u32, m, 1],
+        block: [variant.shape.threads(), 1, 1],
+        dynamic_shared: 0,
+        cooperative: false,
+    };
+    // SAFETY: grid and block are the variant's for this shape, whose documentation states the lengths.
+    unsafe { launch(stream, variant.entry, config, arguments) }
+}
+
+/// The variant with the fewest warps that keep the device busy (eight a processor), and hold K.
+fn choose(stream: &Stream, n: usize, k: usize) -> &'static Int8xInt2Variant {
+    const WARPS_A_PROCESSOR: usize = 8;
+    let wanted = stream.device().capabilities().multiprocessors as usize * WARPS_A_PROCESSOR;
+    let tiles = n.div_ceil(TILE_ROWS);
+    let steps = k.div_ceil(STEP_COLUMNS);
+    let fits = |variant: &&Int8xInt2Variant| k as u64 <= variant.shape.max_k();
+    let busy = |variant: &&Int8xInt2Variant| {
+        let warps = variant.shape.warps as usize;
+        tiles * warps >= wanted || warps * 2 > steps
+    };
+    let all = || gemv::INT8XINT2.iter().filter(fits);
+    all()
+        .find(busy)
+        .or_else(|| all().last())
+        .expect("a variant takes every K up to MAX_K")
+}

@@ -1,0 +1,74 @@
+//! The middle of a BitNet feed-forward: `quantize(norm(act(gate) * up))`, in one pass over memory.
+//!
+//! Between the steps values are f32. Formulas, layouts of the pointers and threads are those of the `activation`, `norm` and `quantize`
+//! modules, `width` being `k`: a block takes a token, and a thread keeps its chunks in registers. Bound by bytes.
+
+use crate::activation::Gated;
+use crate::gemv::AnyFloat;
+use crate::norm::Norm;
+use crate::quantize::Quantized;
+#[cfg(not(target_arch = "nvptx64"))]
+use crate::row::Variant;
+use crate::row::{ANY, MAX_THREADS, STREAMING, WHOLE};
+use cuda_std::kernel;
+
+/// Parameters of the kernels, as [`cuda_std::kernel::Kernel::Params`].
+pub type Params = (
+    *const AnyFloat,
+    *const AnyFloat,
+    u32,
+    *const f32,
+    *const f32,
+    *mut i8,
+    *mut f32,
+    *mut i32,
+    f32,
+    u32,
+    u32,
+    u32,
+    u32,
+    u32,
+);
+
+/// Lists the kernels: the entry points, and the list for the host.
+macro_rules! variants {
+    ($($name:ident $chunks:expr, $whole:expr;)*) => {
+        /// The kernels, by ascending length of the rows they take; the last takes any.
+        #[cfg(not(target_arch = "nvptx64"))]
+        pub const VARIANTS: &[Variant<Params>] =
+            &[$(Variant { chunks: $chunks, whole: $whole, entry: crate::Entry::of::<$name>() }),*];
+        $(
+            /// Gated activation, norm and quantization; see the module.
+            #[kernel(launch_bounds(MAX_THREADS, 1))]
+            pub unsafe fn $name(
+                gate: *const AnyFloat,
+                up: *const AnyFloat,
+                dtype: u32,
+                gamma: *const f32,
+                beta: *const f32,
+                values: *mut i8,
+                scale: *mut f32,
+                sum: *mut i32,
+                eps: f32,
+                norm: u32,
+                activation: u32,
+                layout: u32,
+                width: u32,
+                k_padded: u32,
+            ) {
+                let source = Gated::<$whole>::new(gate, up, dtype, activation, layout, width);
+                let norm = Norm::<$whole> { kind: norm, gamma, beta, eps, width };
+                let output = Quantized { values, scale, sum, k_padded };
+                // SAFETY: the host launches it on buffers as the modules say.
+                unsafe { norm.run::<_, _, $chunks>(source, output) }
+            }
+        )*
+    };
+}
+
+variants! {
+    gated_norm_quantize_c1 1, WHOLE;
+    gated_norm_quantize_c2 2, WHOLE;
+    gated_norm_quantize_c1_any 1, ANY;
+    gated_norm_quantize_streamed STREAMING, ANY;
+}

@@ -1,0 +1,394 @@
+//! RMSNorm and LayerNorm of each token, with the residual added before and the quantization after, in one pass over memory.
+//!
+//! RMSNorm: `x / sqrt(mean(x^2) + eps) * gamma`; LayerNorm: `(x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * gamma + beta`.
+//! With a residual, `residual += x` first, rounded to its type, and the stored sum is what is normalized. Quantization is that of
+//! the `quantize` module, on values that were not rounded to f16 or bf16 in between.
+//!
+//! | pointer | shape | dtype | alignment |
+//! |---|---|---|---|
+//! | `input`, `residual` (or null), `output` | `[tokens, width]` | f32, f16, bf16: `dtype` | 16 bytes; rows of whole chunks are faster |
+//! | `gamma`, `beta` (or null) | `[width]`, zeros up to a multiple of 8 | f32 | 16 bytes |
+//! | `values`, `scale`, `sum` | as in the `quantize` module, `k` being `width` | | |
+//!
+//! Threads: a block takes a token; thread `t` takes chunks `t`, `t + block`, ... of 8 elements and keeps them in registers from the
+//! first read to the last write. Rows that do not fit are read again in each step. Bound by bytes.
+//!
+//! Sums are f32: pairs, then pairs of pairs inside a chunk; then the chunks of a thread in ascending order; then lanes and warps by
+//! shuffles. Quotient and square root are correctly rounded, so the results are the same on every device, bit for bit.
+
+use crate::block::{self, MAX_WARPS};
+use crate::element::{Element, Floats};
+use crate::gemv::AnyFloat;
+use crate::quantize::{self, Quantized, Sink};
+#[cfg(not(target_arch = "nvptx64"))]
+use crate::row::Variant;
+use crate::row::{ANY, CHUNK, MAX_THREADS, STREAMING, WHOLE};
+use cuda_std::{GpuFloat, kernel, shared_array, thread};
+
+/// What is normalized.
+pub(crate) trait Source: Copy {
+    /// Chunk `chunk` of a token, zeros past its end. `first` says that this is the first of possibly several reads.
+    ///
+    /// # Safety
+    /// `token` is one of the launch's, no other thread has this chunk, and it has been read first.
+    unsafe fn load(&self, token: usize, chunk: u32, first: bool) -> [f32; CHUNK];
+}
+
+/// `input`, or its sum with `residual`.
+#[derive(Clone, Copy)]
+struct Input<const WHOLE: bool> {
+    input: Floats,
+    residual: Floats,
+}
+
+impl<const WHOLE: bool> Source for Input<WHOLE> {
+    #[inline(always)]
+    unsafe fn load(&self, token: usize, chunk: u32, first: bool) -> [f32; CHUNK] {
+        let Self { input, residual } = *self;
+        let adds = !residual.is_null();
+        // SAFETY: the row is the token's, and each of its chunks is one thread's, which reads what it has written.
+        unsafe {
+            if adds && !first {
+                return residual.load::<WHOLE>(token, chunk);
+            }
+            let mut values = input.load::<WHOLE>(token, chunk);
+            if adds {
+                let other = residual.load::<WHOLE>(token, chunk);
+                for i in 0..CHUNK {
+                    values[i] = residual.round(other[i] + values[i]);
+                }
+                residual.store::<WHOLE>(token, chunk, &values);
+            }
+            values
+        }
+    }
+}
+
+/// Floats, as they are.
+#[derive(Clone, Copy)]
+struct Output<const WHOLE: bool>(Floats);
+
+impl<const WHOLE: bool> Sink for Output<WHOLE> {
+    const SCALED: bool = false;
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.0.columns()
+    }
+
+    #[inline(always)]
+    unsafe fn store(
+        &self,
+        row: usize,
+        chunk: u32,
+        values: &[f32; CHUNK],
+        _scale: f32,
+        sum: i32,
+    ) -> i32 {
+        // SAFETY: the caller's contract.
+        unsafe { self.0.store::<WHOLE>(row, chunk, values) };
+        sum
+    }
+
+    #[inline(always)]
+    unsafe fn finish(&self, _row: usize, _scale: f32, _sum: i32) {}
+}
+
+/// The kinds of norm, as kernels take them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// RMSNorm.
+    Rms = 0,
+    /// LayerNorm.
+    Layer = 1,
+}
+
+/// A launch's norm.
+#[derive(Clone, Copy)]
+pub(crate) struct Norm<const WHOLE: bool> {
+    pub kind: u32,
+    pub gamma: *const f32,
+    pub beta: *const f32,
+    pub eps: f32,
+    pub width: u32,
+}
+
+/// The sum of eight products, by pairs.
+#[inline(always)]
+fn squares(values: &[f32; CHUNK]) -> f32 {
+    let pair = |i: usize| GpuFloat::mul_add(values[i], values[i], values[i + 1] * values[i + 1]);
+    (pair(0) + pair(2)) + (pair(4) + pair(6))
+}
+
+/// The sum of eight values, by pairs.
+#[inline(always)]
+fn sum(values: &[f32; CHUNK]) -> f32 {
+    let pair = |i: usize| values[i] + values[i + 1];
+    (pair(0) + pair(2)) + (pair(4) + pair(6))
+}
+
+impl<const WHOLE: bool> Norm<WHOLE> {
+    fn is_layer(&self) -> bool {
+        self.kind == Kind::Layer as u32
+    }
+
+    /// The token's mean, from each thread's part of the sum.
+    #[inline(always)]
+    unsafe fn mean(&self, sum: f32) -> f32 {
+        let scratch = shared_array![f32; MAX_WARPS];
+        // SAFETY: all threads call it, and this is the array's one use.
+        let sum = unsafe { block::reduce_block(scratch, sum, 0.0, |a, b| a + b) };
+        sum / self.width as f32
+    }
+
+    /// What the token's values are multiplied with, from each thread's part of the sum of squares.
+    #[inline(always)]
+    unsafe fn inverse(&self, squares: f32) -> f32 {
+        let scratch = shared_array![f32; MAX_WARPS];
+        // SAFETY: all threads call it, and this is the array's one use.
+        let squares = unsafe { block::reduce_block(scratch, squares, 0.0, |a, b| a + b) };
+        1.0 / GpuFloat::sqrt(squares / self.width as f32 + self.eps)
+    }
+
+    /// `values - mean`, but zeros past the end of the row.
+    #[inline(always)]
+    fn centre(&self, values: &[f32; CHUNK], chunk: u32, mean: f32) -> [f32; CHUNK] {
+        let first = chunk * CHUNK as u32;
+        core::array::from_fn(|i| {
+            let element = if WHOLE { first } else { first + i as u32 };
+            if element < self.width {
+                values[i] - mean
+            } else {
+                0.0
+            }
+        })
+    }
+
+    /// Scales centred values with `inverse` and gamma, and adds beta. Past the end of the row zeros stay.
+    #[inline(always)]
+    unsafe fn scale(&self, values: &[f32; CHUNK], chunk: u32, inverse: f32) -> [f32; CHUNK] {
+        let first = chunk * CHUNK as u32;
+        let mut y = values.map(|value| value * inverse);
+        if first < self.width {
+            // SAFETY: gamma and beta have whole chunks.
+            unsafe {
+                if !self.gamma.is_null() {
+                    let gamma = f32::load_chunk(self.gamma.add(first as usize));
+                    y = core::array::from_fn(|i| y[i] * gamma[i]);
+                }
+                if !self.beta.is_null() {
+                    let beta = f32::load_chunk(self.beta.add(first as usize));
+                    y = core::array::from_fn(|i| y[i] + beta[i]);
+                }
+            }
+        }
+        y
+    }
+
+    /// Normalizes this block's token.
+    ///
+    /// # Safety
+    /// A block a token, on buffers as the module says; `CHUNKS` chunks a thread hold a padded row, or it is [`STREAMING`].
+    #[inline(always)]
+    pub unsafe fn run<S: Source, K: Sink, const CHUNKS: usize>(&self, source: S, sink: K) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            if CHUNKS == STREAMING {
+                self.run_streaming(source, sink)
+            } else {
+                self.run_resident::<S, K, CHUNKS>(source, sink)
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn run_resident<S: Source, K: Sink, const CHUNKS: usize>(&self, source: S, sink: K) {
+        let token = thread::block_idx_x() as usize;
+        let (thread, threads) = (thread::thread_idx_x(), thread::block_dim_x());
+        let mut values = [[0.0; CHUNK]; CHUNKS];
+        // SAFETY: each chunk is one thread's; whether it is a LayerNorm is the same for all threads.
+        unsafe {
+            unroll!(i < CHUNKS <= 4, {
+                values[i] = source.load(token, thread + i as u32 * threads, true);
+            });
+            if self.is_layer() {
+                let mut total = 0.0;
+                unroll!(i < CHUNKS <= 4, {
+                    total += sum(&values[i]);
+                });
+                let mean = self.mean(total);
+                unroll!(i < CHUNKS <= 4, {
+                    values[i] = self.centre(&values[i], thread + i as u32 * threads, mean);
+                });
+            }
+            let mut total = 0.0;
+            unroll!(i < CHUNKS <= 4, {
+                total += squares(&values[i]);
+            });
+            let inverse = self.inverse(total);
+            let mut absmax = 0;
+            unroll!(i < CHUNKS <= 4, {
+                values[i] = self.scale(&values[i], thread + i as u32 * threads, inverse);
+                absmax = quantize::absmax_bits(&values[i], absmax);
+            });
+            let scale = if K::SCALED {
+                quantize::agree_on_scale(absmax)
+            } else {
+                1.0
+            };
+            let mut sum = 0;
+            unroll!(i < CHUNKS <= 4, {
+                sum = sink.store(token, thread + i as u32 * threads, &values[i], scale, sum);
+            });
+            sink.finish(token, scale, sum);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn run_streaming<S: Source, K: Sink>(&self, source: S, sink: K) {
+        // One loop for all steps, so that the source's code is there once.
+        const MEAN: u32 = 0;
+        const INVERSE: u32 = 1;
+        const ABSMAX: u32 = 2;
+        const STORE: u32 = 3;
+        let token = thread::block_idx_x() as usize;
+        let start = if self.is_layer() { MEAN } else { INVERSE };
+        let (mut mean, mut inverse, mut scale) = (0.0, 0.0, 1.0);
+        let mut step = start;
+        while step <= STORE {
+            let (mut total, mut absmax, mut rounded) = (0.0, 0, 0);
+            let len = if step == STORE {
+                sink.len()
+            } else {
+                self.width
+            };
+            let mut chunk = thread::thread_idx_x();
+            // SAFETY: each chunk is one thread's and is loaded in the first step; the step is the same for all threads.
+            unsafe {
+                while chunk * (CHUNK as u32) < len {
+                    let mut values = source.load(token, chunk, step == start);
+                    if step == MEAN {
+                        total += sum(&values);
+                    } else {
+                        if self.is_layer() {
+                            values = self.centre(&values, chunk, mean);
+                        }
+                        if step == INVERSE {
+                            total += squares(&values);
+                        } else {
+                            let y = self.scale(&values, chunk, inverse);
+                            if step == ABSMAX {
+                                absmax = quantize::absmax_bits(&y, absmax);
+                            } else {
+                                rounded = sink.store(token, chunk, &y, scale, rounded);
+                            }
+                        }
+                    }
+                    chunk += thread::block_dim_x();
+                }
+                match step {
+                    MEAN => mean = self.mean(total),
+                    INVERSE => inverse = self.inverse(total),
+                    ABSMAX => scale = quantize::agree_on_scale(absmax),
+                    _ => sink.finish(token, scale, rounded),
+                }
+            }
+            step += if step == INVERSE && !K::SCALED { 2 } else { 1 };
+        }
+    }
+}
+
+/// Parameters of the kernels that normalize, as [`cuda_std::kernel::Kernel::Params`].
+pub type Params = (
+    *const AnyFloat,
+    *mut AnyFloat,
+    *const f32,
+    *const f32,
+    *mut AnyFloat,
+    u32,
+    f32,
+    u32,
+    u32,
+);
+/// Parameters of the kernels that normalize and quantize.
+pub type QuantizeParams = (
+    *const AnyFloat,
+    *mut AnyFloat,
+    u32,
+    *const f32,
+    *const f32,
+    *mut i8,
+    *mut f32,
+    *mut i32,
+    f32,
+    u32,
+    u32,
+    u32,
+);
+
+/// Lists the kernels: the entry points, and the lists for the host.
+macro_rules! variants {
+    ($($norm:ident $quantize:ident $chunks:expr, $whole:expr;)*) => {
+        /// Normalization, by ascending length of the rows they take; the last takes any.
+        #[cfg(not(target_arch = "nvptx64"))]
+        pub const VARIANTS: &[Variant<Params>] =
+            &[$(Variant { chunks: $chunks, whole: $whole, entry: crate::Entry::of::<$norm>() }),*];
+        /// Normalization and quantization, likewise.
+        #[cfg(not(target_arch = "nvptx64"))]
+        pub const QUANTIZE_VARIANTS: &[Variant<QuantizeParams>] =
+            &[$(Variant { chunks: $chunks, whole: $whole, entry: crate::Entry::of::<$quantize>() }),*];
+        $(
+            /// RMSNorm or LayerNorm; see the module.
+            #[kernel(launch_bounds(MAX_THREADS, 1))]
+            pub unsafe fn $norm(
+                input: *const AnyFloat,
+                residual: *mut AnyFloat,
+                gamma: *const f32,
+                beta: *const f32,
+                output: *mut AnyFloat,
+                dtype: u32,
+                eps: f32,
+                kind: u32,
+                width: u32,
+            ) {
+                let norm = Norm::<$whole> { kind, gamma, beta, eps, width };
+                let floats = |start| Floats::new(start, dtype, width);
+                let source = Input::<$whole> { input: floats(input), residual: floats(residual) };
+                // SAFETY: the host launches it on buffers as the module says.
+                unsafe { norm.run::<_, _, $chunks>(source, Output::<$whole>(floats(output))) }
+            }
+
+            /// RMSNorm or LayerNorm, then quantization; see the module.
+            #[kernel(launch_bounds(MAX_THREADS, 1))]
+            pub unsafe fn $quantize(
+                input: *const AnyFloat,
+                residual: *mut AnyFloat,
+                dtype: u32,
+                gamma: *const f32,
+                beta: *const f32,
+                values: *mut i8,
+                scale: *mut f32,
+                sum: *mut i32,
+                eps: f32,
+                kind: u32,
+                width: u32,
+                k_padded: u32,
+            ) {
+                let norm = Norm::<$whole> { kind, gamma, beta, eps, width };
+                let floats = |start| Floats::new(start, dtype, width);
+                let source = Input::<$whole> { input: floats(input), residual: floats(residual) };
+                let output = Quantized { values, scale, sum, k_padded };
+                // SAFETY: the host launches it on buffers as the module says.
+                unsafe { norm.run::<_, _, $chunks>(source, output) }
+            }
+        )*
+    };
+}
+
+variants! {
+    norm_c1 norm_quantize_c1 1, WHOLE;
+    norm_c3 norm_quantize_c3 3, WHOLE;
+    norm_c1_any norm_quantize_c1_any 1, ANY;
+    norm_streamed norm_quantize_streamed STREAMING, ANY;
+}
