@@ -179,6 +179,22 @@ fn classes() {
     assert_eq!(counters.divergent_branches, 1);
 }
 
+/// Lanes that wait at an instruction until others have exited run it once, and are counted once.
+#[test]
+fn waiting_is_not_counted() {
+    let counters = count(
+        "mov.u32 %r6, 5;
+        setp.lt.u32 %p1, %r1, 16;
+        @%p1 bra go;
+        exit;
+        go:
+        redux.sync.add.u32 %r7, %r6, -1;",
+        32,
+    );
+    // ld.param and two mov by all lanes, redux by half of them.
+    assert_eq!((counters.warp.other, counters.lane.other), (4, 3 * 32 + 16));
+}
+
 #[test]
 fn lines_and_allocations() {
     let ptx = kernel(

@@ -109,10 +109,11 @@ impl Warp {
             Wait::Barrier(number)
         };
         context.block.changed = Some(number);
-        let mut members = self.companions(at);
-        if !together {
-            members.clear();
-        }
+        let mut members = if together {
+            self.companions(at, active)
+        } else {
+            Vec::new()
+        };
         members.push(at);
         for member in members {
             let split = &mut self.splits[member];

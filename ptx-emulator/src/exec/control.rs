@@ -150,6 +150,8 @@ impl Warp {
         let image = &launch.images[self.frames[frame_index].function as usize];
         let code = image.function.code.as_slice();
         let limit = launch.config.instruction_limit.unwrap_or(u64::MAX);
+        // An instruction that waited for other lanes was counted when it started to.
+        let mut counted = matches!(split.wait, Wait::Together(_));
         loop {
             if pc == join_pc {
                 self.splits[at].pc = pc;
@@ -167,10 +169,13 @@ impl Warp {
             context.site = image.first_site + pc as usize;
             let frame = &mut self.frames[frame_index];
             let active = mask & truth(frame, inst.guard);
-            let site = &mut context.stats.sites[context.site];
-            site.warps += 1;
-            site.lanes += u64::from(active.count_ones());
-            context.block.executed += 1;
+            if !counted {
+                let site = &mut context.stats.sites[context.site];
+                site.warps += 1;
+                site.lanes += u64::from(active.count_ones());
+                context.block.executed += 1;
+            }
+            counted = false;
             if context.block.executed > limit {
                 return Stop::first(FaultKind::InstructionLimit { limit }, mask);
             }
@@ -267,7 +272,7 @@ impl Warp {
                     let frame = &mut self.frames[frame_index];
                     collective::execute(context, frame, inst, executing, self.index)?;
                     if wait != Wait::Nothing {
-                        for other in self.companions(at) {
+                        for other in self.companions(at, executing) {
                             self.splits[other].pc = pc + 1;
                             self.splits[other].wait = Wait::Nothing;
                         }

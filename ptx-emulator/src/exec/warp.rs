@@ -237,15 +237,17 @@ impl Warp {
         false
     }
 
-    /// The splits whose lanes took part in an instruction of the split at `at`, that one left out.
-    pub(crate) fn companions(&self, at: usize) -> Vec<usize> {
+    /// The splits other than the one at `at` that were brought together with it: those of these lanes.
+    pub(crate) fn companions(&self, at: usize, together: u32) -> Vec<usize> {
         let leader = self.splits[at];
         (0..self.splits.len())
             .filter(|&other| {
                 let split = &self.splits[other];
-                other != at
-                    && matches!(split.wait, Wait::Lanes { .. })
-                    && (split.frame, split.pc) == (leader.frame, leader.pc)
+                let waits = match split.wait {
+                    Wait::Lanes { active, .. } => active & !together == 0,
+                    _ => false,
+                };
+                other != at && waits && (split.frame, split.pc) == (leader.frame, leader.pc)
             })
             .collect()
     }
