@@ -122,8 +122,10 @@ impl Gemv {
     }
 
     /// Whether it takes `m` tokens in one launch, and weights of `k` padded columns.
+    ///
+    /// A single token's activations are not padded to the rows that a variant for several tokens reads.
     pub fn fits(&self, m: usize, k: usize) -> bool {
-        self.tokens() >= m && self.require_k(k).is_ok()
+        self.tokens() >= m && (m > 1 || self.tokens() == 1) && self.require_k(k).is_ok()
     }
 
     /// Refuses a K beyond [`Shape::max_k`].

@@ -5,6 +5,7 @@ mod gemv;
 mod info;
 mod linear;
 mod output;
+mod tune;
 
 use anyhow::Result;
 use bitnet_cuda::device::Device;
@@ -38,6 +39,8 @@ enum Command {
     Linear(linear::Args),
     /// Multiply random matrices of a given shape, and check the results
     Gemv(gemv::Args),
+    /// Measure the kernel variants for a shape, and keep the fastest in the user's cache
+    Tune(tune::Args),
 }
 
 fn main() -> ExitCode {
@@ -67,5 +70,6 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Demo => demo::run(&device()?, output),
         Command::Linear(args) => linear::run(&device()?, args, output),
         Command::Gemv(args) => gemv::run(&device()?, args, output),
+        Command::Tune(args) => tune::run(&device()?, args, output),
     }
 }

@@ -69,7 +69,9 @@ impl Table {
 impl TuneCache {
     /// The cache in a folder, which [`TuneCache::store`] makes where it does not exist.
     pub fn at(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
+        Self {
+            folder: folder.into(),
+        }
     }
 
     /// The user's: in the folder that [`CACHE_VARIABLE`] names, else in `bitnet` in the user's cache folder. None where the
@@ -78,7 +80,8 @@ impl TuneCache {
         match std::env::var_os(CACHE_VARIABLE) {
             Some(folder) if folder.is_empty() => None,
             Some(folder) => Some(Self::at(folder)),
-            None => directories::BaseDirs::new().map(|folders| Self::at(folders.cache_dir().join("bitnet"))),
+            None => directories::BaseDirs::new()
+                .map(|folders| Self::at(folders.cache_dir().join("bitnet"))),
         }
     }
 
@@ -103,7 +106,11 @@ impl TuneCache {
             }
         };
         let best = tuning.best();
-        let entry = Entry { key: tuning.key.clone(), variant: best.variant.name().to_owned(), cost: best.cost };
+        let entry = Entry {
+            key: tuning.key.clone(),
+            variant: best.variant.name().to_owned(),
+            cost: best.cost,
+        };
         table.0.insert(entry.key.clone(), entry);
         self.write(&table)
     }
@@ -137,7 +144,12 @@ impl TuneCache {
     fn lock(&self) -> Result<File, CacheError> {
         let path = self.folder.join(LOCK);
         // Not truncated: the file has no content.
-        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed("opening", &path))?;
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(failed("opening", &path))?;
         file.lock().map_err(failed("locking", &path))?;
         Ok(file)
     }
@@ -149,14 +161,24 @@ impl TuneCache {
             Err(error) => return Err(Unfit::Unreadable(error)),
         };
         // Format and version first: another version's entries need not be ours.
-        let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| Unfit::Content(error.to_string()))?;
+        let value: serde_json::Value =
+            serde_json::from_slice(&text).map_err(|error| Unfit::Content(error.to_string()))?;
         let (format, version) = (&value["format"], &value["version"]);
         if format != FORMAT || version != VERSION {
-            let reason = format!("it says format {format}, version {version}, not \"{FORMAT}\", version {VERSION}");
+            let reason = format!(
+                "it says format {format}, version {version}, not \"{FORMAT}\", version {VERSION}"
+            );
             return Err(Unfit::Content(reason));
         }
-        let document: Document = serde_json::from_value(value).map_err(|error| Unfit::Content(error.to_string()))?;
-        Ok(Table(document.entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect()))
+        let document: Document =
+            serde_json::from_value(value).map_err(|error| Unfit::Content(error.to_string()))?;
+        Ok(Table(
+            document
+                .entries
+                .into_iter()
+                .map(|entry| (entry.key.clone(), entry))
+                .collect(),
+        ))
     }
 
     /// Renames the file to the first free of `tuning.set-aside-0.json`, `-1`, ...; only with the lock.
@@ -173,7 +195,11 @@ impl TuneCache {
 
     /// Replaces the file in one step; only with the lock.
     fn write(&self, table: &Table) -> Result<(), CacheError> {
-        let document = Document { format: FORMAT.to_owned(), version: VERSION, entries: table.0.values().cloned().collect() };
+        let document = Document {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            entries: table.0.values().cloned().collect(),
+        };
         let path = self.path();
         let written = || -> io::Result<()> {
             let mut text = serde_json::to_vec_pretty(&document)?;
@@ -197,5 +223,9 @@ enum Unfit {
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CacheError {
     let path = path.to_owned();
-    move |source| CacheError { action, path, source }
+    move |source| CacheError {
+        action,
+        path,
+        source,
+    }
 }

@@ -49,7 +49,12 @@ impl TuneKey {
 fn hash(arch: u32, ptx: &str) -> String {
     static HASHES: LazyLock<Mutex<HashMap<u32, String>>> = LazyLock::new(Mutex::default);
     let mut hashes = HASHES.lock().unwrap_or_else(PoisonError::into_inner);
-    let hex = || Sha256::digest(ptx).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = || {
+        Sha256::digest(ptx)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    };
     hashes.entry(arch).or_insert_with(hex).clone()
 }
 

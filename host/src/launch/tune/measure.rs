@@ -75,13 +75,20 @@ pub fn tune_gemv(
         device: device.name().to_owned(),
         capability: device.compute_capability(),
     })?;
-    let variants: Vec<_> = Gemv::all(Layout::Tiled).filter(|variant| variant.fits(key.m, key.k)).collect();
+    let variants: Vec<_> = Gemv::all(Layout::Tiled)
+        .filter(|variant| variant.fits(key.m, key.k))
+        .collect();
     let mut candidates = match device.kind() {
         DeviceKind::Cuda => {
             let mut bench = Bench::new(device, &key)?;
-            let graphs = variants.iter().map(|&variant| bench.capture(variant)).collect::<Result<Vec<_>, _>>()?;
+            let graphs = variants
+                .iter()
+                .map(|&variant| bench.capture(variant))
+                .collect::<Result<Vec<_>, _>>()?;
             // Also compiles and warms up.
-            graphs.iter().try_for_each(|(graph, _)| graph.launch(&bench.stream))?;
+            graphs
+                .iter()
+                .try_for_each(|(graph, _)| graph.launch(&bench.stream))?;
             let total = variants.len() * config.rounds;
             let mut done = 0;
             let runners = race::race(variants.len(), config.rounds, |index| {
@@ -94,7 +101,10 @@ pub fn tune_gemv(
             progress(total, total);
             let candidate = |(&variant, runner): (&Gemv, &race::Runner)| Candidate {
                 variant,
-                cost: Cost { value: runner.median(), unit: CostUnit::Microseconds },
+                cost: Cost {
+                    value: runner.median(),
+                    unit: CostUnit::Microseconds,
+                },
                 rounds: runner.samples.len(),
                 dropped: runner.dropped,
             };
@@ -106,15 +116,30 @@ pub fn tune_gemv(
             for &variant in &variants {
                 let (launched, reports) = device.profile(|| bench.launch(variant, 0))?;
                 launched?;
-                let value = reports.iter().map(|report| model::cycles(device.capabilities(), report)).sum();
-                candidates.push(Candidate { variant, cost: Cost { value, unit: CostUnit::ModelCycles }, rounds: 1, dropped: false });
+                let value = reports
+                    .iter()
+                    .map(|report| model::cycles(device.capabilities(), report))
+                    .sum();
+                candidates.push(Candidate {
+                    variant,
+                    cost: Cost {
+                        value,
+                        unit: CostUnit::ModelCycles,
+                    },
+                    rounds: 1,
+                    dropped: false,
+                });
                 progress(candidates.len(), variants.len());
             }
             candidates
         }
     };
     // Stable: of equals the first in the table of variants, which has the fewest warps.
-    candidates.sort_by(|a: &Candidate, b| a.dropped.cmp(&b.dropped).then(a.cost.value.total_cmp(&b.cost.value)));
+    candidates.sort_by(|a: &Candidate, b| {
+        a.dropped
+            .cmp(&b.dropped)
+            .then(a.cost.value.total_cmp(&b.cost.value))
+    });
     Ok(Tuning { key, candidates })
 }
 
@@ -136,18 +161,34 @@ impl Bench {
         let mut random = fastrand::Rng::with_seed(0x62_6974_6e65_7431);
         let bytes = n.next_multiple_of(TILE_ROWS) * k / 4;
         // Four ternary codes 0..=2.
-        let codes: Vec<u8> = (0..bytes).map(|_| (0..4).fold(0, |byte, _| byte << 2 | random.u8(..3))).collect();
+        let codes: Vec<u8> = (0..bytes)
+            .map(|_| (0..4).fold(0, |byte, _| byte << 2 | random.u8(..3)))
+            .collect();
         let (free, _) = device.memory_info()?;
         let copies = match device.kind() {
-            DeviceKind::Cuda => (2 * device.capabilities().l2_bytes).div_ceil(bytes).min(free / 2 / bytes).clamp(1, MAX_COPIES),
+            DeviceKind::Cuda => (2 * device.capabilities().l2_bytes)
+                .div_ceil(bytes)
+                .min(free / 2 / bytes)
+                .clamp(1, MAX_COPIES),
             DeviceKind::Emulated => 1,
         };
         let values: Vec<i8> = (0..MAX_TOKENS * k).map(|_| random.i8(..)).collect();
-        let sums: Vec<i32> = values.chunks(k).take(m).map(|row| row.iter().map(|&q| i32::from(q)).sum()).collect();
+        let sums: Vec<i32> = values
+            .chunks(k)
+            .take(m)
+            .map(|row| row.iter().map(|&q| i32::from(q)).sum())
+            .collect();
         Ok(Self {
             stream: device.new_stream()?,
-            sizes: Sizes { m, n, k, k_pitch: k },
-            weights: (0..copies).map(|_| Buffer::from_slice(device, &codes)).collect::<Result<_, _>>()?,
+            sizes: Sizes {
+                m,
+                n,
+                k,
+                k_pitch: k,
+            },
+            weights: (0..copies)
+                .map(|_| Buffer::from_slice(device, &codes))
+                .collect::<Result<_, _>>()?,
             activations: Buffer::from_slice(device, &values)?,
             activation_scale: Buffer::from_slice(device, &vec![1.0; m])?,
             activation_sum: Buffer::from_slice(device, &sums)?,
@@ -177,7 +218,9 @@ impl Bench {
         let copies = self.weights.len();
         let launches = MIN_LAUNCHES.next_multiple_of(copies);
         let stream = self.stream.clone();
-        let graph = Graph::capture(&stream, |_| (0..launches).try_for_each(|launch| self.launch(variant, launch % copies)))?;
+        let graph = Graph::capture(&stream, |_| {
+            (0..launches).try_for_each(|launch| self.launch(variant, launch % copies))
+        })?;
         Ok((graph, launches))
     }
 

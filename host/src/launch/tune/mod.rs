@@ -43,25 +43,53 @@ pub enum Reason {
 
 /// The variant for `Tiled` weights `[n, k]` and `m` tokens: the measured one where `cache` has one that fits, else
 /// [`Gemv::choose`]'s. None for a K that no variant takes.
-pub fn choose_gemv(device: &Device, cache: Option<&TuneCache>, m: usize, n: usize, k: usize) -> Option<Choice> {
-    choose_from(device, &cache.map(TuneCache::load).unwrap_or_default(), m, n, k)
+pub fn choose_gemv(
+    device: &Device,
+    cache: Option<&TuneCache>,
+    m: usize,
+    n: usize,
+    k: usize,
+) -> Option<Choice> {
+    choose_from(
+        device,
+        &cache.map(TuneCache::load).unwrap_or_default(),
+        m,
+        n,
+        k,
+    )
 }
 
 /// As [`choose_gemv`] for 1, 2, ... [`MAX_TOKENS`] tokens, with one look at the file.
-pub(crate) fn choose_gemv_all(device: &Device, cache: Option<&TuneCache>, n: usize, k: usize) -> Option<[Choice; MAX_TOKENS]> {
+pub(crate) fn choose_gemv_all(
+    device: &Device,
+    cache: Option<&TuneCache>,
+    n: usize,
+    k: usize,
+) -> Option<[Choice; MAX_TOKENS]> {
     let table = cache.map(TuneCache::load).unwrap_or_default();
-    let choices: Option<Vec<_>> = (1..=MAX_TOKENS).map(|m| choose_from(device, &table, m, n, k)).collect();
+    let choices: Option<Vec<_>> = (1..=MAX_TOKENS)
+        .map(|m| choose_from(device, &table, m, n, k))
+        .collect();
     choices?.try_into().ok()
 }
 
-fn choose_from(device: &Device, table: &cache::Table, m: usize, n: usize, k: usize) -> Option<Choice> {
+fn choose_from(
+    device: &Device,
+    table: &cache::Table,
+    m: usize,
+    n: usize,
+    k: usize,
+) -> Option<Choice> {
     if let Some(choice) = tuned(device, table, m, n, k) {
         return Some(choice);
     }
     let padded = k.next_multiple_of(STEP_COLUMNS);
     let variant = Gemv::choose(device.capabilities(), Layout::Tiled, m, n, padded)?;
     let score = variant.score(device.capabilities(), n, padded);
-    Some(Choice { variant, reason: Reason::Heuristic { score } })
+    Some(Choice {
+        variant,
+        reason: Reason::Heuristic { score },
+    })
 }
 
 fn tuned(device: &Device, table: &cache::Table, m: usize, n: usize, k: usize) -> Option<Choice> {
@@ -71,11 +99,20 @@ fn tuned(device: &Device, table: &cache::Table, m: usize, n: usize, k: usize) ->
     let key = TuneKey::gemv(device, m, n, k)?;
     let entry = table.get(&key)?;
     // The file may name anything, also where its key is right.
-    let fits = Gemv::named(&entry.variant).ok().filter(|variant| variant.fits(key.m, key.k));
+    let fits = Gemv::named(&entry.variant)
+        .ok()
+        .filter(|variant| variant.fits(key.m, key.k));
     if fits.is_none() {
-        tracing::warn!(variant = entry.variant, ?key, "the tuning cache names a variant that does not fit; using the heuristic");
+        tracing::warn!(
+            variant = entry.variant,
+            ?key,
+            "the tuning cache names a variant that does not fit; using the heuristic"
+        );
     }
-    Some(Choice { variant: fits?, reason: Reason::Tuned(entry.cost) })
+    Some(Choice {
+        variant: fits?,
+        reason: Reason::Tuned(entry.cost),
+    })
 }
 
 #[cfg(test)]

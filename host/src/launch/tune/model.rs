@@ -24,7 +24,12 @@ const SECTOR: u64 = 32;
 /// Model cycles of one launch.
 pub(super) fn cycles(capabilities: &Capabilities, report: &LaunchReport) -> f64 {
     let processors = f64::from(capabilities.multiprocessors);
-    let blocks: f64 = report.config.grid.iter().map(|&size| f64::from(size)).product();
+    let blocks: f64 = report
+        .config
+        .grid
+        .iter()
+        .map(|&size| f64::from(size))
+        .product();
     let threads: u32 = report.config.block.iter().product();
     let warps = blocks * f64::from(threads.div_ceil(capabilities.warp_size));
     let busy = processors.min(blocks);
@@ -36,7 +41,11 @@ pub(super) fn cycles(capabilities: &Capabilities, report: &LaunchReport) -> f64 
     let compulsory: u64 = report
         .arguments
         .iter()
-        .map(|argument| (argument.sectors_read + argument.sectors_written).saturating_mul(SECTOR).min(argument.len as u64))
+        .map(|argument| {
+            (argument.sectors_read + argument.sectors_written)
+                .saturating_mul(SECTOR)
+                .min(argument.len as u64)
+        })
         .sum();
     let dram = compulsory as f64 / (DRAM_BYTES * processors * occupancy);
     let l2 = (report.counters.global.sectors() * SECTOR) as f64 / (L2_BYTES * busy);

@@ -38,7 +38,13 @@ pub(super) fn race<E>(
     rounds: usize,
     mut measure: impl FnMut(usize) -> Result<f64, E>,
 ) -> Result<Vec<Runner>, E> {
-    let mut runners = vec![Runner { samples: Vec::new(), dropped: false }; count];
+    let mut runners = vec![
+        Runner {
+            samples: Vec::new(),
+            dropped: false
+        };
+        count
+    ];
     for round in 0..rounds {
         for index in (0..count).map(|place| (place + round) % count) {
             if !runners[index].dropped {
@@ -47,7 +53,11 @@ pub(super) fn race<E>(
             }
         }
         if round + 1 >= GRACE_ROUNDS {
-            let leader = runners.iter().filter(|runner| !runner.dropped).map(Runner::median).fold(f64::INFINITY, f64::min);
+            let leader = runners
+                .iter()
+                .filter(|runner| !runner.dropped)
+                .map(Runner::median)
+                .fold(f64::INFINITY, f64::min);
             for runner in &mut runners {
                 runner.dropped |= runner.fastest() > leader * MARGIN;
             }
