@@ -33,7 +33,7 @@
 
 use crate::block;
 use crate::element::Element;
-use cuda_std::ptr::{self, U32x2, U32x4};
+use cuda_std::ptr::{self, U32x4};
 use cuda_std::{intrinsics, kernel, shared_array, thread, warp};
 use half::{bf16, f16};
 
@@ -342,48 +342,21 @@ unsafe fn accumulate<
                 unsafe { ptr::load_nc_streaming_v4(weights[tile].add(step * weight_stride).cast()) }.0;
         }
     });
-    // The more tokens, the fewer registers their sums leave for the masked codes: they take two words at a time.
-    let words_a_pass = if TOKENS >= 4 {
-        UNIT_WORDS / 2
-    } else {
-        UNIT_WORDS
-    };
     unroll!(step < STEPS <= 8, {
-        unroll!(pass < 2 <= 2, {
-            let first_word = pass * words_a_pass;
-            if first_word < UNIT_WORDS {
-                let mut activations = activations.wrapping_add(step * activation_stride + 4 * first_word);
-                unroll!(token < TOKENS <= 8, {
-                    if token > 0 {
-                        activations = opaque(activations.wrapping_add(problem.k_pitch as usize));
-                    }
-                    // SAFETY: the caller's contract.
-                    let q = unsafe {
-                        if words_a_pass == 2 {
-                                let U32x2([q0, q1]) = *activations.cast();
-                                [q0, q1, 0, 0]
-                            } else {
-                                let U32x4(q) = *activations.cast();
-                                q
-                            }
-                    };
-                    if E::SUMS_ACTIVATIONS {
-                        for word in 0..words_a_pass {
-                            activation_sums[token] =
-                                intrinsics::dp4a(0x0101_0101, q[word] as i32, activation_sums[token]);
-                        }
-                    }
-                    for tile in 0..TILES {
-                        for word in 0..words_a_pass {
-                            L::add(
-                                &mut sums[token][tile],
-                                &units[step][tile],
-                                first_word + word,
-                                q[word] as i32,
-                            );
-                        }
-                    }
-                });
+        let mut activations = activations.wrapping_add(step * activation_stride);
+        unroll!(token < TOKENS <= 8, {
+            if token > 0 {
+                activations = opaque(activations.wrapping_add(problem.k_pitch as usize));
+            }
+            // SAFETY: the caller's contract.
+            let U32x4(q) = unsafe { *activations.cast() };
+            for word in 0..UNIT_WORDS {
+                if E::SUMS_ACTIVATIONS {
+                    activation_sums[token] = intrinsics::dp4a(0x0101_0101, q[word] as i32, activation_sums[token]);
+                }
+                for tile in 0..TILES {
+                    L::add(&mut sums[token][tile], &units[step][tile], word, q[word] as i32);
+                }
             }
         });
     });
@@ -407,19 +380,15 @@ fn opaque(pointer: *const i8) -> *const i8 {
 }
 
 /// Adds each of `COUNT` values over the lanes that differ in the bits `lane_bits`, and leaves every lane with its share of
-/// the totals: those with the indices `first..first + max(COUNT / 8, 1)`, where `first` is returned.
+/// the totals in front: those from [`first_value`] on, `COUNT / 8` of them and at least one.
 ///
 /// Each round a lane keeps one half of its values and hands the other to the lane across; with one value left, both keep it.
 ///
 /// # Safety
 /// All lanes of the warp call it together.
 #[inline(always)]
-unsafe fn reduce_scatter<const COUNT: usize>(
-    values: &mut [i32; COUNT],
-    lane_bits: [u32; 3],
-) -> usize {
+unsafe fn reduce_scatter<const COUNT: usize>(values: &mut [i32; COUNT], lane_bits: [u32; 3]) {
     let lane = warp::lane_id();
-    let mut first = 0;
     unroll!(round < 3 <= 3, {
         let bit = lane_bits[round];
         let half = COUNT >> (round + 1);
@@ -436,9 +405,17 @@ unsafe fn reduce_scatter<const COUNT: usize>(
                 // SAFETY: the caller's contract.
                 values[i] = keep + unsafe { warp::warp_shuffle_xor(block::FULL_WARP, send, bit, block::WARP) };
             });
-            first += half & upper as usize;
         }
     });
+}
+
+/// Index of the first total that [`reduce_scatter`] leaves a lane with.
+#[inline(always)]
+fn first_value<const COUNT: usize>(lane: usize, lane_bits: [u32; 3]) -> usize {
+    let mut first = 0;
+    for (round, bit) in lane_bits.into_iter().enumerate() {
+        first += (COUNT >> (round + 1)) * usize::from(lane as u32 & bit != 0);
+    }
     first
 }
 
@@ -466,6 +443,7 @@ unsafe fn gemv<
                 && TOKENS <= MAX_TOKENS
                 && COUNT == TOKENS * TILES * UNIT_ROWS
                 && COUNT.is_power_of_two()
+                && WARPS * 32 * if COUNT > 8 { COUNT / 8 } else { 1 } <= PARTIAL_SUMS
         )
     };
     let thread = thread::thread_idx_x() as usize;
@@ -531,73 +509,73 @@ unsafe fn gemv<
         }
     });
     // SAFETY: the loops above have ended for all lanes of the warp.
-    let first = unsafe { reduce_scatter(&mut values, L::COLUMN_BITS) };
+    unsafe { reduce_scatter(&mut values, L::COLUMN_BITS) };
     let kept = if COUNT > 8 { COUNT / 8 } else { 1 };
     // With 4 values, two lanes are left with the same one.
-    let writes = COUNT >= 8 || lane as u32 & L::COLUMN_BITS[2] == 0;
+    let writes = |lane: usize| COUNT >= 8 || lane as u32 & L::COLUMN_BITS[2] == 0;
 
     if WARPS == 1 {
-        if writes {
+        if writes(lane) {
             for i in 0..kept {
                 // SAFETY: the caller's contract.
                 unsafe {
-                    write::<L, E, TILES>(
-                        &problem,
-                        &epilogue,
-                        first_tile,
-                        first + i,
-                        L::row_group(lane),
-                        values[i],
-                    )
+                    write::<L, E, TILES, COUNT>(&problem, &epilogue, first_tile, lane, i, values[i])
                 };
             }
         }
         return;
     }
-    // `[warp][value][row group]`.
+    // `[warp][kept][lane]`, so that a warp's accesses are consecutive.
     let partial = shared_array![i32; PARTIAL_SUMS];
-    const { assert!(WARPS * COUNT * 4 <= PARTIAL_SUMS) };
-    // SAFETY: each slot is written by one thread, and read after the barrier that all threads reach.
+    // SAFETY: each place is written by one thread, and read after the barrier that all threads reach.
     unsafe {
-        if writes {
-            for i in 0..kept {
-                partial
-                    .add(((warp * COUNT + first + i) * 4 + L::row_group(lane)) as u32)
-                    .write(values[i]);
-            }
+        for i in 0..kept {
+            partial
+                .add(((warp * kept + i) * 32 + lane) as u32)
+                .write(values[i]);
         }
         thread::sync_threads();
         let mut index = thread;
-        while index < COUNT * 4 {
+        while index < kept * 32 {
             let mut sum = 0;
             for warp in 0..WARPS {
-                sum += partial.add((warp * COUNT * 4 + index) as u32).read();
+                sum += partial.add((warp * kept * 32 + index) as u32).read();
             }
-            write::<L, E, TILES>(&problem, &epilogue, first_tile, index / 4, index % 4, sum);
+            if writes(index % 32) {
+                write::<L, E, TILES, COUNT>(
+                    &problem,
+                    &epilogue,
+                    first_tile,
+                    index % 32,
+                    index / 32,
+                    sum,
+                );
+            }
             index += 32 * WARPS;
         }
     }
 }
 
-/// Hands a value to the epilogue, where it is one of the matrix.
+/// Hands total `i` of those that a lane was left with to the epilogue, where it is one of the matrix.
 ///
 /// # Safety
 /// The pointers are as the module says.
 #[inline(always)]
-unsafe fn write<L: Layout, E: Epilogue, const TILES: usize>(
+unsafe fn write<L: Layout, E: Epilogue, const TILES: usize, const COUNT: usize>(
     problem: &Problem,
     epilogue: &E,
     first_tile: usize,
-    value: usize,
-    row_group: usize,
+    lane: usize,
+    i: usize,
     sum: i32,
 ) {
+    let value = first_value::<COUNT>(lane, L::COLUMN_BITS) + i;
     let (token, tile, row) = (
         value / UNIT_ROWS / TILES,
         value / UNIT_ROWS % TILES,
         value % UNIT_ROWS,
     );
-    let row = (first_tile + tile) * TILE_ROWS + row_group * UNIT_ROWS + row;
+    let row = (first_tile + tile) * TILE_ROWS + L::row_group(lane) * UNIT_ROWS + row;
     if row < problem.n as usize && token < problem.tokens as usize {
         // SAFETY: just checked.
         unsafe { epilogue.write::<L>(problem, token, row, sum) };
@@ -674,22 +652,21 @@ macro_rules! variants {
 
 // `blocks` a multiprocessor bound the registers to 64, and so how many of the loads ptxas keeps in flight.
 variants! { TILED, Tiled:
-    gemv_m1_t1_w1: 1 tokens, 1 tiles, 1 warps, 5 steps, 32 blocks;
+    gemv_m1_t1_w1: 1 tokens, 1 tiles, 1 warps, 4 steps, 32 blocks;
     gemv_m1_t2_w1: 1 tokens, 2 tiles, 1 warps, 2 steps, 32 blocks;
     gemv_m1_t1_w2: 1 tokens, 1 tiles, 2 warps, 5 steps, 16 blocks;
     gemv_m1_t1_w4: 1 tokens, 1 tiles, 4 warps, 5 steps, 8 blocks;
     gemv_m1_t1_w8: 1 tokens, 1 tiles, 8 warps, 4 steps, 4 blocks;
     gemv_m1_t1_w32: 1 tokens, 1 tiles, 32 warps, 2 steps, 1 blocks;
     gemv_m2_t1_w2: 2 tokens, 1 tiles, 2 warps, 5 steps, 16 blocks;
-    gemv_m2_t1_w8: 2 tokens, 1 tiles, 8 warps, 4 steps, 4 blocks;
+    gemv_m2_t1_w8: 2 tokens, 1 tiles, 8 warps, 2 steps, 4 blocks;
     gemv_m2_t1_w32: 2 tokens, 1 tiles, 32 warps, 1 steps, 1 blocks;
-    gemv_m4_t1_w2: 4 tokens, 1 tiles, 2 warps, 4 steps, 16 blocks;
+    gemv_m4_t1_w2: 4 tokens, 1 tiles, 2 warps, 1 steps, 16 blocks;
     gemv_m4_t1_w8: 4 tokens, 1 tiles, 8 warps, 1 steps, 4 blocks;
-    gemv_m8_t1_w2: 8 tokens, 1 tiles, 2 warps, 1 steps, 12 blocks;
-    gemv_m8_t1_w8: 8 tokens, 1 tiles, 8 warps, 1 steps, 3 blocks;
+    gemv_m8_t1_w2: 8 tokens, 1 tiles, 2 warps, 1 steps, 10 blocks;
+    gemv_m8_t1_w4: 8 tokens, 1 tiles, 4 warps, 1 steps, 5 blocks;
 }
 variants! { LADDER, Ladder:
-    gemv_ladder_m1_t1_w1: 1 tokens, 1 tiles, 1 warps, 1 steps, 32 blocks;
     gemv_ladder_m1_t1_w2: 1 tokens, 1 tiles, 2 warps, 5 steps, 16 blocks;
     gemv_ladder_m1_t1_w8: 1 tokens, 1 tiles, 8 warps, 4 steps, 4 blocks;
     gemv_ladder_m1_t1_w32: 1 tokens, 1 tiles, 32 warps, 2 steps, 1 blocks;
@@ -762,7 +739,6 @@ macro_rules! int8xint2_variants {
 }
 
 int8xint2_variants! {
-    int8xint2_w1: 1 warps, 1 steps, 32 blocks;
     int8xint2_w2: 2 warps, 4 steps, 16 blocks;
     int8xint2_w8: 8 warps, 4 steps, 4 blocks;
     int8xint2_w32: 32 warps, 1 steps, 1 blocks;

@@ -14,19 +14,51 @@ fn layer(device: &Device, n: usize, k: usize) -> BitLinear {
 #[test]
 fn zero_sizes_are_refused() {
     let device = device();
-    assert!(matches!(QuantizedActivations::uninit(&device, 0, 8), Err(OpError::Size { name: "m", value: 0, .. })));
-    assert!(matches!(QuantizedActivations::uninit(&device, 8, 0), Err(OpError::Size { name: "k", value: 0, .. })));
+    assert!(matches!(
+        QuantizedActivations::uninit(&device, 0, 8),
+        Err(OpError::Size {
+            name: "m",
+            value: 0,
+            ..
+        })
+    ));
+    assert!(matches!(
+        QuantizedActivations::uninit(&device, 8, 0),
+        Err(OpError::Size {
+            name: "k",
+            value: 0,
+            ..
+        })
+    ));
     assert!(matches!(
         PackedWeights::pack(Layout::Tiled, &[], 0, 4),
         Err(LayoutError::ZeroSize { n: 0, k: 4 })
     ));
     let error = BitLinear::from_weights::<f32>(&device, &[], 4, 0).unwrap_err();
-    assert!(error.to_string().contains('4') && error.to_string().contains('0'), "{error}");
+    assert!(
+        error.to_string().contains('4') && error.to_string().contains('0'),
+        "{error}"
+    );
 
     let layer = layer(&device, 4, 8);
-    let (x, mut y) = (Buffer::<f32>::zeroed(&device, 0).unwrap(), Buffer::<f32>::zeroed(&device, 0).unwrap());
-    let error = layer.forward(&device.default_stream(), &x, &mut y).unwrap_err();
-    assert!(matches!(error, OpError::Size { name: "m", value: 0, .. }), "{error}");
+    let (x, mut y) = (
+        Buffer::<f32>::zeroed(&device, 0).unwrap(),
+        Buffer::<f32>::zeroed(&device, 0).unwrap(),
+    );
+    let error = layer
+        .forward(&device.default_stream(), &x, &mut y)
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OpError::Size {
+                name: "m",
+                value: 0,
+                ..
+            }
+        ),
+        "{error}"
+    );
 }
 
 #[test]
@@ -34,8 +66,14 @@ fn k_beyond_the_overflow_bound_is_refused() {
     let device = device();
     let error = QuantizedActivations::uninit(&device, 1, MAX_K + 1).unwrap_err();
     assert!(matches!(error, OpError::Size { name: "k", .. }), "{error}");
-    assert!(error.to_string().contains("16777216") && error.to_string().contains("16777215"), "{error}");
-    assert!(matches!(Layout::Tiled.packed_len(1, MAX_K + 1), Err(LayoutError::KTooLarge { .. })));
+    assert!(
+        error.to_string().contains("16777216") && error.to_string().contains("16777215"),
+        "{error}"
+    );
+    assert!(matches!(
+        Layout::Tiled.packed_len(1, MAX_K + 1),
+        Err(LayoutError::KTooLarge { .. })
+    ));
 }
 
 #[test]
@@ -43,10 +81,16 @@ fn a_variant_refuses_a_k_that_its_accumulators_cannot_hold() {
     let device = device();
     let k = 4_500_000;
     let packed = PackedWeights::pack(Layout::Tiled, &vec![1; k], 1, k).unwrap();
-    let layer = BitLinear::from_packed(&device, &packed, &RowScales::per_tensor(1, 1.0).unwrap()).unwrap();
+    let layer =
+        BitLinear::from_packed(&device, &packed, &RowScales::per_tensor(1, 1.0).unwrap()).unwrap();
     assert!(layer.variant(1).shape().max_k() >= k as u64);
-    let error = layer.with_variant(Gemv::named("gemv_m1_t1_w1").unwrap()).unwrap_err();
-    assert!(matches!(error, OpError::Launch(LaunchError::VariantK { .. })), "{error}");
+    let error = layer
+        .with_variant(Gemv::named("gemv_m1_t1_w1").unwrap())
+        .unwrap_err();
+    assert!(
+        matches!(error, OpError::Launch(LaunchError::VariantK { .. })),
+        "{error}"
+    );
 }
 
 #[test]
@@ -58,20 +102,75 @@ fn lengths_that_do_not_match_are_refused_and_nothing_is_written() {
 
     let uneven = Buffer::<f32>::zeroed(&device, 15).unwrap();
     let error = layer.forward(&stream, &uneven, &mut y).unwrap_err();
-    assert!(matches!(error, OpError::Length { name: "input", actual: 15, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            OpError::Length {
+                name: "input",
+                actual: 15,
+                ..
+            }
+        ),
+        "{error}"
+    );
 
     let one_token = Buffer::<f32>::zeroed(&device, 8).unwrap();
     let error = layer.forward(&stream, &one_token, &mut y).unwrap_err();
-    assert!(matches!(error, OpError::Length { name: "output", expected: 4, actual: 8, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            OpError::Length {
+                name: "output",
+                expected: 4,
+                actual: 8,
+                ..
+            }
+        ),
+        "{error}"
+    );
 
     let mut quantized = QuantizedActivations::uninit(&device, 2, 16).unwrap();
     let error = quantize_activations(&stream, &one_token, &mut quantized).unwrap_err();
-    assert!(matches!(error, OpError::Length { name: "input", expected: 32, actual: 8, .. }), "{error}");
-    let error = layer.forward_quantized(&stream, &quantized, &mut y).unwrap_err();
-    assert!(matches!(error, OpError::Dimension { expected: 8, actual: 16, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            OpError::Length {
+                name: "input",
+                expected: 32,
+                actual: 8,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let error = layer
+        .forward_quantized(&stream, &quantized, &mut y)
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OpError::Dimension {
+                expected: 8,
+                actual: 16,
+                ..
+            }
+        ),
+        "{error}"
+    );
 
     let error = layer.with_bias(&[0.0; 3]).unwrap_err();
-    assert!(matches!(error, OpError::Length { name: "bias", expected: 4, actual: 3, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            OpError::Length {
+                name: "bias",
+                expected: 4,
+                actual: 3,
+                ..
+            }
+        ),
+        "{error}"
+    );
     assert_eq!(y.to_vec().unwrap(), [7.0; 8]);
 }
 
@@ -80,17 +179,32 @@ fn weights_and_biases_that_are_not_finite_are_named() {
     let device = device();
     let error = BitLinear::from_weights(&device, &[1.0_f32, f32::NAN, 1.0, 1.0], 2, 2).unwrap_err();
     assert!(error.to_string().contains("NaN"), "{error}");
-    let error = layer(&device, 2, 2).with_bias(&[0.0, f32::INFINITY]).unwrap_err();
-    assert!(matches!(error, OpError::NonFiniteBias { index: 1, .. }), "{error}");
+    let error = layer(&device, 2, 2)
+        .with_bias(&[0.0, f32::INFINITY])
+        .unwrap_err();
+    assert!(
+        matches!(error, OpError::NonFiniteBias { index: 1, .. }),
+        "{error}"
+    );
     assert!(RowScales::per_tensor(2, f32::NAN).is_err());
 }
 
 #[test]
 fn scales_that_do_not_cover_the_rows_are_refused() {
     let packed = PackedWeights::pack(Layout::Ladder, &[1; 12], 3, 4).unwrap();
-    let error =
-        BitLinear::from_packed(&device(), &packed, &RowScales::per_tensor(4, 1.0).unwrap()).unwrap_err();
-    assert!(matches!(error, OpError::Dimension { expected: 3, actual: 4, .. }), "{error}");
+    let error = BitLinear::from_packed(&device(), &packed, &RowScales::per_tensor(4, 1.0).unwrap())
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OpError::Dimension {
+                expected: 3,
+                actual: 4,
+                ..
+            }
+        ),
+        "{error}"
+    );
 }
 
 #[test]
@@ -99,9 +213,14 @@ fn buffers_of_two_devices_in_one_call_are_refused() {
     let layer = layer(&device, 4, 8);
     let x = Buffer::<f32>::zeroed(&other, 8).unwrap();
     let mut y = Buffer::from_slice(&device, &[7.0_f32; 4]).unwrap();
-    let error = layer.forward(&device.default_stream(), &x, &mut y).unwrap_err();
+    let error = layer
+        .forward(&device.default_stream(), &x, &mut y)
+        .unwrap_err();
     let text = error.to_string();
-    assert!(text.contains(device.name()) && text.contains(other.name()), "{text}");
+    assert!(
+        text.contains(device.name()) && text.contains(other.name()),
+        "{text}"
+    );
     assert_eq!(y.to_vec().unwrap(), [7.0; 4]);
 }
 
@@ -112,10 +231,17 @@ fn ptx_that_is_cut_off_or_too_new_is_refused() {
     let error = device.load_module(&ptx[..ptx.len() / 2]).unwrap_err();
     assert!(matches!(error, DeviceError::InvalidPtx { .. }), "{error}");
 
-    let old = Device::emulated_with(EmulatedConfig { compute_capability: (7, 5), ..EmulatedConfig::default() }).unwrap();
+    let old = Device::emulated_with(EmulatedConfig {
+        compute_capability: (7, 5),
+        ..EmulatedConfig::default()
+    })
+    .unwrap();
     let (arch, newest) = bitnet_cuda::launch::ptx_for((9, 0)).unwrap();
     assert_eq!(arch, 90);
     let error = old.load_module(newest).unwrap_err();
     assert!(matches!(error, DeviceError::PtxTarget { .. }), "{error}");
-    assert!(error.to_string().contains("sm_90") && error.to_string().contains("sm_75"), "{error}");
+    assert!(
+        error.to_string().contains("sm_90") && error.to_string().contains("sm_75"),
+        "{error}"
+    );
 }

@@ -35,7 +35,8 @@ impl Operands {
     }
 
     fn layer(&self, device: &Device) -> BitLinear {
-        let packed = PackedWeights::pack(Layout::Tiled, &self.ternary, self.shape.n, self.shape.k).unwrap();
+        let packed =
+            PackedWeights::pack(Layout::Tiled, &self.ternary, self.shape.n, self.shape.k).unwrap();
         BitLinear::from_packed(device, &packed, &self.row_scales).unwrap()
     }
 
@@ -45,12 +46,20 @@ impl Operands {
     }
 
     /// Runs `layer` and compares with the reference's order of operations.
-    fn check<T: Float + Element + PartialEq + std::fmt::Debug>(&self, layer: &BitLinear, bias: bool, residual: bool) {
+    fn check<T: Float + Element + PartialEq + std::fmt::Debug>(
+        &self,
+        layer: &BitLinear,
+        bias: bool,
+        residual: bool,
+    ) {
         let Shape { m, n, .. } = self.shape;
         let device = layer.device().clone();
         // Values of the residual that `T` holds exactly, so that both sides add the same.
-        let residual: Option<Vec<T>> = residual.then(|| self.residual.iter().map(|&r| T::from_f32(r)).collect());
-        let residual_f32: Option<Vec<f32>> = residual.as_ref().map(|r| r.iter().map(|&r| r.to_f32()).collect());
+        let residual: Option<Vec<T>> =
+            residual.then(|| self.residual.iter().map(|&r| T::from_f32(r)).collect());
+        let residual_f32: Option<Vec<f32>> = residual
+            .as_ref()
+            .map(|r| r.iter().map(|&r| r.to_f32()).collect());
         let terms = Epilogue {
             activation_scales: &self.token_scales,
             row_scales: &self.row_scales,
@@ -64,9 +73,20 @@ impl Operands {
         let mut y = Buffer::<T>::uninit(&device, m * n).unwrap();
         y.fill_bytes(0xff).unwrap();
         layer
-            .forward_residual(&device.default_stream(), &self.activations(&device), residual.as_ref(), &mut y)
+            .forward_residual(
+                &device.default_stream(),
+                &self.activations(&device),
+                residual.as_ref(),
+                &mut y,
+            )
             .unwrap();
-        assert_eq!(y.to_vec().unwrap(), expected, "{:?} {}", self.shape, layer.variant(m).name());
+        assert_eq!(
+            y.to_vec().unwrap(),
+            expected,
+            "{:?} {}",
+            self.shape,
+            layer.variant(m).name()
+        );
     }
 }
 
@@ -119,7 +139,11 @@ fn every_output_type_is_rounded_once_with_and_without_bias_and_residual() {
         let operands = Operands::random(&mut random, m, n, k);
         for (bias, residual) in [(false, false), (true, false), (false, true), (true, true)] {
             let layer = operands.layer(&device);
-            let layer = if bias { layer.with_bias(&operands.bias).unwrap() } else { layer };
+            let layer = if bias {
+                layer.with_bias(&operands.bias).unwrap()
+            } else {
+                layer
+            };
             operands.check::<f32>(&layer, bias, residual);
             operands.check::<f16>(&layer, bias, residual);
             operands.check::<bf16>(&layer, bias, residual);
@@ -134,12 +158,20 @@ fn sums_are_exact_at_the_ends_of_their_range() {
     for (n, k) in [(3, 4096), (17, 130_944)] {
         for weight in [-1, 1] {
             let packed = PackedWeights::pack(Layout::Tiled, &vec![weight; n * k], n, k).unwrap();
-            let layer = BitLinear::from_packed(&device, &packed, &RowScales::per_tensor(n, 1.0).unwrap()).unwrap();
-            let input = QuantizedActivations::from_values(&device, 1, k, &vec![-128; k], &[1.0]).unwrap();
+            let layer =
+                BitLinear::from_packed(&device, &packed, &RowScales::per_tensor(n, 1.0).unwrap())
+                    .unwrap();
+            let input =
+                QuantizedActivations::from_values(&device, 1, k, &vec![-128; k], &[1.0]).unwrap();
             let mut y = Buffer::<f32>::uninit(&device, n).unwrap();
-            layer.forward_quantized(&device.default_stream(), &input, &mut y).unwrap();
+            layer
+                .forward_quantized(&device.default_stream(), &input, &mut y)
+                .unwrap();
             // 128 * 130944 < 2^24: the float is the sum.
-            assert_eq!(y.to_vec().unwrap(), vec![-128.0 * f32::from(weight) * k as f32; n]);
+            assert_eq!(
+                y.to_vec().unwrap(),
+                vec![-128.0 * f32::from(weight) * k as f32; n]
+            );
         }
     }
 }
@@ -156,30 +188,54 @@ fn the_golden_products_come_out_from_both_published_layouts() {
     use safetensors::SafeTensors;
     let device = device();
     let stream = device.default_stream();
-    for (m, n, k) in [(1, 16, 32), (1, 48, 128), (1, 640, 2560), (3, 64, 6912), (8, 256, 512)] {
+    for (m, n, k) in [
+        (1, 16, 32),
+        (1, 48, 128),
+        (1, 640, 2560),
+        (3, 64, 6912),
+        (8, 256, 512),
+    ] {
         let bytes = std::fs::read(format!("golden/w2a8_m{m}_n{n}_k{k}.safetensors")).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let data = |name: &str| file.tensor(name).unwrap().data().to_vec();
         let words = |name: &str| -> Vec<[u8; 4]> { data(name).as_chunks::<4>().0.to_vec() };
-        let f32s = |name: &str| -> Vec<f32> { words(name).into_iter().map(f32::from_le_bytes).collect() };
-        let sums: Vec<f32> = words("accumulator").into_iter().map(|word| i32::from_le_bytes(word) as f32).collect();
+        let f32s =
+            |name: &str| -> Vec<f32> { words(name).into_iter().map(f32::from_le_bytes).collect() };
+        let sums: Vec<f32> = words("accumulator")
+            .into_iter()
+            .map(|word| i32::from_le_bytes(word) as f32)
+            .collect();
         let values: Vec<i8> = data("activation").iter().map(|&byte| byte as i8).collect();
 
-        for (layout, name) in [(Layout::RowMajor, "packed_row_major"), (Layout::Ladder, "packed_ladder")] {
+        for (layout, name) in [
+            (Layout::RowMajor, "packed_row_major"),
+            (Layout::Ladder, "packed_ladder"),
+        ] {
             let packed = PackedWeights::from_bytes(layout, n, k, data(name)).unwrap();
             let run = |weight_scale: f32, token_scales: &[f32]| {
                 let scales = RowScales::per_tensor(n, weight_scale).unwrap();
                 let layer = BitLinear::from_packed(&device, &packed, &scales).unwrap();
-                let input = QuantizedActivations::from_values(&device, m, k, &values, token_scales).unwrap();
+                let input = QuantizedActivations::from_values(&device, m, k, &values, token_scales)
+                    .unwrap();
                 let mut y = Buffer::<f32>::uninit(&device, m * n).unwrap();
                 layer.forward_quantized(&stream, &input, &mut y).unwrap();
                 y.to_vec().unwrap()
             };
             // Below 2^24 the float is the integer sum.
-            assert_eq!(run(1.0, &vec![1.0; m]), sums, "{m} x {n} x {k} from {layout}");
-            for (y, expected) in run(f32s("weight_scale")[0], &f32s("activation_scale")).iter().zip(f32s("output_f32")) {
+            assert_eq!(
+                run(1.0, &vec![1.0; m]),
+                sums,
+                "{m} x {n} x {k} from {layout}"
+            );
+            for (y, expected) in run(f32s("weight_scale")[0], &f32s("activation_scale"))
+                .iter()
+                .zip(f32s("output_f32"))
+            {
                 // Two roundings here and one there, of 2^-24 each.
-                assert!((y - expected).abs() <= 3.0 * f32::EPSILON / 2.0 * expected.abs(), "{y} and {expected}");
+                assert!(
+                    (y - expected).abs() <= 3.0 * f32::EPSILON / 2.0 * expected.abs(),
+                    "{y} and {expected}"
+                );
             }
         }
     }

@@ -17,9 +17,18 @@ fn quantized<T: Quantize>(x: &[T], m: usize, k: usize) -> (Vec<i8>, Vec<u32>, Ve
     quantize_activations(&device.default_stream(), &input, &mut output).unwrap();
     let rows = output.values().to_vec().unwrap();
     let rows: Vec<&[i8]> = rows.chunks(output.k_padded()).take(m).collect();
-    assert!(rows.iter().all(|row| row[k..].iter().all(|&q| q == 0)), "padding of {m} x {k}");
+    assert!(
+        rows.iter().all(|row| row[k..].iter().all(|&q| q == 0)),
+        "padding of {m} x {k}"
+    );
     let values = rows.iter().flat_map(|row| row[..k].to_vec()).collect();
-    let scales = output.scale().to_vec().unwrap().iter().map(|s| s.to_bits()).collect();
+    let scales = output
+        .scale()
+        .to_vec()
+        .unwrap()
+        .iter()
+        .map(|s| s.to_bits())
+        .collect();
     (values, scales, output.sum().to_vec().unwrap())
 }
 
@@ -31,7 +40,11 @@ fn check<T: Quantize + Element>(x: &[T], m: usize, k: usize) {
     let same = |(&bits, expected): (&u32, &f32)| {
         bits == expected.to_bits() || f32::from_bits(bits).is_nan() && expected.is_nan()
     };
-    assert!(scales.iter().zip(&expected.scales).all(same), "{m} x {k}: {scales:x?}, {:?}", expected.scales);
+    assert!(
+        scales.iter().zip(&expected.scales).all(same),
+        "{m} x {k}: {scales:x?}, {:?}",
+        expected.scales
+    );
 }
 
 #[test]
@@ -40,12 +53,17 @@ fn the_golden_tokens_come_out_bit_for_bit() {
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let data = |name: &str| file.tensor(name).unwrap().data().to_vec();
     let f32s = |name: &str| -> Vec<f32> {
-        data(name).chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+        data(name)
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect()
     };
     let i8s = |name: &str| -> Vec<i8> { data(name).iter().map(|&b| b as i8).collect() };
     let bits = |name: &str| -> Vec<u32> { f32s(name).iter().map(|s| s.to_bits()).collect() };
-    let bf16s: Vec<bf16> =
-        data("x_bf16_bits").chunks_exact(2).map(|b| bf16::from_bits(u16::from_le_bytes([b[0], b[1]]))).collect();
+    let bf16s: Vec<bf16> = data("x_bf16_bits")
+        .chunks_exact(2)
+        .map(|b| bf16::from_bits(u16::from_le_bytes([b[0], b[1]])))
+        .collect();
 
     // Among the five tokens are an all-zero one, one with an outlier and one below the clamp.
     let (values, scales, _) = quantized(&f32s("x"), 5, 2560);
@@ -60,12 +78,22 @@ fn the_golden_tokens_come_out_bit_for_bit() {
 fn every_type_and_length_equals_the_reference() {
     let mut random = random();
     // Around vectors of 8, a block of chunks, each number of chunks a thread, and the streaming kernels.
-    for k in [1, 7, 8, 9, 127, 128, 129, 2560, 6912, 8191, 8192, 8193, 16385, 32768, 32769, 40000] {
+    for k in [
+        1, 7, 8, 9, 127, 128, 129, 2560, 6912, 8191, 8192, 8193, 16385, 32768, 32769, 40000,
+    ] {
         let m = if k > 10_000 { 1 } else { 3 };
         let x = floats(&mut random, m * k, 4.0);
         check(&x, m, k);
-        check(&x.iter().map(|&v| f16::from_f32(v)).collect::<Vec<_>>(), m, k);
-        check(&x.iter().map(|&v| bf16::from_f32(v)).collect::<Vec<_>>(), m, k);
+        check(
+            &x.iter().map(|&v| f16::from_f32(v)).collect::<Vec<_>>(),
+            m,
+            k,
+        );
+        check(
+            &x.iter().map(|&v| bf16::from_f32(v)).collect::<Vec<_>>(),
+            m,
+            k,
+        );
     }
 }
 
@@ -96,6 +124,10 @@ fn a_token_that_is_not_finite_makes_nan_of_its_own_outputs_alone() {
             // What a product divides its sum of 0 by.
             assert!((0.0 / f32::from_bits(scales[token])).is_nan());
         }
-        assert!([0, 2].iter().all(|&token| f32::from_bits(scales[token]) > 0.0));
+        assert!(
+            [0, 2]
+                .iter()
+                .all(|&token| f32::from_bits(scales[token]) > 0.0)
+        );
     }
 }

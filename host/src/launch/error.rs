@@ -42,7 +42,9 @@ pub enum LaunchError {
         k: usize,
     },
     /// Rows of activations that kernels cannot read by 16 bytes.
-    #[error("the activations' pitch is {pitch}; it has to be a multiple of 16, and at least K as the weights are padded, {k}")]
+    #[error(
+        "the activations' pitch is {pitch}; it has to be a multiple of 16, and at least K as the weights are padded, {k}"
+    )]
     Pitch {
         /// From a row to the next.
         pitch: usize,

@@ -20,15 +20,15 @@ mod weights;
 pub use activation::GateUp;
 pub(crate) use activation::{MAX_WIDTH, activate, gated};
 pub use error::LaunchError;
-pub use gemv::{Float, Gemv};
 /// The same; [`Float`] is its name.
 pub use gemv::Float as Quantize;
+pub use gemv::{Float, Gemv};
 pub(crate) use gemv::{Operands, Sizes, gemv};
 pub use int8xint2::{Int8xInt2, Int8xInt2Sizes, int8xint2};
 pub use kernels_gpu::Entry;
 pub use kernels_gpu::gemv::Shape as GemvShape;
-pub use ptx::{PTX_ARCHITECTURES, kernels, ptx_for};
 pub(crate) use norm::{Norm, gated_norm_quantize, norm, norm_quantize, padded_parameters};
+pub use ptx::{PTX_ARCHITECTURES, kernels, ptx_for};
 pub(crate) use quantize::{
     Quantized, Tokens, dequantize_activations, partials, quantize_activations,
     quantize_activations_per_tensor,
@@ -68,7 +68,12 @@ impl<'a, T: Pod> Input<'a, T> {
     ///
     /// # Errors
     /// As [`Input::new`].
-    pub fn slice(name: &'static str, buffer: &'a Buffer<T>, first: usize, len: usize) -> Result<Self, LaunchError> {
+    pub fn slice(
+        name: &'static str,
+        buffer: &'a Buffer<T>,
+        first: usize,
+        len: usize,
+    ) -> Result<Self, LaunchError> {
         require(name, buffer, first, len).map(|()| Self { buffer, first })
     }
 }
@@ -78,7 +83,11 @@ impl<'a, T: Pod> Output<'a, T> {
     ///
     /// # Errors
     /// [`LaunchError::ShortBuffer`] when the buffer has fewer.
-    pub fn new(name: &'static str, buffer: &'a mut Buffer<T>, len: usize) -> Result<Self, LaunchError> {
+    pub fn new(
+        name: &'static str,
+        buffer: &'a mut Buffer<T>,
+        len: usize,
+    ) -> Result<Self, LaunchError> {
         Self::slice(name, buffer, 0, len)
     }
 
@@ -86,17 +95,29 @@ impl<'a, T: Pod> Output<'a, T> {
     ///
     /// # Errors
     /// As [`Output::new`].
-    pub fn slice(name: &'static str, buffer: &'a mut Buffer<T>, first: usize, len: usize) -> Result<Self, LaunchError> {
+    pub fn slice(
+        name: &'static str,
+        buffer: &'a mut Buffer<T>,
+        first: usize,
+        len: usize,
+    ) -> Result<Self, LaunchError> {
         require(name, buffer, first, len).map(|()| Self { buffer, first })
     }
 }
 
-fn require<T: Pod>(name: &'static str, buffer: &Buffer<T>, first: usize, len: usize) -> Result<(), LaunchError> {
+fn require<T: Pod>(
+    name: &'static str,
+    buffer: &Buffer<T>,
+    first: usize,
+    len: usize,
+) -> Result<(), LaunchError> {
     match first.checked_add(len) {
         Some(needed) if needed <= buffer.len() => Ok(()),
-        needed => {
-            Err(LaunchError::ShortBuffer { name, needed: needed.unwrap_or(usize::MAX), actual: buffer.len() })
-        }
+        needed => Err(LaunchError::ShortBuffer {
+            name,
+            needed: needed.unwrap_or(usize::MAX),
+            actual: buffer.len(),
+        }),
     }
 }
 

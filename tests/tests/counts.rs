@@ -1,0 +1,82 @@
+//! What the kernels execute and move, counted by the emulator: exact, and the same on every machine.
+
+use bitnet_cuda::device::{Buffer, Device, LaunchReport};
+use bitnet_cuda::launch::Gemv;
+use bitnet_cuda::layout::{Layout, PackedWeights};
+use bitnet_cuda::ops::{BitLinear, QuantizedActivations};
+use bitnet_cuda::reference::RowScales;
+use integration_tests::{int8, random, ternary};
+
+/// Index of the GEMV kernels' argument `weights`.
+const WEIGHTS: usize = 0;
+
+/// The report of each launch of an `[n, k]` product with `m` tokens, on random data, and the packed weights' bytes.
+fn product(m: usize, n: usize, k: usize, variant: Option<Gemv>) -> (Vec<LaunchReport>, u64) {
+    let device = Device::emulated().unwrap();
+    let mut random = random();
+    let packed = PackedWeights::pack(Layout::Tiled, &ternary(&mut random, n * k), n, k).unwrap();
+    let layer =
+        BitLinear::from_packed(&device, &packed, &RowScales::per_tensor(n, 0.5).unwrap()).unwrap();
+    let layer = match variant {
+        Some(variant) => layer.with_variant(variant).unwrap(),
+        None => layer,
+    };
+    let values = int8(&mut random, m * k);
+    let input = QuantizedActivations::from_values(&device, m, k, &values, &vec![1.0; m]).unwrap();
+    let mut y = Buffer::<f32>::uninit(&device, m * n).unwrap();
+    let stream = device.default_stream();
+    let (result, reports) = device
+        .profile(|| layer.forward_quantized(&stream, &input, &mut y))
+        .unwrap();
+    result.unwrap();
+    (reports, packed.bytes().len() as u64)
+}
+
+#[test]
+fn the_largest_published_layer_takes_at_most_2_5_instructions_a_dp4a() {
+    let (reports, _) = product(1, 13824, 2560, None);
+    let lanes = reports[0].counters.lane;
+    // 16 weights meet 4 dp4a; N and K are not padded.
+    assert_eq!(lanes.dp4a, 13824 * 2560 / 4);
+    assert!(
+        lanes.total as f64 <= 2.5 * lanes.dp4a as f64,
+        "{} instructions for {} dp4a in {}",
+        lanes.total,
+        lanes.dp4a,
+        reports[0].kernel
+    );
+}
+
+#[test]
+fn every_variant_reads_each_weight_byte_once_in_whole_sectors() {
+    for variant in Gemv::all(Layout::Tiled) {
+        // An even number of tiles, as some variants take two a block.
+        let (reports, packed) = product(variant.tokens(), 544, 1664, Some(variant));
+        assert_eq!(reports.len(), 1, "{}", variant.name());
+        let weights = &reports[0].arguments[WEIGHTS];
+        assert_eq!(weights.bytes_read, packed, "{}", variant.name());
+        let global = reports[0].counters.global;
+        assert!(
+            global.load_efficiency() >= 0.95,
+            "{}: {}",
+            variant.name(),
+            global.load_efficiency()
+        );
+        assert_eq!(
+            reports[0].counters.shared.bank_conflicts,
+            0,
+            "{}",
+            variant.name()
+        );
+    }
+}
+
+#[test]
+fn eight_tokens_read_the_weights_as_often_as_one() {
+    let (n, k) = (1024, 2560);
+    let (one, packed) = product(1, n, k, None);
+    let (eight, _) = product(8, n, k, None);
+    assert_eq!(eight.len(), 1);
+    assert_eq!(one[0].arguments[WEIGHTS].bytes_read, packed);
+    assert_eq!(eight[0].arguments[WEIGHTS].bytes_read, packed);
+}
