@@ -1,9 +1,12 @@
 //! `bitnet`: the kernels from the command line, on a GPU or on the emulator.
 
+mod bench;
+mod compare;
 mod demo;
 mod gemv;
 mod info;
 mod linear;
+mod operations;
 mod output;
 mod tune;
 
@@ -41,6 +44,10 @@ enum Command {
     Gemv(gemv::Args),
     /// Measure the kernel variants for a shape, and keep the fastest in the user's cache
     Tune(tune::Args),
+    /// Measure everything: times on a GPU, counts on the emulator
+    Bench(bench::Args),
+    /// Run every kernel on a GPU and on the emulator, on the same inputs, and compare the outputs bit for bit
+    Compare(compare::Args),
 }
 
 fn main() -> ExitCode {
@@ -71,5 +78,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Linear(args) => linear::run(&device()?, args, output),
         Command::Gemv(args) => gemv::run(&device()?, args, output),
         Command::Tune(args) => tune::run(&device()?, args, output),
+        Command::Bench(args) => bench::run(&device()?, args, output),
+        Command::Compare(args) => compare::run(&cli.device, args, output),
     }
 }

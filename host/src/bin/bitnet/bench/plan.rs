@@ -1,0 +1,138 @@
+//! What is measured, most important first, and with how much care.
+
+use super::ceilings::Sizes;
+use super::timing::Settings;
+use bitnet_cuda::device::{Capabilities, DeviceKind};
+
+/// Everything that a run measures, in this order: ceilings, products, model, rows.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// `[n, k]` of the weights.
+    pub shapes: Vec<(usize, usize)>,
+    /// Tokens of the products.
+    pub tokens: Vec<usize>,
+    /// Features of row operations.
+    pub widths: Vec<usize>,
+    /// Tokens of row operations.
+    pub row_tokens: Vec<usize>,
+    pub ceilings: Sizes,
+    /// Rotated inputs have at least this many bytes together.
+    pub rotated_bytes: usize,
+    pub settings: Settings,
+}
+
+/// The layers of BitNet's 2B4T, 3B and 700M models, those of larger models, and powers of two, as `(n, k)`.
+const SHAPES: [(usize, usize); 13] = [
+    (2560, 2560),
+    (3840, 2560),
+    (13_824, 2560),
+    (2560, 6912),
+    (3200, 3200),
+    (4800, 3200),
+    (3200, 10_240),
+    (20_480, 3200),
+    (55_296, 5120),
+    (5120, 27_648),
+    (8192, 32_768),
+    (4096, 16_384),
+    (1024, 4096),
+];
+
+/// Small shapes with and without padding.
+const SMOKE_SHAPES: [(usize, usize); 3] = [(128, 256), (48, 384), (33, 300)];
+
+impl Plan {
+    pub fn new(capabilities: &Capabilities, smoke: bool) -> Self {
+        if smoke {
+            return Self {
+                shapes: SMOKE_SHAPES.to_vec(),
+                tokens: vec![1, 8],
+                widths: vec![320],
+                row_tokens: vec![1, 3],
+                ceilings: Sizes {
+                    copy_bytes: 64 << 10,
+                    dot_rounds: 1,
+                },
+                rotated_bytes: 32 << 10,
+                settings: Settings {
+                    replay_us: 0.0,
+                    budget_us: 0.0,
+                    min_rounds: 3,
+                    max_rounds: 3,
+                },
+            };
+        }
+        // Twice the L2 cache: what is rotated back to has been displaced, whatever the replacement policy keeps of it.
+        let rotated_bytes = 2 * capabilities.l2_bytes;
+        Self {
+            shapes: SHAPES.to_vec(),
+            tokens: vec![1, 8, 2, 4],
+            widths: vec![2560, 6912],
+            row_tokens: vec![1, 64, 2048],
+            ceilings: Sizes {
+                copy_bytes: rotated_bytes.max(256 << 20),
+                dot_rounds: 1024,
+            },
+            rotated_bytes,
+            settings: Settings {
+                replay_us: 1000.0,
+                budget_us: 100_000.0,
+                min_rounds: 21,
+                max_rounds: 101,
+            },
+        }
+    }
+}
+
+/// A chain of layers with a transformer's shapes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
+pub struct ModelArgs {
+    /// GPUs that run a copy of the model each, at the same time [default: 1]
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..), hide_default_value = true)]
+    pub num_gpus: u16,
+    /// Tokens of a pass through the model [default: 1]
+    #[arg(long, value_name = "TOKENS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), hide_default_value = true)]
+    pub batch_size: u32,
+    /// Features between the model's layers [default: 2560; in a smoke run 128]
+    #[arg(long, value_name = "FEATURES", value_parser = clap::value_parser!(u32).range(1..))]
+    pub hidden_size: Option<u32>,
+    /// Layers of the model [default: 30; in a smoke run 2]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub num_layers: Option<u16>,
+    /// Bits of a weight: 2 runs this library's kernels, 8 and 16 cuBLAS's INT8 and BF16 products of the same shapes
+    #[arg(long, value_name = "BITS", default_value = "2", value_parser = bits)]
+    pub quantization_bits: u32,
+}
+
+fn bits(text: &str) -> Result<u32, String> {
+    match text {
+        "2" => Ok(2),
+        "8" => Ok(8),
+        "16" => Ok(16),
+        _ => Err("the weights have 2, 8 or 16 bits".to_owned()),
+    }
+}
+
+/// Sizes of a model's chain of layers.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelShape {
+    pub batch: usize,
+    pub hidden: usize,
+    pub layers: usize,
+}
+
+impl ModelArgs {
+    pub fn shape(&self, smoke: bool) -> ModelShape {
+        let (hidden, layers) = if smoke { (128, 2) } else { (2560, 30) };
+        ModelShape {
+            batch: self.batch_size as usize,
+            hidden: self.hidden_size.unwrap_or(hidden) as usize,
+            layers: self.num_layers.unwrap_or(layers).into(),
+        }
+    }
+}
+
+/// Whether a run on this kind of device is a small one, asked for or not: the emulator would take hours for the full plan.
+pub fn is_smoke(kind: DeviceKind, asked: bool) -> bool {
+    asked || kind == DeviceKind::Emulated
+}

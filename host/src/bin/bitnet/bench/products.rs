@@ -1,0 +1,204 @@
+//! W2A8 products of one shape: every variant, and the library's choice beside its peers.
+
+use super::measure::{case, measure, sets_to_rotate};
+use super::peers::{Peer, TOLERANCE};
+use super::plan::Plan;
+use super::timing::Replay;
+use crate::operations::{Fused, Operation, Product, ProductData};
+use anyhow::{Context, Result, ensure};
+use bitnet_cuda::device::{Device, DeviceKind, Stream};
+use bitnet_cuda::launch::Gemv;
+use bitnet_cuda::layout::Layout;
+use bitnet_cuda::ops::BitLinear;
+use half::bf16;
+use kernel_benches::statistics::summarize;
+use kernel_benches::{Case, Pair};
+use std::rc::Rc;
+
+const LOST: &str = "the weights of this shape were lost in an earlier error";
+
+/// The products of one shape with enough copies of the weights on the device to rotate.
+pub struct Shape<'a> {
+    stream: &'a Stream,
+    plan: &'a Plan,
+    data: ProductData,
+    /// Empty while they are lent to products.
+    layers: Vec<BitLinear>,
+    /// Whether the copies exceed L2 together.
+    cold: bool,
+}
+
+impl<'a> Shape<'a> {
+    pub fn new(
+        stream: &'a Stream,
+        plan: &'a Plan,
+        (n, k): (usize, usize),
+        random: &mut fastrand::Rng,
+    ) -> Result<Self> {
+        let device = stream.device();
+        let data = ProductData::random(n, k, random)?;
+        let sets = match device.kind() {
+            DeviceKind::Cuda => sets_to_rotate(Layout::Tiled.packed_len(n, k)?, plan.rotated_bytes),
+            DeviceKind::Emulated => None,
+        };
+        let layers = (0..sets.unwrap_or(1))
+            .map(|_| data.layer(device))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            stream,
+            plan,
+            data,
+            layers,
+            cold: sets.is_some(),
+        })
+    }
+
+    /// Every variant that takes `m` tokens; the library's choice and the fastest are marked.
+    pub fn variants(&mut self, m: usize) -> Result<Vec<Case>> {
+        let chosen = self.chosen(m)?;
+        let expected = Rc::new(self.data.expected(m)?);
+        let mut cases = Vec::new();
+        for variant in Gemv::all(Layout::Tiled) {
+            if !self.data.fits(variant, m) {
+                continue;
+            }
+            let mut sets = self.products(m, Some(variant), &expected)?;
+            let measured = measure(self.stream, &mut sets, self.cold, &self.plan.settings)?;
+            let mut case = case(
+                "gemv",
+                (m, Some(self.data.n), self.data.k),
+                &sets[0],
+                measured,
+            );
+            case.kernels = vec![variant.name().to_owned()];
+            case.chosen = variant.name() == chosen.name();
+            cases.push(case);
+            self.layers = sets.into_iter().map(Product::into_layer).collect();
+        }
+        mark_best(&mut cases);
+        Ok(cases)
+    }
+
+    /// A norm, the quantization of its outputs and the product with the library's choice, as a layer runs them.
+    pub fn fused(&mut self, m: usize) -> Result<Case> {
+        let chosen = self.chosen(m)?;
+        let layers = std::mem::take(&mut self.layers);
+        let fused = |layer| Fused::new(layer, chosen, m, &self.data);
+        let mut sets: Vec<Fused<'_>> = layers.into_iter().map(fused).collect::<Result<_>>()?;
+        ensure!(!sets.is_empty(), "{LOST}");
+        let measured = measure(self.stream, &mut sets, self.cold, &self.plan.settings)?;
+        let shape = (m, Some(self.data.n), self.data.k);
+        let case = case("rmsnorm + quantize + gemv", shape, &sets[0], measured);
+        self.layers = sets.into_iter().map(Fused::into_layer).collect();
+        Ok(case)
+    }
+
+    /// The variant that the library chooses.
+    fn chosen(&self, m: usize) -> Result<Gemv> {
+        let (n, k) = (self.data.n, self.data.k);
+        let (_, k_padded) = Layout::Tiled.padded_shape(n, k)?;
+        let capabilities = self.stream.device().capabilities();
+        Gemv::choose(capabilities, Layout::Tiled, m, n, k_padded)
+            .with_context(|| format!("no variant for {m} x {n} x {k}"))
+    }
+
+    fn products(
+        &mut self,
+        m: usize,
+        variant: Option<Gemv>,
+        expected: &Rc<Vec<bf16>>,
+    ) -> Result<Vec<Product<bf16>>> {
+        let layers = std::mem::take(&mut self.layers);
+        ensure!(!layers.is_empty(), "{LOST}");
+        let product = |layer| Product::new(layer, variant, m, &self.data, Rc::clone(expected));
+        layers.into_iter().map(product).collect()
+    }
+
+    /// The library's choice beside a peer, cold, in alternating rounds, for each number of tokens.
+    pub fn beside(
+        &mut self,
+        peer: &dyn Peer,
+        tokens: &[usize],
+    ) -> Result<Vec<(usize, Result<Pair>)>> {
+        let device: &Device = self.stream.device();
+        let (n, k) = (self.data.n, self.data.k);
+        let sets = sets_to_rotate(peer.weight_bytes(n, k), self.plan.rotated_bytes);
+        let weights = peer.weights(device, &self.data, sets.unwrap_or(1))?;
+        let mut pairs = Vec::new();
+        for &m in tokens {
+            let theirs = weights.products(&self.data, m);
+            pairs.push((m, theirs.and_then(|theirs| self.pair(peer, m, theirs))));
+        }
+        Ok(pairs)
+    }
+
+    fn pair(
+        &mut self,
+        peer: &dyn Peer,
+        m: usize,
+        mut theirs: Vec<Box<dyn Operation>>,
+    ) -> Result<Pair> {
+        let (stream, settings) = (self.stream, &self.plan.settings);
+        let variant = self.chosen(m)?;
+        let expected = Rc::new(self.data.expected(m)?);
+        theirs[0].launch(stream)?;
+        let check = theirs[0].check()?;
+        ensure!(
+            check.mismatches == 0,
+            "{} of {} outputs are not the product: the library does not compute this shape",
+            check.mismatches,
+            check.checked
+        );
+        let mut ours = self.products(m, Some(variant), &expected)?;
+        ours[0].launch(stream)?;
+        let own = ours[0].check()?;
+        ensure!(
+            own.mismatches == 0,
+            "{} of {} of this library's own outputs are wrong",
+            own.mismatches,
+            own.checked
+        );
+        let replays = [
+            Replay::new(stream, &mut ours, settings)?,
+            Replay::new(stream, &mut theirs, settings)?,
+        ];
+        let mut times = Replay::times(stream, &[&replays[0], &replays[1]], settings)?;
+        let (their_time, their_sample) = times.pop().context("two replays")?;
+        let (our_time, our_sample) = times.pop().context("two replays")?;
+        let ratios: Vec<f64> = their_sample
+            .iter()
+            .zip(&our_sample)
+            .map(|(theirs, ours)| theirs / ours)
+            .collect();
+        let ratio = summarize(ratios, 1).context("no round was measured")?;
+        self.layers = ours.into_iter().map(Product::into_layer).collect();
+        Ok(Pair {
+            peer: peer.name().to_owned(),
+            m,
+            n: self.data.n,
+            k: self.data.k,
+            kernel: variant.name().to_owned(),
+            ours: our_time,
+            theirs: their_time,
+            ratio: ratio.median_us,
+            ratio_low: ratio.low_us,
+            ratio_high: ratio.high_us,
+            their_weight_bytes: peer.weight_bytes(self.data.n, self.data.k),
+            mismatches: check.mismatches,
+            tolerance: TOLERANCE,
+        })
+    }
+}
+
+/// Marks the case with the least median, where there are times.
+fn mark_best(cases: &mut [Case]) {
+    let time = |case: &Case| case.time().map(|time| time.median_us);
+    let timed = cases.iter_mut().filter(|case| time(case).is_some());
+    if let Some(best) = timed.min_by(|a, b| {
+        time(a)
+            .unwrap_or(f64::INFINITY)
+            .total_cmp(&time(b).unwrap_or(f64::INFINITY))
+    }) {
+        best.best = true;
+    }
+}

@@ -1,0 +1,291 @@
+//! The parts of a run, most important first, each on its own: one that fails, or for which there is no time left, is noted and
+//! loses nothing of the others.
+
+use super::measure::{case, measure, sets_to_rotate};
+use super::model::{Chain, chain};
+use super::peers::{Bf16, Cublas, Int8, Peer};
+use super::plan::Plan;
+use super::products::Shape;
+use super::timing::{self, Replay};
+use super::{Request, ceilings, counts, machine, save};
+use crate::operations::{Operation, ROW_OPERATIONS};
+use anyhow::{Context, Result};
+use bitnet_cuda::device::{DeviceKind, Stream};
+use indicatif::{ProgressBar, ProgressStyle};
+use kernel_benches::statistics::WIDE_SPREAD;
+use kernel_benches::{Case, FORMAT, Method, Model, NotRun, Results};
+use std::time::{Duration, Instant};
+
+pub fn run(request: &Request) -> Result<Results> {
+    let device = &request.device;
+    let gpu = device.kind() == DeviceKind::Cuda;
+    let plan = Plan::new(device.capabilities(), request.smoke);
+    let clocks = machine::clocks(device);
+    let results = Results {
+        format: FORMAT,
+        date: jiff::Timestamp::from_second(jiff::Timestamp::now().as_second())?.to_string(),
+        commit: request.commit.clone(),
+        device: machine::device(device)?,
+        method: Method {
+            seed: request.seed,
+            rotated_bytes: plan.rotated_bytes,
+            max_rounds: plan.settings.max_rounds,
+            wide_spread: WIDE_SPREAD,
+        },
+        ceilings: None,
+        cases: Vec::new(),
+        pairs: Vec::new(),
+        models: Vec::new(),
+        not_run: Vec::new(),
+    };
+    let parts = plan.shapes.len() + ROW_OPERATIONS.len() * plan.widths.len() + 1 + usize::from(gpu);
+    let progress = ProgressBar::new(parts as u64).with_style(ProgressStyle::with_template(
+        "[{elapsed_precise}] {bar:30} {pos}/{len} {msg}",
+    )?);
+    let mut run = Run {
+        request,
+        plan: &plan,
+        stream: device.default_stream(),
+        deadline: request.time_limit.map(|limit| Instant::now() + limit),
+        progress,
+        results,
+    };
+    if gpu {
+        run.part("ceilings", |run| {
+            let ceilings = ceilings::measure(device, &run.stream, &plan.settings, plan.ceilings)?;
+            run.results.ceilings = Some(ceilings);
+            Ok(())
+        })?;
+    }
+    let peers = run.peers();
+    for &(n, k) in &plan.shapes {
+        run.part(&format!("gemv {n}x{k}"), |run| run.products((n, k), &peers))?;
+    }
+    run.part("model", Run::model)?;
+    for &(op, make) in ROW_OPERATIONS {
+        for &width in &plan.widths {
+            run.part(&format!("{op}, width {width}"), |run| {
+                let make = |m, random: &mut fastrand::Rng| make(device, m, width, random);
+                run.rows(op, width, make)
+            })?;
+        }
+    }
+    run.progress.finish_and_clear();
+    if let Some(before) = clocks {
+        let after = machine::clocks(device).unwrap_or_else(|| before.clone());
+        run.results.device.clocks = Some([before, after]);
+        run.save()?;
+    }
+    Ok(run.results)
+}
+
+struct Run<'a> {
+    request: &'a Request,
+    plan: &'a Plan,
+    stream: Stream,
+    deadline: Option<Instant>,
+    progress: ProgressBar,
+    results: Results,
+}
+
+impl Run<'_> {
+    /// Runs a part unless time is up; notes an error, and saves what there is.
+    fn part(&mut self, what: &str, part: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        self.progress.set_message(what.to_owned());
+        let late = self
+            .deadline
+            .is_some_and(|deadline| Instant::now() >= deadline);
+        if late {
+            self.not_run(what, "the time limit was reached");
+        } else if let Err(error) = part(self) {
+            self.not_run(what, &format!("{error:#}"));
+        }
+        self.progress.inc(1);
+        self.save()
+    }
+
+    fn not_run(&mut self, what: &str, why: &str) {
+        self.results.not_run.push(NotRun {
+            what: what.to_owned(),
+            why: why.to_owned(),
+        });
+    }
+
+    fn save(&mut self) -> Result<()> {
+        if let Some(ceilings) = &self.results.ceilings {
+            let bandwidth = ceilings.copy_bytes_per_second;
+            for case in &mut self.results.cases {
+                case.bandwidth_fraction = case
+                    .time()
+                    .map(|time| case.bytes as f64 / (time.median_us * 1e-6) / bandwidth);
+            }
+        }
+        match &self.request.output {
+            Some(path) => save(path, &self.results),
+            None => Ok(()),
+        }
+    }
+
+    /// Cuts what is left of the time into the budget of one measurement: nothing is, where there is no limit.
+    fn time_is_up(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| Instant::now() + Duration::from_millis(100) >= deadline)
+    }
+
+    /// cuBLAS where it is found. On the emulator there are none.
+    fn peers(&mut self) -> Vec<Box<dyn Peer>> {
+        if self.request.device.kind() != DeviceKind::Cuda {
+            return Vec::new();
+        }
+        match Cublas::open(&self.request.device, &self.stream) {
+            Ok(cublas) => {
+                tracing::info!(version = cublas.version(), "cuBLAS is measured beside");
+                vec![
+                    Box::new(cublas.peer::<Bf16>()),
+                    Box::new(cublas.peer::<Int8>()),
+                ]
+            }
+            Err(error) => {
+                self.not_run("cublas", &format!("{error:#}"));
+                Vec::new()
+            }
+        }
+    }
+
+    fn products(&mut self, (n, k): (usize, usize), cublas: &[Box<dyn Peer>]) -> Result<()> {
+        let (stream, plan) = (self.stream.clone(), self.plan);
+        // The same data for a shape, whatever else is measured.
+        let mut random = fastrand::Rng::with_seed(self.request.seed ^ (n as u64) << 32 ^ k as u64);
+        let mut shape = Shape::new(&stream, plan, (n, k), &mut random)?;
+        for &m in &plan.tokens {
+            if self.time_is_up() {
+                self.not_run(&format!("gemv {m}x{n}x{k}"), "the time limit was reached");
+                continue;
+            }
+            let cases = shape.variants(m)?;
+            self.results.cases.extend(cases);
+            if m == 1 {
+                let fused = shape.fused(m)?;
+                self.results.cases.push(fused);
+            }
+        }
+        for peer in self.request.peers.iter().chain(cublas) {
+            let name = format!("{} {n}x{k}", peer.name());
+            if self.time_is_up() {
+                self.not_run(&name, "the time limit was reached");
+                continue;
+            }
+            match shape.beside(peer.as_ref(), &plan.tokens) {
+                Ok(pairs) => {
+                    for (m, pair) in pairs {
+                        match pair {
+                            Ok(pair) => self.results.pairs.push(pair),
+                            Err(error) => self.not_run(
+                                &format!("{} {m}x{n}x{k}", peer.name()),
+                                &format!("{error:#}"),
+                            ),
+                        }
+                    }
+                }
+                Err(error) => self.not_run(&name, &format!("{error:#}")),
+            }
+        }
+        Ok(())
+    }
+
+    fn rows(
+        &mut self,
+        op: &str,
+        width: usize,
+        make: impl Fn(usize, &mut fastrand::Rng) -> Result<Box<dyn Operation>>,
+    ) -> Result<()> {
+        let gpu = self.request.device.kind() == DeviceKind::Cuda;
+        let mut random = fastrand::Rng::with_seed(self.request.seed);
+        for &m in &self.plan.row_tokens {
+            let first = make(m, &mut random)?;
+            let count = sets_to_rotate(first.bytes(), self.plan.rotated_bytes).filter(|_| gpu);
+            let mut sets = vec![first];
+            for _ in 1..count.unwrap_or(1) {
+                sets.push(make(m, &mut random)?);
+            }
+            let measured = measure(
+                &self.stream,
+                &mut sets,
+                count.is_some(),
+                &self.plan.settings,
+            )?;
+            let case: Case = case(op, (m, None, width), sets[0].as_ref(), measured);
+            self.results.cases.push(case);
+        }
+        Ok(())
+    }
+
+    fn model(&mut self) -> Result<()> {
+        let Request {
+            model,
+            model_devices,
+            smoke,
+            seed,
+            ..
+        } = self.request;
+        let shape = model.shape(*smoke);
+        let bits = model.quantization_bits;
+        let mut record = Model {
+            num_gpus: model_devices.len(),
+            batch_size: shape.batch,
+            hidden_size: shape.hidden,
+            num_layers: shape.layers,
+            quantization_bits: bits,
+            launches: 0,
+            weight_bytes: 0,
+            checked: 0,
+            mismatches: 0,
+            pass: None,
+            tokens_per_second: None,
+            counts: None,
+        };
+        let mut chains: Vec<(Stream, Box<dyn Chain>)> = Vec::new();
+        for device in model_devices {
+            let stream = device.default_stream();
+            let mut chain = chain(&stream, shape, bits, *seed).with_context(|| {
+                format!(
+                    "{} layers of {} features on {}",
+                    shape.layers,
+                    shape.hidden,
+                    device.name()
+                )
+            })?;
+            if device.kind() == DeviceKind::Emulated {
+                let (counts, kernels) = counts::count(&stream, &mut chain)?;
+                record.counts = Some(counts);
+                record.launches = kernels.len();
+            } else {
+                chain.launch(&stream)?;
+            }
+            let check = chain.check()?;
+            record.checked += check.checked;
+            record.mismatches += check.mismatches;
+            record.weight_bytes = chain.weight_bytes();
+            chains.push((stream, chain));
+        }
+        if self.request.device.kind() == DeviceKind::Cuda && record.mismatches == 0 {
+            let mut replays = Vec::new();
+            for (stream, chain) in &mut chains {
+                let replay = Replay::new(stream, std::slice::from_mut(chain), &self.plan.settings)?;
+                record.launches = replay.kernels().len();
+                replays.push((stream.clone(), replay));
+            }
+            let times = timing::at_once(&replays, &self.plan.settings)?;
+            record.pass = times
+                .into_iter()
+                .max_by(|a, b| a.median_us.total_cmp(&b.median_us));
+            let tokens = (record.num_gpus * shape.batch) as f64;
+            record.tokens_per_second = record.pass.map(|pass| tokens / pass.median_us * 1e6);
+        }
+        if record.mismatches > 0 {
+            record.counts = None;
+        }
+        self.results.models.push(record);
+        Ok(())
+    }
+}

@@ -1,0 +1,99 @@
+//! What a layer of a model runs: a norm, the quantization of its outputs, and a product.
+
+use super::{Check, Operation, ProductData};
+use anyhow::Result;
+use bitnet_cuda::device::{Buffer, Stream};
+use bitnet_cuda::launch::Gemv;
+use bitnet_cuda::ops::{BitLinear, Norm, QuantizedActivations};
+use bitnet_cuda::reference::linear::{Epilogue, Shape, accumulate, epilogue};
+use bitnet_cuda::reference::{RowScales, fused, norm};
+use half::bf16;
+
+const EPS: f32 = 1e-5;
+
+/// `rmsnorm(x)`, quantized, times the weights.
+pub struct Fused<'a> {
+    data: &'a ProductData,
+    norm: Norm,
+    host_input: Vec<bf16>,
+    input: Buffer<bf16>,
+    quantized: QuantizedActivations,
+    layer: BitLinear,
+    output: Buffer<bf16>,
+}
+
+impl<'a> Fused<'a> {
+    pub fn new(layer: BitLinear, variant: Gemv, m: usize, data: &'a ProductData) -> Result<Self> {
+        let device = layer.device().clone();
+        let host_input: Vec<bf16> = data.values[..m * data.k]
+            .iter()
+            .map(|&q| bf16::from_f32(f32::from(q) / 64.0))
+            .collect();
+        Ok(Self {
+            data,
+            norm: Norm::rms(&device, data.k, None, EPS)?,
+            input: Buffer::from_slice(&device, &host_input)?,
+            host_input,
+            quantized: QuantizedActivations::uninit(&device, m, data.k)?,
+            output: Buffer::uninit(&device, m * data.n)?,
+            layer: layer.with_variant(variant)?,
+        })
+    }
+
+    pub fn into_layer(self) -> BitLinear {
+        self.layer
+    }
+}
+
+impl Operation for Fused<'_> {
+    fn launch(&mut self, stream: &Stream) -> Result<()> {
+        self.norm
+            .forward_quantized(stream, &self.input, &mut self.quantized)?;
+        Ok(self
+            .layer
+            .forward_quantized(stream, &self.quantized, &mut self.output)?)
+    }
+
+    fn outputs(&self) -> Result<Vec<u8>> {
+        Ok(bytemuck::cast_slice(&self.output.to_vec()?).to_vec())
+    }
+
+    /// The quantized norm within 1 of the reference's, whose sums are in f64; the product of what was found there, exactly.
+    fn check(&self) -> Result<Check> {
+        let (m, n, k) = (self.quantized.m(), self.data.n, self.data.k);
+        let gamma = vec![1.0; k];
+        let rms = norm::Norm::Rms {
+            gamma: &gamma,
+            eps: EPS.into(),
+        };
+        let expected = fused::norm_quantize(&self.host_input, m, k, &rms)?;
+        let padded = self.quantized.values().to_vec()?;
+        let rows = padded.chunks(self.quantized.k_padded()).take(m);
+        let found: Vec<i8> = rows.flat_map(|row| row[..k].iter().copied()).collect();
+        let near = |a: &i8, b: &i8| a.abs_diff(*b) <= 1;
+        let check = Check::compare(&found, &expected.values, near);
+
+        let scales = RowScales::per_tensor(n, self.data.weight_scale)?;
+        let terms = Epilogue {
+            activation_scales: &self.quantized.scale().to_vec()?,
+            row_scales: &scales,
+            bias: None,
+            residual: None,
+        };
+        let sums = accumulate(&found, &self.data.packed.unpack(), Shape { m, n, k })?;
+        let product: Vec<bf16> = epilogue(&sums, m, n, &terms)?;
+        let same = |a: &bf16, b: &bf16| a.to_bits() == b.to_bits();
+        Ok(check.and(Check::compare(&self.output.to_vec()?, &product, same)))
+    }
+
+    fn bytes(&self) -> usize {
+        // What lies between the two kernels is written and read.
+        let between = self.quantized.m() * (self.quantized.k_padded() + 8);
+        let outer = self.input.size_bytes() + self.output.size_bytes();
+        self.layer.weight_bytes() + self.data.n * size_of::<f32>() + 2 * between + outer
+    }
+
+    fn operations(&self) -> usize {
+        2 * self.quantized.m() * self.data.n * self.data.k
+    }
+}

@@ -1,0 +1,394 @@
+//! `bitnet bench` and `bitnet compare`: on the emulator, and through the driver's interface on the test double of libcuda.
+
+use kernel_benches::{Case, Results};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The driver that a run gets.
+#[derive(Clone, Copy)]
+enum Driver {
+    None,
+    /// Times that it gives mean nothing; what is tested is the way that they are taken.
+    Double,
+}
+
+fn bitnet(driver: Driver, arguments: &[&str]) -> Output {
+    let library = match driver {
+        Driver::None => PathBuf::from("no-such-libcuda.so"),
+        // Cargo builds the dependency beside the test program.
+        Driver::Double => std::env::current_exe()
+            .unwrap()
+            .with_file_name("libfake_libcuda.so"),
+    };
+    Command::new(env!("CARGO_BIN_EXE_bitnet"))
+        .args(arguments)
+        .env("CUST_LAZY_LIBCUDA", library)
+        .env_remove("BITNET_COMMIT")
+        .output()
+        .unwrap()
+}
+
+fn stdout(driver: Driver, arguments: &[&str]) -> String {
+    let output = bitnet(driver, &[arguments, &["--json"]].concat());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn bench(driver: Driver, arguments: &[&str]) -> Results {
+    Results::from_json(&stdout(driver, &[&["bench"], arguments].concat())).unwrap()
+}
+
+fn refusal(driver: Driver, arguments: &[&str]) -> String {
+    let output = bitnet(driver, arguments);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
+    stderr
+}
+
+/// The variants of each product.
+fn products(results: &Results) -> Vec<Vec<&Case>> {
+    let mut groups: Vec<Vec<&Case>> = Vec::new();
+    for case in results.cases.iter().filter(|case| case.op == "gemv") {
+        let same =
+            |group: &Vec<&Case>| (group[0].m, group[0].n, group[0].k) == (case.m, case.n, case.k);
+        match groups.iter_mut().find(|group| same(group)) {
+            Some(group) => group.push(case),
+            None => groups.push(vec![case]),
+        }
+    }
+    groups
+}
+
+#[test]
+fn the_emulator_gives_counts_and_no_times() {
+    let results = bench(
+        Driver::None,
+        &["--device", "emulated", "--seed", "1", "--commit", "abc"],
+    );
+    assert_eq!(
+        (results.device.kind.as_str(), results.method.seed),
+        ("emulated", 1)
+    );
+    assert_eq!(results.commit.as_deref(), Some("abc"));
+    assert!(results.not_run.is_empty(), "{:?}", results.not_run);
+    assert!(results.ceilings.is_none() && results.pairs.is_empty());
+    for case in &results.cases {
+        assert_eq!(case.mismatches, 0, "{case:?}");
+        assert!(
+            case.checked > 0 && case.time().is_none() && !case.best,
+            "{case:?}"
+        );
+        let counts = case.counts.unwrap();
+        // Each input is read and each output written, at least once; what is read twice is small beside the weights.
+        let bytes = counts.bytes_read + counts.bytes_written;
+        assert!(
+            bytes as usize >= case.bytes / 2 && counts.warp_instructions > 0,
+            "{case:?}"
+        );
+    }
+    let products = products(&results);
+    assert_eq!(products.len(), 3 * 2);
+    for variants in products {
+        assert!(variants.len() > 1);
+        assert_eq!(
+            variants.iter().filter(|case| case.chosen).count(),
+            1,
+            "{variants:?}"
+        );
+    }
+    for op in [
+        "quantize f32",
+        "rmsnorm + quantize",
+        "residual + rmsnorm",
+        "layernorm",
+        "gated squared relu",
+        "gated squared relu + rmsnorm + quantize",
+        "rmsnorm + quantize + gemv",
+    ] {
+        assert!(results.cases.iter().any(|case| case.op == op), "{op}");
+    }
+    // The same seed, the same counts.
+    let again = bench(
+        Driver::None,
+        &["--device", "emulated", "--seed", "1", "--commit", "abc"],
+    );
+    assert_eq!(
+        again,
+        Results {
+            date: again.date.clone(),
+            ..results
+        }
+    );
+}
+
+#[test]
+fn every_option_of_the_model_shows() {
+    let model = |options: &[&str]| {
+        let results = bench(Driver::None, &[&["--device", "emulated"], options].concat());
+        assert_eq!(results.models.len(), 1, "{:?}", results.not_run);
+        let model = results.models[0].clone();
+        assert_eq!(model.mismatches, 0);
+        model
+    };
+    let plain = model(&["--hidden-size", "128", "--num-layers", "1"]);
+    assert_eq!(
+        (plain.num_gpus, plain.batch_size, plain.quantization_bits),
+        (1, 1, 2)
+    );
+    // Three quantizations and four products; 12 h^2 weights at 2 bits; both bounds of one token's outputs.
+    assert_eq!(
+        (plain.launches, plain.weight_bytes, plain.checked),
+        (7, 12 * 128 * 128 / 4, 128)
+    );
+
+    let layers = model(&["--hidden-size", "128", "--num-layers", "3"]);
+    assert_eq!(
+        (layers.num_layers, layers.launches, layers.weight_bytes),
+        (3, 21, 3 * plain.weight_bytes)
+    );
+    let hidden = model(&["--hidden-size", "256", "--num-layers", "1"]);
+    assert_eq!(
+        (hidden.hidden_size, hidden.weight_bytes),
+        (256, 4 * plain.weight_bytes)
+    );
+    let batch = model(&[
+        "--hidden-size",
+        "128",
+        "--num-layers",
+        "1",
+        "--batch-size",
+        "9",
+    ]);
+    // Nine tokens are two passes over the weights; the first and the last token are checked.
+    assert_eq!(
+        (batch.batch_size, batch.launches, batch.checked),
+        (9, 3 + 2 * 4, 256)
+    );
+    let gpus = model(&[
+        "--hidden-size",
+        "128",
+        "--num-layers",
+        "1",
+        "--num-gpus",
+        "2",
+    ]);
+    assert_eq!((gpus.num_gpus, gpus.checked), (2, 2 * plain.checked));
+
+    for bits in ["8", "16"] {
+        let refusal = refusal(
+            Driver::None,
+            &["bench", "--device", "emulated", "--quantization-bits", bits],
+        );
+        assert!(refusal.contains("--quantization-bits"), "{refusal}");
+    }
+    for option in [
+        "--num-gpus",
+        "--batch-size",
+        "--hidden-size",
+        "--num-layers",
+        "--quantization-bits",
+    ] {
+        let output = bitnet(Driver::None, &["bench", option, "0"]);
+        assert_eq!(output.status.code(), Some(2), "{option}");
+    }
+}
+
+#[test]
+fn a_run_without_time_keeps_a_file_that_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results.json");
+    let arguments = [
+        "--device",
+        "emulated",
+        "--time-limit",
+        "0",
+        "--output",
+        path.to_str().unwrap(),
+    ];
+    let results = bench(Driver::None, &arguments);
+    assert!(results.cases.is_empty());
+    assert!(
+        results
+            .not_run
+            .iter()
+            .all(|part| part.why.contains("time limit"))
+    );
+    assert!(results.not_run.iter().any(|part| part.what == "model"));
+    assert_eq!(
+        Results::from_json(&std::fs::read_to_string(&path).unwrap()).unwrap(),
+        results
+    );
+    // Nothing else is left in the folder.
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+
+    let refusal = refusal(
+        Driver::None,
+        &[
+            "bench",
+            "--device",
+            "emulated",
+            "--output",
+            "no/such/folder/f.json",
+        ],
+    );
+    assert!(refusal.contains("no/such/folder"), "{refusal}");
+}
+
+#[test]
+fn a_gpu_is_measured_cold_and_warm_against_the_ceilings() {
+    let results = bench(Driver::Double, &["--device", "cuda", "--smoke"]);
+    assert_eq!(results.device.kind, "cuda");
+    let ceilings = results
+        .ceilings
+        .as_ref()
+        .expect("the copy was checked and timed");
+    assert!(ceilings.copy_bytes_per_second > 0.0 && ceilings.dp4a_operations_per_second > 0.0);
+    for case in &results.cases {
+        assert_eq!(case.mismatches, 0, "{case:?}");
+        assert!(
+            case.warm.is_some() && case.bandwidth_fraction.is_some() && case.counts.is_none(),
+            "{case:?}"
+        );
+        assert!(!case.kernels.is_empty());
+    }
+    let products = products(&results);
+    assert_eq!(products.len(), 3 * 2, "{:?}", results.not_run);
+    for variants in products {
+        assert_eq!(variants.iter().filter(|case| case.best).count(), 1);
+        assert_eq!(variants.iter().filter(|case| case.chosen).count(), 1);
+        assert!(variants.iter().all(|case| case.cold.is_some()));
+    }
+    assert!(results.models[0].pass.is_some() && results.models[0].launches == 14);
+    // This machine may have cuBLAS, but none that runs on the double.
+    assert!(results.pairs.is_empty());
+    assert!(
+        results
+            .not_run
+            .iter()
+            .all(|part| part.what.contains("cublas")),
+        "{:?}",
+        results.not_run
+    );
+}
+
+#[test]
+fn the_double_and_the_emulator_agree() {
+    let report: Value = serde_json::from_str(&stdout(Driver::Double, &["compare"])).unwrap();
+    assert_eq!(report["differing"], 0);
+    let comparisons = report["comparisons"].as_array().unwrap();
+    assert!(comparisons.len() > 100);
+    assert!(
+        comparisons
+            .iter()
+            .all(|comparison| comparison["bytes"].as_u64().unwrap() > 0)
+    );
+    let missed: Vec<&str> = report["not_compared"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    let families = [
+        "gemv_m",
+        "norm",
+        "gated_norm_quantize",
+        "activation",
+        "quantize_c",
+        "quantize_streamed",
+    ];
+    for family in families {
+        let of_family: Vec<_> = missed
+            .iter()
+            .filter(|kernel| kernel.starts_with(family))
+            .collect();
+        assert!(of_family.is_empty(), "{of_family:?}");
+    }
+}
+
+#[test]
+fn compare_without_a_gpu_cannot_run() {
+    for device in ["auto", "cuda"] {
+        let refusal = refusal(Driver::None, &["compare", "--device", device]);
+        assert!(refusal.contains("no CUDA device"), "{refusal}");
+    }
+    let refusal = refusal(Driver::Double, &["compare", "--device", "emulated"]);
+    assert!(refusal.contains("--device cuda"), "{refusal}");
+}
+
+#[test]
+fn a_peer_that_is_none_is_refused() {
+    let text = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let refused = refusal(
+        Driver::Double,
+        &["bench", "--device", "cuda", "--smoke", "--peer", text],
+    );
+    assert!(refused.contains("cannot open"), "{refused}");
+    let other = std::env::current_exe()
+        .unwrap()
+        .with_file_name("libfake_libcuda.so");
+    let refused = refusal(
+        Driver::Double,
+        &[
+            "bench",
+            "--device",
+            "cuda",
+            "--smoke",
+            "--peer",
+            other.to_str().unwrap(),
+        ],
+    );
+    assert!(refused.contains("bitlinear_int8xint2"), "{refused}");
+    let refused = refusal(
+        Driver::None,
+        &["bench", "--device", "emulated", "--peer", text],
+    );
+    assert!(refused.contains("--peer"), "{refused}");
+}
+
+#[test]
+fn a_peer_that_computes_nothing_is_not_timed() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = library(
+        folder.path(),
+        "#[unsafe(no_mangle)] pub extern \"C\" fn bitlinear_int8xint2() {}",
+    );
+    let arguments = [
+        "--device",
+        "cuda",
+        "--smoke",
+        "--peer",
+        library.to_str().unwrap(),
+    ];
+    let results = bench(Driver::Double, &arguments);
+    assert!(results.pairs.is_empty());
+    let missed: Vec<_> = results
+        .not_run
+        .iter()
+        .filter(|part| part.what.contains("libpeer.so"))
+        .collect();
+    assert_eq!(missed.len(), 3 * 2, "{:?}", results.not_run);
+    assert!(
+        missed
+            .iter()
+            .all(|part| part.why.contains("does not compute this shape")),
+        "{missed:?}"
+    );
+}
+
+/// Compiles a shared library.
+fn library(folder: &Path, source: &str) -> PathBuf {
+    let (input, output) = (folder.join("peer.rs"), folder.join("libpeer.so"));
+    std::fs::write(&input, source).unwrap();
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let status = Command::new(rustc)
+        .args(["--edition", "2024", "--crate-type", "cdylib", "-o"])
+        .args([&output, &input])
+        .status()
+        .unwrap();
+    assert!(status.success());
+    output
+}
