@@ -219,6 +219,16 @@ ret;
         ld.param.b32 %r3, [r]; }",
         |thread| thread * thread + 1000,
     );
+    // An argument that was never written is no fault until it is used.
+    check(
+        ".func (.param .b32 result) first(.param .b32 x, .param .b32 y) { .reg .b32 %r<3>; ld.param.b32 %r1, [x]; ld.param.b32 %r2, [y]; st.param.b32 [result], %r1; ret; }",
+        "{ .param .b32 a; .param .b32 b; .param .b32 r;
+        st.param.b32 [a], %r1;
+        st.param.b32 [b], %r9;
+        call.uni (r), first, (a, b);
+        ld.param.b32 %r3, [r]; }",
+        |thread| thread,
+    );
     // Only some lanes call.
     check(
         prefix,

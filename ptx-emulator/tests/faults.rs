@@ -236,6 +236,24 @@ fn uninitialized_registers() {
     );
     fault("/*!*/ st.global.u32 [%rd3], %r9;", 1);
     fault("/*!*/ ld.global.u32 %r6, [%rd7];", 1);
+    let ptx = format!(
+        "{HEADER}
+.func (.param .b32 result) same(.param .b32 x) {{ .reg .b32 %r<2>; ld.param.b32 %r1, [x]; st.param.b32 [result], %r1; ret; }}
+.visible .entry k(.param .u64 buffer)
+{{
+.reg .b32 %r<5>;
+.param .b32 a; .param .b32 r;
+st.param.b32 [a], %r1;
+call.uni (r), same, (a);
+ld.param.b32 %r2, [r];
+/*!*/ add.u32 %r3, %r2, 1;
+ret;
+}}"
+    );
+    let Err(LaunchError::Fault(passed)) = outcome(&ptx, line(1), Config::default()) else {
+        panic!("an argument that was never written");
+    };
+    assert_eq!(passed.ptx_line, marked_line(&ptx), "{passed}");
     // Copies only pass the property on.
     fault(
         "mov.u32 %r6, %r7; mov.b64 %rd4, {%r1, %r6};\n/*!*/ add.s64 %rd4, %rd4, 1;",

@@ -217,6 +217,17 @@ pub(crate) fn load(
                         let start = lane * stride + addresses[lane] as usize + offset;
                         little_endian(&params, start, bytes)
                     });
+                    // What was never written stays so in the register.
+                    let first = addresses[active.trailing_zeros() as usize] as usize;
+                    let bytes = usize::from(access.bytes);
+                    let own = &mut warp.frames[frame];
+                    for (index, &slot) in access.elements.iter().enumerate() {
+                        let known = own.params_initialized[first + index * bytes..][..bytes]
+                            .iter()
+                            .fold(active, |known, byte| known & byte);
+                        let row = &mut own.initialized[slot as usize];
+                        *row = (*row & !active) | known;
+                    }
                     Ok(())
                 }
             }
@@ -419,6 +430,14 @@ pub(crate) fn store(
                         let at = lane * stride + addresses[lane] as usize + offset;
                         params[at..at + bytes].copy_from_slice(&value.to_le_bytes()[..bytes]);
                     });
+                    let first = addresses[active.trailing_zeros() as usize] as usize;
+                    let bytes = usize::from(access.bytes);
+                    for (index, &slot) in access.elements.iter().enumerate() {
+                        let known = own.initialized[slot as usize];
+                        for byte in &mut own.params_initialized[first + index * bytes..][..bytes] {
+                            *byte = (*byte & !active) | (known & active);
+                        }
+                    }
                     Ok(())
                 }
                 AccessSpace::Const | AccessSpace::KernelParam => {

@@ -7,7 +7,9 @@ use super::warp::{Frame, Wait, Warp};
 use super::{access, atomic, collective, data};
 use crate::device::Image;
 use crate::error::FaultKind;
-use crate::isa::{BarrierKind, BarrierOp, Builtin, CallTarget, Inst, Op, Pred};
+use crate::isa::{
+    AccessSpace, BarrierKind, BarrierOp, Builtin, CallTarget, Inst, Op, ParamPlace, Pred,
+};
 
 /// Why a warp stopped running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,8 +88,11 @@ fn check_operands(frame: &Frame, image: &Image<'_>, inst: &Inst, active: u32) ->
             return Ok(());
         }
         Op::Store(index) => {
-            for &slot in &image.function.accesses[index as usize].elements {
-                check_row(frame, image, slot, active)?;
+            let access = &image.function.accesses[index as usize];
+            if access.space != AccessSpace::FrameParam {
+                for &slot in &access.elements {
+                    check_row(frame, image, slot, active)?;
+                }
             }
         }
         Op::SetP { with, .. } | Op::SetPHalf2 { with, .. } | Op::Set { with, .. } => {
@@ -365,7 +370,7 @@ impl Warp {
         let arguments: Vec<_> = call
             .arguments
             .iter()
-            .map(|place| param_bytes(caller, *place))
+            .map(|place| take_param(caller, *place))
             .collect();
         let frame = self.push_frame(
             context.launch,
@@ -375,8 +380,8 @@ impl Warp {
             local_base,
         );
         let target = &mut self.frames[frame as usize];
-        for (bytes, &place) in arguments.iter().zip(&function.params) {
-            set_param_bytes(target, place, bytes, callers);
+        for (passed, &place) in arguments.iter().zip(&function.params) {
+            put_param(target, place, passed, callers);
         }
         let results = function
             .returns
@@ -398,25 +403,33 @@ fn is_callable(context: &Context<'_>, callee: u32, arguments: usize) -> bool {
         .is_some_and(|image| !image.rows.is_empty() && image.function.params.len() == arguments)
 }
 
-/// A parameter's bytes of all lanes.
-fn param_bytes(frame: &Frame, place: crate::isa::ParamPlace) -> Vec<u8> {
-    let stride = frame.params.len() / 32;
-    (0..32)
-        .flat_map(|lane| {
-            let start = lane * stride + place.offset as usize;
-            frame.params[start..start + place.size as usize]
-                .iter()
-                .copied()
-        })
-        .collect()
+/// A parameter of all lanes: its bytes, and for each the lanes in which it was written.
+struct Passed {
+    bytes: Vec<u8>,
+    initialized: Vec<u32>,
 }
 
-fn set_param_bytes(frame: &mut Frame, place: crate::isa::ParamPlace, bytes: &[u8], mask: u32) {
+fn take_param(frame: &Frame, place: ParamPlace) -> Passed {
     let stride = frame.params.len() / 32;
-    let size = place.size as usize;
+    let range = place.offset as usize..(place.offset + place.size) as usize;
+    Passed {
+        bytes: (0..32)
+            .flat_map(|lane| frame.params[lane * stride..][range.clone()].iter().copied())
+            .collect(),
+        initialized: frame.params_initialized[range].to_vec(),
+    }
+}
+
+fn put_param(frame: &mut Frame, place: ParamPlace, passed: &Passed, mask: u32) {
+    let stride = frame.params.len() / 32;
+    let (start, size) = (place.offset as usize, place.size as usize);
     for lane in lanes(mask) {
-        let start = lane * stride + place.offset as usize;
-        frame.params[start..start + size].copy_from_slice(&bytes[lane * size..(lane + 1) * size]);
+        frame.params[lane * stride + start..][..size]
+            .copy_from_slice(&passed.bytes[lane * size..][..size]);
+    }
+    let known = &mut frame.params_initialized[start..start + size];
+    for (known, passed) in known.iter_mut().zip(&passed.initialized) {
+        *known = (*known & !mask) | (passed & mask);
     }
 }
 
@@ -425,11 +438,11 @@ pub(super) fn copy_results(
     frames: &mut [Frame],
     callee: u32,
     caller: u32,
-    results: &[(crate::isa::ParamPlace, crate::isa::ParamPlace)],
+    results: &[(ParamPlace, ParamPlace)],
     mask: u32,
 ) {
     for &(from, to) in results {
-        let bytes = param_bytes(&frames[callee as usize], from);
-        set_param_bytes(&mut frames[caller as usize], to, &bytes, mask);
+        let passed = take_param(&frames[callee as usize], from);
+        put_param(&mut frames[caller as usize], to, &passed, mask);
     }
 }

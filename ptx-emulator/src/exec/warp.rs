@@ -68,6 +68,8 @@ pub(crate) struct Frame {
     pub(crate) preds_initialized: Vec<u32>,
     /// Parameter bytes, lane by lane.
     pub(crate) params: Vec<u8>,
+    /// For each parameter byte, the lanes in which it was written.
+    pub(crate) params_initialized: Vec<u32>,
     /// Condition-code register.
     pub(crate) carry: u32,
     /// Where the frame's local memory starts and ends, the same for every lane.
@@ -154,6 +156,7 @@ impl Warp {
                 preds: Vec::new(),
                 preds_initialized: Vec::new(),
                 params: Vec::new(),
+                params_initialized: Vec::new(),
                 carry: 0,
                 local_base: 0,
                 local_end: 0,
@@ -188,6 +191,10 @@ impl Warp {
         frame
             .params
             .resize(32 * image.function.param_bytes as usize, 0);
+        frame.params_initialized.clear();
+        frame
+            .params_initialized
+            .resize(image.function.param_bytes as usize, 0);
         frame.carry = 0;
         frame.local_base = local_base;
         frame.local_end = local_end;

@@ -284,8 +284,19 @@ pub fn float(format: Format) -> impl proptest::strategy::Strategy<Value = u64> {
     ]
 }
 
-/// Tuples of operands of a format.
+/// Tuples of operands of a format, some of them zeros, equals and opposites.
 pub fn floats(format: Format) -> impl proptest::strategy::Strategy<Value = Vec<super::Operands>> {
+    use proptest::prelude::*;
     let one = || float(format);
-    proptest::collection::vec([one(), one(), one(), one()], 64)
+    let sign = format.sign();
+    let related = move |([a, b, c, e], relation): (super::Operands, u32)| match relation {
+        0 => [a, a, c, e],
+        1 => [a, a ^ sign, c, e],
+        2 => [a & sign, b & sign, c & sign, e],
+        _ => [a, b, c, e],
+    };
+    proptest::collection::vec(
+        ([one(), one(), one(), one()], 0u32..8).prop_map(related),
+        64,
+    )
 }
