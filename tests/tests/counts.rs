@@ -19,7 +19,7 @@ fn product(m: usize, n: usize, k: usize, variant: Option<Gemv>) -> (Vec<LaunchRe
         BitLinear::from_packed(&device, &packed, &RowScales::per_tensor(n, 0.5).unwrap()).unwrap();
     let layer = match variant {
         Some(variant) => layer.with_variant(variant).unwrap(),
-        None => layer,
+        None => layer.with_tuning(None),
     };
     let values = int8(&mut random, m * k);
     let input = QuantizedActivations::from_values(&device, m, k, &values, &vec![1.0; m]).unwrap();

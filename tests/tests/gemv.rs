@@ -122,6 +122,20 @@ fn every_variant_equals_the_reference_on_every_shape() {
 }
 
 #[test]
+fn ladder_weights_give_the_same_as_they_are() {
+    let device = device();
+    let mut random = random();
+    for variant in Gemv::all(Layout::Ladder) {
+        for (n, k) in SHAPES {
+            let operands = Operands::random(&mut random, 3, n, k);
+            let packed = PackedWeights::pack(Layout::Ladder, &operands.ternary, n, k).unwrap();
+            let layer = BitLinear::from_ladder(&device, &packed, &operands.row_scales).unwrap();
+            operands.check::<f32>(&layer.with_variant(variant).unwrap(), false, false);
+        }
+    }
+}
+
+#[test]
 fn every_number_of_tokens_equals_the_reference() {
     let device = device();
     let mut random = random();

@@ -141,6 +141,17 @@ impl Gemv {
         Ok(())
     }
 
+    /// Refuses weights of a layout that it is not made for.
+    pub(crate) fn require_layout(&self, layout: Layout) -> Result<(), LaunchError> {
+        if Self::all(layout).any(|variant| variant.name() == self.name()) {
+            return Ok(());
+        }
+        Err(LaunchError::UnknownVariant {
+            name: self.name().to_owned(),
+            known: Self::all(layout).map(|variant| variant.name()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
     /// How its threads map to the matrix.
     pub fn shape(&self) -> Shape {
         self.0.shape

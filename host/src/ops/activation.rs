@@ -36,8 +36,9 @@ pub fn gated<T: Float>(
     output: &mut Buffer<T>,
 ) -> Result<(), OpError> {
     require_size("width", width, launch::MAX_WIDTH)?;
-    let m = (output.len() / width).max(1);
+    let m = output.len() / width;
     require_matrix("output", output.len(), ("m", m), ("width", width))?;
+    require_size("m", m, i32::MAX as usize)?;
     require_gate_up(&gate_up, m, width)?;
     Ok(launch::gated(
         stream,

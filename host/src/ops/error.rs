@@ -1,6 +1,6 @@
 use crate::device::DeviceError;
 use crate::launch::LaunchError;
-use crate::layout::LayoutError;
+use crate::layout::{Layout, LayoutError};
 use crate::reference::{ReferenceError, RowScalesError};
 
 /// Why an operation was not carried out. Nothing has been written then.
@@ -16,6 +16,14 @@ pub enum OpError {
     /// A weight matrix that cannot be packed.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// Weights in another layout than the operation takes.
+    #[error("the weights are in the layout {actual}, {expected} is needed; `PackedWeights::convert` converts")]
+    WrongLayout {
+        /// The layout that is needed.
+        expected: Layout,
+        /// The weights' layout.
+        actual: Layout,
+    },
     /// Weights that cannot be quantized.
     #[error(transparent)]
     Weights(#[from] ReferenceError),

@@ -3,10 +3,10 @@ use super::{OpError, QuantizedActivations, quantize_activations};
 use crate::device::{Buffer, Device, Stream};
 use crate::launch::tune::{self, Choice, Reason, TuneCache};
 use crate::launch::{self, Float, Gemv, Operands, Quantize, Sizes};
-use crate::layout::{Layout, PackedWeights};
+use crate::layout::{Layout, PackedWeights, ladder, tiled};
 use crate::reference::quantize::{WeightGranularity, quantize_weights_ternary};
 use crate::reference::{Element, RowScales};
-use kernels_gpu::gemv::{MAX_TOKENS, STEP_COLUMNS};
+use kernels_gpu::gemv::MAX_TOKENS;
 
 /// A linear layer with ternary weights and int8 activations (W2A8): `y = x W^T (+ bias)`.
 ///
@@ -36,6 +36,7 @@ pub struct BitLinear {
     device: Device,
     n: usize,
     k: usize,
+    layout: Layout,
     weights: Buffer<u8>,
     row_scale: Buffer<f32>,
     bias: Option<Buffer<f32>>,
@@ -69,7 +70,37 @@ impl BitLinear {
         weights: &PackedWeights,
         scales: &RowScales,
     ) -> Result<Self, OpError> {
-        let (n, k) = (weights.n(), weights.k());
+        match weights.layout() {
+            Layout::Tiled => Self::upload(device, weights, scales),
+            _ => Self::upload(device, &weights.convert(Layout::Tiled)?, scales),
+        }
+    }
+
+    /// Uploads weights of the layout `Ladder`, and multiplies with them as they are, a token at a time.
+    ///
+    /// # Errors
+    /// When `weights` have another layout, their K is beyond what these kernels take, `scales` does not cover exactly their
+    /// rows, or the device has not enough memory.
+    pub fn from_ladder(
+        device: &Device,
+        weights: &PackedWeights,
+        scales: &RowScales,
+    ) -> Result<Self, OpError> {
+        match weights.layout() {
+            Layout::Ladder => Self::upload(device, weights, scales),
+            layout => Err(OpError::WrongLayout {
+                expected: Layout::Ladder,
+                actual: layout,
+            }),
+        }
+    }
+
+    fn upload(
+        device: &Device,
+        weights: &PackedWeights,
+        scales: &RowScales,
+    ) -> Result<Self, OpError> {
+        let (n, k, layout) = (weights.n(), weights.k(), weights.layout());
         if scales.n() != n {
             return Err(OpError::Dimension {
                 name: "rows of `scales`",
@@ -78,18 +109,15 @@ impl BitLinear {
                 actual: scales.n(),
             });
         }
-        let tiled = match weights.layout() {
-            Layout::Tiled => None,
-            _ => Some(weights.convert(Layout::Tiled)?),
-        };
         Ok(Self {
             device: device.clone(),
             n,
             k,
-            weights: Buffer::from_slice(device, tiled.as_ref().unwrap_or(weights).bytes())?,
+            layout,
+            weights: Buffer::from_slice(device, weights.bytes())?,
             row_scale: Buffer::from_slice(device, &scales.expand())?,
             bias: None,
-            choices: choices(device, TuneCache::user().as_ref(), n, k),
+            choices: choices(device, TuneCache::user().as_ref(), layout, n, k),
         })
     }
 
@@ -115,13 +143,17 @@ impl BitLinear {
     /// [`LaunchError::VariantK`](crate::launch::LaunchError::VariantK) when the variant does not take this K.
     pub fn with_variant(mut self, variant: Gemv) -> Result<Self, OpError> {
         variant.require_k(self.k_padded())?;
-        self.choices = [Choice { variant, reason: Reason::Caller }; MAX_TOKENS];
+        variant.require_layout(self.layout)?;
+        self.choices = [Choice {
+            variant,
+            reason: Reason::Caller,
+        }; MAX_TOKENS];
         Ok(self)
     }
 
     /// The same layer with variants as another cache than the user's has them; with none, by the heuristic alone.
     pub fn with_tuning(mut self, cache: Option<&TuneCache>) -> Self {
-        self.choices = choices(&self.device, cache, self.n, self.k);
+        self.choices = choices(&self.device, cache, self.layout, self.n, self.k);
         self
     }
 
@@ -138,8 +170,14 @@ impl BitLinear {
         self.choices[m.clamp(1, MAX_TOKENS) - 1]
     }
 
+    /// Columns of the weights as their layout pads them.
     fn k_padded(&self) -> usize {
-        self.k.next_multiple_of(STEP_COLUMNS)
+        let multiple = if self.layout == Layout::Ladder {
+            ladder::BLOCK_COLUMNS
+        } else {
+            tiled::BLOCK_COLUMNS
+        };
+        self.k.next_multiple_of(multiple)
     }
 
     /// The device that the layer is on.
@@ -246,6 +284,25 @@ impl BitLinear {
     }
 }
 
-fn choices(device: &Device, cache: Option<&TuneCache>, n: usize, k: usize) -> [Choice; MAX_TOKENS] {
-    tune::choose_gemv_all(device, cache, n, k).expect("a variant takes every K up to MAX_K")
+/// The variants for 1, 2, ... tokens. Only those for `Tiled` weights are tuned.
+fn choices(
+    device: &Device,
+    cache: Option<&TuneCache>,
+    layout: Layout,
+    n: usize,
+    k: usize,
+) -> [Choice; MAX_TOKENS] {
+    if layout == Layout::Tiled {
+        return tune::choose_gemv_all(device, cache, n, k)
+            .expect("a variant takes every K up to MAX_K");
+    }
+    let capabilities = device.capabilities();
+    let variant =
+        Gemv::choose(capabilities, layout, 1, n, k).expect("a variant takes every K up to MAX_K");
+    [Choice {
+        variant,
+        reason: Reason::Heuristic {
+            score: variant.score(capabilities, n, k),
+        },
+    }; MAX_TOKENS]
 }

@@ -227,8 +227,9 @@ impl Norm {
 
     /// Tokens of an input, by its length.
     fn tokens<T: Float>(&self, input: &Buffer<T>) -> Result<usize, OpError> {
-        let m = (input.len() / self.width).max(1);
+        let m = input.len() / self.width;
         self.require("input", input, m)?;
+        require_size("m", m, i32::MAX as usize)?;
         Ok(m)
     }
 
