@@ -1,6 +1,7 @@
 //! The workspace's own commands: `cargo xtask demo | test | setup | build-ptx | ptxas`.
 
 mod build_ptx;
+mod bundle;
 mod demo;
 mod process;
 mod ptxas;
@@ -33,6 +34,8 @@ enum Task {
     Setup,
     /// Compile the kernels into host/ptx
     BuildPtx(build_ptx::Args),
+    /// Make target/bundle: tests and measurements that run wherever there is a driver
+    Bundle(bundle::Args),
     /// Assemble the committed PTX for every GPU generation; report registers, spills and SASS
     Ptxas(ptxas::Args),
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Test => test::run(),
         Task::Setup => setup::run().map(|()| ExitCode::SUCCESS),
         Task::BuildPtx(args) => build_ptx::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Bundle(args) => bundle::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Ptxas(args) => ptxas::run(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -1,0 +1,271 @@
+//! `cargo xtask bundle`: a folder that measures on any machine with a driver, and needs nothing else there.
+
+mod glibc;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::{process, workspace};
+
+const SCRIPT: &str = include_str!("run.sh");
+
+/// What the folder may hold.
+const MAX_BYTES: u64 = 48 << 20;
+/// Debian 12's: programs for it run on everything newer.
+const NEWEST_GLIBC: glibc::Version = (2, 36);
+
+/// Test programs of `integration-tests` that have no device: a GPU shows nothing about them.
+const WITHOUT_DEVICE: [&str; 1] = ["golden_reference"];
+
+const BUILD: Duration = Duration::from_secs(3600);
+const QUICK: Duration = Duration::from_secs(600);
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Also copy the folder elsewhere and run it there, on the emulator
+    #[arg(long)]
+    check: bool,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let folder = workspace::root().join("target/bundle");
+    make(&folder)?;
+    let bytes = size(&folder)?;
+    println!(
+        "{}: {:.1} MiB of at most {} MiB",
+        folder.display(),
+        bytes as f64 / f64::from(1 << 20),
+        MAX_BYTES >> 20
+    );
+    ensure!(
+        bytes <= MAX_BYTES,
+        "the bundle has {bytes} bytes, at most {MAX_BYTES} can be carried"
+    );
+    if args.check {
+        check(&folder)?;
+        println!("it runs from another folder, on the emulator");
+    }
+    Ok(())
+}
+
+/// Fills the folder anew.
+fn make(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    let tests = folder.join("tests");
+    fs::create_dir_all(&tests)?;
+
+    let programs = built(&[
+        "build",
+        "--package",
+        "bitnet-cuda",
+        "--bin",
+        "bitnet",
+        "--package",
+        "ptx-emulator",
+        "--bin",
+        "ptx-emu",
+    ])?;
+    for name in ["bitnet", "ptx-emu"] {
+        let artifact = programs.iter().find(|artifact| artifact.name == name);
+        let artifact = artifact.with_context(|| format!("cargo built no program `{name}`"))?;
+        add(&artifact.file, &folder.join(name))?;
+    }
+    let mut artifacts = built(&["test", "--no-run", "--package", "bitnet-cuda", "--lib"])?;
+    artifacts.extend(built(&[
+        "test",
+        "--no-run",
+        "--package",
+        "integration-tests",
+        "--tests",
+    ])?);
+    let mut count = 0;
+    for artifact in artifacts
+        .iter()
+        .filter(|artifact| artifact.is_test && !WITHOUT_DEVICE.contains(&artifact.name.as_str()))
+    {
+        add(&artifact.file, &tests.join(&artifact.name))?;
+        count += 1;
+    }
+    ensure!(count > 1, "cargo built {count} test programs");
+    // The library's own tests load it where there is no GPU.
+    let double = artifacts
+        .iter()
+        .find(|artifact| artifact.file.extension() == Some(OsStr::new("so")));
+    let double = double.context("cargo built no libfake_libcuda.so")?;
+    add(&double.file, &tests.join("libfake_libcuda.so"))?;
+
+    for entry in fs::read_dir(workspace::ptx())? {
+        let from = entry?.path().join("bitnet.ptx");
+        if let (true, Some(arch)) = (from.is_file(), from.parent().and_then(Path::file_name)) {
+            let to = folder.join("ptx").join(arch);
+            fs::create_dir_all(&to)?;
+            fs::copy(&from, to.join("bitnet.ptx"))?;
+        }
+    }
+    fs::write(folder.join("COMMIT"), commit()?)?;
+    let script = folder.join("run.sh");
+    fs::write(&script, SCRIPT)?;
+    set_executable(&script)
+}
+
+/// A file that cargo has built.
+struct Artifact {
+    name: String,
+    file: PathBuf,
+    is_test: bool,
+}
+
+/// Runs cargo in the release profile.
+fn built(arguments: &[&str]) -> Result<Vec<Artifact>> {
+    let mut command = workspace::cargo();
+    command
+        .args(arguments)
+        .args(["--release", "--message-format=json-render-diagnostics"]);
+    artifacts(&process::capture(&mut command, BUILD)?.stdout)
+}
+
+/// Programs and shared libraries in cargo's messages.
+fn artifacts(messages: &str) -> Result<Vec<Artifact>> {
+    let mut artifacts = Vec::new();
+    for line in messages.lines() {
+        let message: Value =
+            serde_json::from_str(line).with_context(|| format!("cargo said `{line}`"))?;
+        if message["reason"] != "compiler-artifact" {
+            continue;
+        }
+        let name = message["target"]["name"]
+            .as_str()
+            .context("an artifact without a name")?;
+        let is_test = message["profile"]["test"] == true;
+        let executable = message["executable"].as_str();
+        let files = message["filenames"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str);
+        let library = files
+            .into_iter()
+            .find(|file| name == "fake_libcuda" && file.ends_with(".so"));
+        if let Some(file) = executable.or(library) {
+            artifacts.push(Artifact {
+                name: name.to_owned(),
+                file: file.into(),
+                is_test,
+            });
+        }
+    }
+    Ok(artifacts)
+}
+
+/// Copies a program without its symbols, and checks that older systems can load it.
+fn add(from: &Path, to: &Path) -> Result<()> {
+    process::capture(Command::new("strip").arg("-o").arg(to).arg(from), QUICK)
+        .context("the bundle's programs are stripped by binutils' `strip` (Debian: binutils)")?;
+    match glibc::newest(to)? {
+        Some(newest) if newest > NEWEST_GLIBC => {
+            let ((major, minor), (most_major, most_minor)) = (newest, NEWEST_GLIBC);
+            bail!(
+                "{} needs glibc {major}.{minor}; build the bundle on a system with glibc {most_major}.{most_minor} or older",
+                to.display()
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The commit that is checked out, and whether the files are it.
+fn commit() -> Result<String> {
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        command.arg("-C").arg(workspace::root()).args(arguments);
+        process::capture(&mut command, QUICK).map(|captured| captured.stdout.trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "HEAD"])?;
+    let changed = !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
+    Ok(commit + if changed { "-changed" } else { "" })
+}
+
+fn set_executable(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    Ok(fs::set_permissions(
+        path,
+        fs::Permissions::from_mode(0o755),
+    )?)
+}
+
+fn size(folder: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        bytes += match entry.file_type()?.is_dir() {
+            true => size(&entry.path())?,
+            false => entry.metadata()?.len(),
+        };
+    }
+    Ok(bytes)
+}
+
+/// Copies the folder and runs it there on the emulator: every part has to pass, and the results have to be there.
+fn check(folder: &Path) -> Result<()> {
+    let elsewhere = tempfile::tempdir()?;
+    let copy = elsewhere.path().join("bundle");
+    process::capture(Command::new("cp").arg("-r").arg(folder).arg(&copy), QUICK)?;
+    let out = elsewhere.path().join("out");
+    let mut command = Command::new(copy.join("run.sh"));
+    command
+        .args(["--device", "emulated", "--seconds", "600"])
+        .current_dir(elsewhere.path())
+        .env("OUT", &out);
+    if let Err(error) = process::capture(&mut command, QUICK) {
+        let log = fs::read_to_string(out.join("log.txt")).unwrap_or_default();
+        bail!("{error:#}\n{log}");
+    }
+    let results =
+        fs::read_to_string(out.join("results.json")).context("run.sh left no results.json")?;
+    let results = kernel_benches::Results::from_json(&results)?;
+    ensure!(!results.cases.is_empty(), "the bundle measured nothing");
+    ensure!(
+        results.commit == Some(commit()?),
+        "the results name another commit"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_and_the_driver_double_are_found_in_cargos_messages() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","target":{"name":"half"},"profile":{"test":false},"executable":null,"filenames":["/t/libhalf.rlib"]}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"name":"fake_libcuda"},"profile":{"test":false},"executable":null,"filenames":["/t/libfake_libcuda.so","/t/libfake_libcuda.rlib"]}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"name":"gemv"},"profile":{"test":true},"executable":"/t/gemv-1","filenames":["/t/gemv-1"]}"#,
+            "\n",
+            r#"{"reason":"build-finished","success":true}"#,
+        );
+        let artifacts = artifacts(messages).expect("well-formed");
+        let found: Vec<_> = artifacts
+            .iter()
+            .map(|a| (a.name.as_str(), a.file.to_str(), a.is_test))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("fake_libcuda", Some("/t/libfake_libcuda.so"), false),
+                ("gemv", Some("/t/gemv-1"), true)
+            ]
+        );
+        assert!(super::artifacts("not json").is_err());
+    }
+}

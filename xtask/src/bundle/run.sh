@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# Runs this folder's tests and measurements on a GPU, within a time, and keeps what each part found.
+#
+#   OUT=results ./run.sh [--seconds N] [--device cuda|emulated] [--dry-run]
+#
+# OUT gets results.json (the measurements), compare.json, run.json (what ran, how long, how it ended), log.txt, and stdout and
+# stderr of each part. A part that fails or runs out of time loses nothing of the others. Exit status: 0 where all parts
+# passed, 1 where one did not, 2 for wrong usage.
+set -uo pipefail
+
+usage() {
+    echo "run.sh: $1; usage: [OUT=FOLDER] run.sh [--seconds N] [--device cuda|emulated] [--dry-run]" >&2
+    exit 2
+}
+
+seconds=540
+device=cuda
+dry=
+while [ $# -gt 0 ]; do
+    case $1 in
+        --seconds) seconds=${2-}; shift 2 || usage "--seconds wants a number" ;;
+        --device) device=${2-}; shift 2 || usage "--device wants a name" ;;
+        --dry-run) dry=1; shift ;;
+        *) usage "unknown argument $1" ;;
+    esac
+done
+[[ $seconds =~ ^[1-9][0-9]*$ ]] || usage "--seconds wants a number above 0, not '$seconds'"
+case $device in cuda | cuda:[0-9]* | emulated) ;; *) usage "no device '$device'" ;; esac
+
+here=$(cd "$(dirname "$0")" && pwd)
+out=${OUT:-$here/out}
+deadline=$((SECONDS + seconds))
+records=
+failed=0
+
+say() {
+    echo "$*"
+    [ -n "$dry" ] || echo "$*" >>"$out/log.txt"
+}
+
+# record NAME STATUS EXIT SECONDS: adds a part to run.json, which is whole after each.
+record() {
+    records="$records${records:+,}
+    {\"part\": \"$1\", \"status\": \"$2\", \"exit\": $3, \"seconds\": $4}"
+    printf '{"device": "%s", "limit_s": %s, "commit": "%s", "parts": [%s\n]}\n' \
+        "$device" "$seconds" "${BITNET_COMMIT:-}" "$records" >"$out/run.json"
+}
+
+# part NAME LIMIT COMMAND...: runs a command for at most LIMIT seconds, and no longer than there is time.
+part() {
+    local name=$1 limit=$2 started=$SECONDS left=$((deadline - SECONDS)) status
+    shift 2
+    if [ -n "$dry" ]; then
+        say "$name: at most $limit s: ${*//$here\//}"
+        return
+    fi
+    [ "$limit" -le "$left" ] || limit=$left
+    if [ "$limit" -le 0 ]; then
+        say "$name: not run, no time is left"
+        record "$name" "no time" null 0
+        failed=1
+        return
+    fi
+    timeout --kill-after=5 "$limit" "$@" >"$out/$name.out" 2>"$out/$name.err" </dev/null
+    status=$?
+    case $status in
+        0) record "$name" passed 0 $((SECONDS - started)) ;;
+        124 | 137) record "$name" "out of time" $status $((SECONDS - started)); failed=1 ;;
+        *) record "$name" failed $status $((SECONDS - started)); failed=1 ;;
+    esac
+    say "$name: exit $status after $((SECONDS - started)) s"
+    if [ $status -ne 0 ]; then
+        tail -n 5 "$out/$name.err" | tee -a "$out/log.txt"
+    fi
+}
+
+[ -z "$dry" ] || say "plan for $seconds s on $device, in this order; what a part leaves goes to the later ones"
+[ -n "$dry" ] || { mkdir -p "$out" && : >"$out/log.txt"; } || exit 2
+[ ! -f "$here/COMMIT" ] || export BITNET_COMMIT="$(cat "$here/COMMIT")"
+export BITNET_TEST_DEVICE=$device RUST_BACKTRACE=0
+
+# Shares of the time: tests a third, the comparison a sixth, measurements the rest.
+part info 60 "$here/bitnet" info --json
+tests_end=$((SECONDS + seconds / 3))
+for test in "$here"/tests/*; do
+    case $test in *.so) continue ;; esac
+    limit=$((seconds / 6))
+    left=$((tests_end - SECONDS))
+    [ "$limit" -le "$left" ] || limit=$left
+    part "test-$(basename "$test")" "$limit" "$test"
+done
+if [ "$device" = emulated ]; then
+    say "compare: left out, it needs a GPU"
+else
+    part compare $((seconds / 6)) "$here/bitnet" compare --device "$device" --json
+    [ -n "$dry" ] || [ ! -s "$out/compare.out" ] || cp "$out/compare.out" "$out/compare.json"
+fi
+# The program stops by itself before it is stopped, and writes what it has after each step.
+left=$((dry ? seconds / 2 : deadline - SECONDS))
+budget=$((left > 60 ? left - 30 : left * 2 / 3))
+part bench "$left" "$here/bitnet" bench --device "$device" --time-limit "$budget" --output "$out/results.json"
+exit $failed
