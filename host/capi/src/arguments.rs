@@ -1,0 +1,209 @@
+//! Checks of what C's types do not say.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+
+use bitnet_cuda::device::{Buffer, Device, Stream};
+use bytemuck::Pod;
+use bitnet_cuda::layout::Layout;
+
+use crate::error::Error;
+
+/// A size in `1..=limit`.
+pub fn size(name: &str, value: i64, limit: usize) -> Result<usize, Error> {
+    match usize::try_from(value) {
+        Ok(size) if (1..=limit).contains(&size) => Ok(size),
+        _ => Err(Error::argument(format!("{name} = {value} is outside 1..={limit}"))),
+    }
+}
+
+/// The largest size of anything in memory.
+pub const ANY: usize = isize::MAX as usize;
+
+/// The number of elements of a matrix.
+pub fn elements(rows: usize, columns: usize) -> Result<usize, Error> {
+    rows.checked_mul(columns)
+        .filter(|&elements| elements <= ANY)
+        .ok_or_else(|| Error::argument(format!("{rows} x {columns} elements do not fit the address space")))
+}
+
+fn check_pointer<T>(name: &str, pointer: *const T) -> Result<(), Error> {
+    if pointer.is_null() {
+        return Err(Error::argument(format!("{name} is NULL")));
+    }
+    if !pointer.is_aligned() {
+        let alignment = align_of::<T>();
+        return Err(Error::argument(format!("{name} = {pointer:p} is not a multiple of {alignment}")));
+    }
+    Ok(())
+}
+
+/// Elements of a host array that a call reads.
+///
+/// # Safety
+/// A pointer that passes the checks is that of `len` initialized elements, which nothing writes during the call.
+pub unsafe fn host<'a, T>(name: &str, pointer: *const T, len: usize) -> Result<&'a [T], Error> {
+    check_host(name, pointer, len)?;
+    // SAFETY: not null, aligned and not too long, as just checked; the rest is the caller's contract.
+    Ok(unsafe { std::slice::from_raw_parts(pointer, len) })
+}
+
+/// Elements of a host array that a call writes.
+///
+/// # Safety
+/// A pointer that passes the checks is that of `len` initialized elements, which nothing else uses during the call. For types any
+/// of whose bytes are fine, memory that was never written is as good, since it is only written.
+pub unsafe fn host_mut<'a, T>(name: &str, pointer: *mut T, len: usize) -> Result<&'a mut [T], Error> {
+    check_host(name, pointer, len)?;
+    // SAFETY: as for `host`.
+    Ok(unsafe { std::slice::from_raw_parts_mut(pointer, len) })
+}
+
+fn check_host<T>(name: &str, pointer: *const T, len: usize) -> Result<(), Error> {
+    check_pointer(name, pointer)?;
+    let bytes = len.checked_mul(size_of::<T>()).filter(|&bytes| bytes <= ANY);
+    if bytes.is_some_and(|bytes| pointer.addr().checked_add(bytes).is_some()) {
+        return Ok(());
+    }
+    Err(Error::argument(format!("{name} = {pointer:p} has {len} elements, which end beyond the address space")))
+}
+
+/// A place for a result.
+pub struct Out<T>(*mut T);
+
+impl<T> Out<T> {
+    /// # Safety
+    /// A pointer that passes the checks is valid for the write of a `T`.
+    pub unsafe fn new(name: &str, pointer: *mut T) -> Result<Self, Error> {
+        check_pointer(name, pointer)?;
+        Ok(Self(pointer))
+    }
+
+    pub fn write(self, value: T) {
+        // SAFETY: the caller of `new` says so.
+        unsafe { self.0.write(value) }
+    }
+}
+
+/// A C string.
+///
+/// # Safety
+/// A pointer that is not null is that of a string that ends in a null.
+pub unsafe fn string<'a>(name: &str, pointer: *const c_char) -> Result<&'a str, Error> {
+    check_pointer(name, pointer)?;
+    // SAFETY: the caller's contract.
+    let string = unsafe { CStr::from_ptr(pointer) };
+    string.to_str().map_err(|_| Error::argument(format!("{name} = {string:?} is not UTF-8")))
+}
+
+/// `bitnet_layout` of the header.
+pub fn layout(value: c_int) -> Result<Layout, Error> {
+    match value {
+        0 => Ok(Layout::RowMajor),
+        1 => Ok(Layout::Ladder),
+        2 => Ok(Layout::Tiled),
+        _ => Err(Error::argument(format!(
+            "layout = {value} is none of BITNET_ROW_MAJOR (0), BITNET_LADDER (1), BITNET_TILED (2)"
+        ))),
+    }
+}
+
+/// `bitnet_dtype` of the header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Dtype {
+    pub fn new(name: &str, value: c_int) -> Result<Self, Error> {
+        match value {
+            0 => Ok(Self::F32),
+            1 => Ok(Self::F16),
+            2 => Ok(Self::Bf16),
+            _ => Err(Error::argument(format!(
+                "{name} = {value} is none of BITNET_F32 (0), BITNET_F16 (1), BITNET_BF16 (2)"
+            ))),
+        }
+    }
+
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+/// Runs the expression with the type `$T` that a [`Dtype`] stands for.
+macro_rules! with_dtype {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            $crate::arguments::Dtype::F32 => {
+                type $T = f32;
+                $body
+            }
+            $crate::arguments::Dtype::F16 => {
+                type $T = half::f16;
+                $body
+            }
+            $crate::arguments::Dtype::Bf16 => {
+                type $T = half::bf16;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_dtype;
+
+/// `len` elements at a device pointer.
+///
+/// # Safety
+/// As [`Buffer::from_raw`], where the checks there pass.
+pub unsafe fn device_array<T: Pod>(
+    name: &str,
+    device: &Device,
+    pointer: *const c_void,
+    len: usize,
+) -> Result<Buffer<T>, Error> {
+    if pointer.is_null() {
+        return Err(Error::argument(format!("{name} is NULL")));
+    }
+    // SAFETY: the caller's contract.
+    unsafe { Buffer::from_raw(device, pointer.addr() as u64, len) }.map_err(|error| Error::from(error).about(name))
+}
+
+/// A stream of the caller's.
+///
+/// # Safety
+/// As [`Stream::from_raw`], as long as the call.
+pub unsafe fn stream(device: &Device, handle: *mut c_void) -> Result<Stream, Error> {
+    // SAFETY: the caller's contract.
+    unsafe { Stream::from_raw(device, handle) }.map_err(|error| Error::from(error).about("stream"))
+}
+
+/// A range of device memory that a call uses.
+#[derive(Debug, Clone, Copy)]
+pub struct Range<'a> {
+    name: &'a str,
+    start: usize,
+    bytes: usize,
+}
+
+impl<'a> Range<'a> {
+    pub fn new<T>(name: &'a str, pointer: *const T, bytes: usize) -> Self {
+        Self { name, start: pointer.addr(), bytes }
+    }
+
+    /// Fails where `self`, which the call writes, shares bytes with one that it reads.
+    pub fn require_apart(self, inputs: &[Range]) -> Result<(), Error> {
+        let end = |range: &Range| range.start.saturating_add(range.bytes);
+        match inputs.iter().find(|input| self.start < end(input) && input.start < end(&self)) {
+            None => Ok(()),
+            Some(input) => Err(Error::argument(format!(
+                "{} = {:#x} ({} bytes) overlaps {} = {:#x} ({} bytes)",
+                self.name, self.start, self.bytes, input.name, input.start, input.bytes
+            ))),
+        }
+    }
+}
