@@ -331,6 +331,59 @@ fn indirect_calls() {
     }
 }
 
+/// A way that ends in `trap` or `exit` does not keep the other lanes apart.
+#[test]
+fn failed_checks_do_not_keep_lanes_apart() {
+    check(
+        "",
+        "setp.lt.u32 %p1, %r1, 20;
+        @!%p1 bra after;
+        setp.gt.u32 %p2, %r1, 1000;
+        @%p2 bra panic;
+        and.b32 %r4, %r1, 1;
+        after:
+        activemask.b32 %r3;
+        popc.b32 %r3, %r3;
+        bra done;
+        panic:
+        trap;
+        done:",
+        |thread| if thread < 64 { 32 } else { 6 },
+    );
+}
+
+/// Lanes that exit inside a function are not waited for by those that call it.
+#[test]
+fn exits_inside_functions() {
+    let prefix = "
+.func leave_if_odd(.param .b32 x)
+{
+.reg .pred %p<2>;
+.reg .b32 %r<3>;
+ld.param.b32 %r1, [x];
+and.b32 %r2, %r1, 1;
+setp.eq.u32 %p1, %r2, 0;
+@%p1 bra stay;
+exit;
+stay:
+ret;
+}
+";
+    let body = "setp.lt.u32 %p1, %r1, 20;
+        @!%p1 bra after;
+        { .param .b32 a; st.param.b32 [a], %r1; call leave_if_odd, (a); }
+        after:
+        activemask.b32 %r3;
+        popc.b32 %r3, %r3;";
+    check(prefix, body, |thread| match thread {
+        0..20 if thread % 2 != 0 => 0,
+        // Ten of the first warp have exited.
+        0..32 => 22,
+        32..64 => 32,
+        _ => 6,
+    });
+}
+
 /// What rustc makes of panics and of bounds checks.
 #[test]
 fn noreturn_functions_trap() {

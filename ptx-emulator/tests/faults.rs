@@ -108,6 +108,24 @@ fn out_of_bounds() {
     silent("ld.global.u32 %r6, [%rd3+992];", 8);
 }
 
+/// An overrun does not land in the next allocation.
+#[test]
+fn allocations_do_not_touch() {
+    let ptx = kernel("/*!*/ ld.global.u32 %r6, [%rd3+1024];");
+    let device = Emulator::new(Config::default());
+    let loaded = device
+        .load(&Arc::new(Module::parse(&ptx).unwrap()))
+        .unwrap();
+    let buffers = [1024, 1024].map(|bytes| device.alloc(bytes).unwrap());
+    for buffer in buffers {
+        device.fill(buffer, 0, 1024).unwrap();
+    }
+    let error = device
+        .launch(&loaded, "k", &line(1), &[&buffers[0].to_le_bytes()])
+        .unwrap_err();
+    assert!(matches!(error, LaunchError::Fault(_)), "{error}");
+}
+
 #[test]
 fn out_of_bounds_elsewhere() {
     let shared = fault("/*!*/ st.shared.u32 [%r5+1020], %r1;", 2);
@@ -236,6 +254,15 @@ fn uninitialized_registers() {
     );
     fault("/*!*/ st.global.u32 [%rd3], %r9;", 1);
     fault("/*!*/ ld.global.u32 %r6, [%rd7];", 1);
+    // A shuffle brings the property of the lane that is read.
+    let shuffled = fault(
+        "setp.lt.u32 %p1, %r1, 4;
+        @%p1 mov.u32 %r7, 3;
+        shfl.sync.down.b32 %r8, %r7, 2, 0x1f, -1;
+        /*!*/ add.u32 %r8, %r8, 1;",
+        32,
+    );
+    assert_eq!(shuffled.thread, [2, 0, 0]);
     let ptx = format!(
         "{HEADER}
 .func (.param .b32 result) same(.param .b32 x) {{ .reg .b32 %r<2>; ld.param.b32 %r1, [x]; st.param.b32 [result], %r1; ret; }}

@@ -308,6 +308,40 @@ ret;
     assert_eq!(output, want);
 }
 
+/// Counts of a barrier are of whole warps: 40 threads are two of them, and count as 64.
+#[test]
+fn barrier_counts_are_of_whole_warps() {
+    let ptx = format!(
+        "{HEADER}
+.visible .entry k(.param .u64 output)
+{{
+.reg .b32 %r<8>;
+.reg .b64 %rd<4>;
+.shared .align 4 .b32 cells[40];
+ld.param.u64 %rd1, [output];
+mov.u32 %r1, %tid.x;
+shl.b32 %r2, %r1, 2;
+mov.u32 %r3, cells;
+add.u32 %r4, %r3, %r2;
+st.shared.u32 [%r4], %r1;
+bar.sync 5, 64;
+sub.u32 %r5, 156, %r2;
+add.u32 %r5, %r3, %r5;
+ld.shared.u32 %r6, [%r5];
+mul.wide.u32 %rd2, %r1, 4;
+add.s64 %rd3, %rd1, %rd2;
+st.global.u32 [%rd3], %r6;
+ret;
+}}
+"
+    );
+    let mut output = vec![0; 40];
+    Bench::new(&ptx)
+        .run("k", line(40), &mut [Arg::Words(&mut output)])
+        .unwrap();
+    assert_eq!(output, (0..40).rev().collect::<Vec<u32>>());
+}
+
 /// All blocks of a cooperative launch wait for each other, in any order.
 #[test]
 fn grid_barrier() {

@@ -425,6 +425,8 @@ pub(crate) struct Call {
     pub(crate) arguments: Vec<ParamPlace>,
     /// For each result, likewise.
     pub(crate) results: Vec<ParamPlace>,
+    /// The function is declared `.noreturn`.
+    pub(crate) noreturn: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -185,6 +185,10 @@ impl<'a> FunctionBuilder<'a, '_> {
             rest = after;
         }
         let mut address = ZERO_SLOT;
+        let noreturn = self
+            .module
+            .function(target)
+            .is_some_and(|signature| signature.noreturn);
         let target = match self.module.function(target).cloned() {
             Some(signature) => {
                 let sizes = |places: &[ParamPlace]| -> Vec<usize> {
@@ -227,6 +231,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             target,
             arguments,
             results,
+            noreturn,
         });
         let src = [address, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];
         self.emit(Op::Call(index), ZERO_SLOT, src, Class::Branch);

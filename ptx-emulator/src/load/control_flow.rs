@@ -3,18 +3,30 @@
 use super::function::{Function, NO_JOIN};
 use crate::isa::{Op, Pred};
 
-/// For each instruction, where lanes that part there meet again: the first instruction of the block that
-/// immediately post-dominates it. [`NO_JOIN`] where only the end of the function does.
+/// For each branch, where lanes that part there meet again: the first instruction of the block that immediately
+/// post-dominates it. [`NO_JOIN`] where only the end of the function does.
+///
+/// Ways that end in `trap`, `exit` or a call that never returns do not count: lanes that take them are not waited for, so
+/// a failed bounds check does not keep the others apart. Where there is no other way, `exit` is the end.
 pub(crate) fn reconvergence(function: &Function) -> Vec<u32> {
+    post_dominators(function, false)
+        .into_iter()
+        .zip(post_dominators(function, true))
+        .map(|(join, with_exits)| join.or(with_exits).unwrap_or(NO_JOIN))
+        .collect()
+}
+
+/// The reconvergence point of each branch; `None` for branches from which no end is reached, and other instructions.
+fn post_dominators(function: &Function, exits: bool) -> Vec<Option<u32>> {
     let code = &function.code;
-    let mut joins = vec![NO_JOIN; code.len()];
+    let mut joins = vec![None; code.len()];
     let (starts, block_of) = blocks(function);
     let count = starts.len();
     let exit = count;
     let successors: Vec<Vec<usize>> = (0..count)
         .map(|block| {
             let last = starts.get(block + 1).map_or(code.len(), |&next| next) - 1;
-            let mut next: Vec<usize> = successors(function, last)
+            let mut next: Vec<usize> = successors(function, last, exits)
                 .map(|pc| pc.map_or(exit, |pc| block_of[pc]))
                 .collect();
             next.sort_unstable();
@@ -60,10 +72,11 @@ pub(crate) fn reconvergence(function: &Function) -> Vec<u32> {
     }
     for (pc, join) in joins.iter_mut().enumerate() {
         if matches!(code[pc].op, Op::Branch { .. } | Op::BranchIndexed(_)) {
-            let post = dominator[block_of[pc]];
-            if post < count {
-                *join = starts[post] as u32;
-            }
+            *join = match dominator[block_of[pc]] {
+                usize::MAX => None,
+                post if post == exit => Some(NO_JOIN),
+                post => Some(starts[post] as u32),
+            };
         }
     }
     joins
@@ -108,13 +121,14 @@ fn blocks(function: &Function) -> (Vec<usize>, Vec<usize>) {
     let mut leader = vec![false; code.len() + 1];
     leader[0] = true;
     for (pc, inst) in code.iter().enumerate() {
-        let ends = matches!(
-            inst.op,
-            Op::Branch { .. } | Op::BranchIndexed(_) | Op::Ret | Op::Exit | Op::Trap
-        );
+        let ends = match inst.op {
+            Op::Branch { .. } | Op::BranchIndexed(_) | Op::Ret | Op::Exit | Op::Trap => true,
+            Op::Call(index) => function.calls[index as usize].noreturn,
+            _ => false,
+        };
         if ends {
             leader[pc + 1] = true;
-            for target in successors(function, pc).flatten() {
+            for target in successors(function, pc, true).flatten() {
                 leader[target] = true;
             }
         }
@@ -130,16 +144,26 @@ fn blocks(function: &Function) -> (Vec<usize>, Vec<usize>) {
     (starts, block_of)
 }
 
-/// Where control goes after an instruction; `None` leaves the function.
-fn successors(function: &Function, pc: usize) -> impl Iterator<Item = Option<usize>> + '_ {
+/// Where control goes after an instruction; `None` leaves the function. `exits` says whether `exit`, `trap` and calls
+/// that never return leave it as well, or are the end of a way that does not count.
+fn successors(
+    function: &Function,
+    pc: usize,
+    exits: bool,
+) -> impl Iterator<Item = Option<usize>> + '_ {
     let inst = &function.code[pc];
+    let ends = match inst.op {
+        Op::Exit | Op::Trap => true,
+        Op::Call(index) => function.calls[index as usize].noreturn,
+        _ => false,
+    };
     let (targets, mut falls): (&[u32], bool) = match &inst.op {
         Op::Branch { target } => (std::slice::from_ref(target), false),
         Op::BranchIndexed(table) => (&function.branch_tables[*table as usize], false),
-        Op::Ret | Op::Exit | Op::Trap => (&[], false),
-        _ => (&[], true),
+        Op::Ret => (&[], false),
+        _ => (&[], !ends),
     };
-    let leaves = matches!(inst.op, Op::Ret | Op::Exit | Op::Trap);
+    let leaves = matches!(inst.op, Op::Ret) || (ends && exits);
     falls |= inst.guard != Pred::TRUE;
     let next = (falls && pc + 1 < function.code.len()).then_some(Some(pc + 1));
     targets

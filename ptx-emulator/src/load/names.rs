@@ -22,6 +22,7 @@ pub(super) struct FunctionSignature {
     pub(super) index: Option<u32>,
     pub(super) params: Vec<usize>,
     pub(super) returns: Vec<usize>,
+    pub(super) noreturn: bool,
 }
 
 impl<'a> ModuleBuilder<'a> {
@@ -41,6 +42,7 @@ impl<'a> ModuleBuilder<'a> {
                 index,
                 params: sizes(&function.params)?,
                 returns: sizes(&function.returns)?,
+                noreturn: function.noreturn,
             };
             match self.functions.get(function.name) {
                 Some(known) if known.index.is_some() && index.is_some() => {
