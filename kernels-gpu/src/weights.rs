@@ -105,13 +105,10 @@ unsafe fn sum_rows(weights: Floats, abs_sums: *mut f64, sums: *mut f64, n: u32) 
             add(value);
             column += LANES;
         }
-        let abs_sum = sum_of_warp(abs_sum);
+        let (abs_sum, sum) = (sum_of_warp(abs_sum), sum_of_warp(sum));
         if lane == 0 {
             *abs_sums.add(row) = abs_sum;
-        }
-        if !sums.is_null() {
-            let sum = sum_of_warp(sum);
-            if lane == 0 {
+            if !sums.is_null() {
                 *sums.add(row) = sum;
             }
         }
@@ -152,7 +149,10 @@ unsafe fn means(
                     sum += *sums.add(row as usize);
                     row += WARP;
                 }
-                total.write(sum_of_warp(sum).to_bits());
+                let sum = sum_of_warp(sum);
+                if thread == 0 {
+                    total.write(sum.to_bits());
+                }
             }
             thread::sync_threads();
             of_all = mean(f64::from_bits(total.read()), u64::from(n) * u64::from(k));

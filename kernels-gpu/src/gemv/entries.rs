@@ -1,0 +1,169 @@
+//! The entry points, and their lists for the host.
+
+use super::epilogue::{AnyFloat, Int8xInt2, Scaled};
+use super::layout::{Ladder, Tiled};
+use super::{Problem, Shape, UNIT_ROWS, gemv};
+use cuda_std::{kernel, thread};
+use half::bf16;
+
+/// Parameters of a GEMV kernel, as [`cuda_std::kernel::Kernel::Params`].
+pub type Params = (
+    *const u8,
+    *const i8,
+    *const f32,
+    *const i32,
+    *const f32,
+    *const f32,
+    *const AnyFloat,
+    *mut AnyFloat,
+    u32,
+    u32,
+    u32,
+    u32,
+    u32,
+);
+
+/// A kernel and its shape.
+#[cfg(not(target_arch = "nvptx64"))]
+#[derive(Clone, Copy, Debug)]
+pub struct Variant {
+    /// How threads map to the matrix.
+    pub shape: Shape,
+    /// The kernel.
+    pub entry: crate::Entry<Params>,
+}
+
+/// Lists the variants of a layout: the entry points, and the list for the host.
+macro_rules! variants {
+    ($list:ident, $layout:ty: $(
+        $name:ident: $tokens:literal tokens, $tiles:literal tiles, $warps:literal warps, $steps:literal steps, $blocks:literal blocks;
+    )*) => {
+        /// The compiled variants for this layout.
+        #[cfg(not(target_arch = "nvptx64"))]
+        pub const $list: &[Variant] = &[$(Variant {
+            shape: Shape { tiles: $tiles, warps: $warps, steps: $steps, tokens: $tokens },
+            entry: crate::Entry::of::<$name>(),
+        }),*];
+        $(
+            /// W2A8 GEMV; see the module.
+            #[kernel(launch_bounds(32 * $warps, $blocks))]
+            pub unsafe fn $name(
+                weights: *const u8,
+                activations: *const i8,
+                activation_scale: *const f32,
+                activation_sum: *const i32,
+                row_scale: *const f32,
+                bias: *const f32,
+                residual: *const AnyFloat,
+                output: *mut AnyFloat,
+                dtype: u32,
+                n: u32,
+                k: u32,
+                k_pitch: u32,
+                tokens: u32,
+            ) {
+                const COUNT: usize = $tokens * $tiles * UNIT_ROWS;
+                let problem = Problem { weights, activations, n, k, k_pitch, tokens };
+                let epilogue = Scaled {
+                    activation_scale, activation_sum, row_scale, bias, residual, output, dtype,
+                };
+                // SAFETY: the host launches it on buffers as the module says.
+                unsafe { gemv::<$layout, Scaled, $tiles, $warps, $steps, $tokens, COUNT>(problem, epilogue) }
+            }
+        )*
+    };
+}
+
+// `blocks` a multiprocessor bound the registers to 64, and so how many of the loads ptxas keeps in flight.
+variants! { TILED, Tiled:
+    gemv_m1_t1_w1: 1 tokens, 1 tiles, 1 warps, 4 steps, 32 blocks;
+    gemv_m1_t2_w1: 1 tokens, 2 tiles, 1 warps, 2 steps, 32 blocks;
+    gemv_m1_t1_w2: 1 tokens, 1 tiles, 2 warps, 5 steps, 16 blocks;
+    gemv_m1_t1_w4: 1 tokens, 1 tiles, 4 warps, 5 steps, 8 blocks;
+    gemv_m1_t1_w8: 1 tokens, 1 tiles, 8 warps, 4 steps, 4 blocks;
+    gemv_m1_t1_w32: 1 tokens, 1 tiles, 32 warps, 2 steps, 1 blocks;
+    gemv_m2_t1_w2: 2 tokens, 1 tiles, 2 warps, 5 steps, 16 blocks;
+    gemv_m2_t1_w8: 2 tokens, 1 tiles, 8 warps, 2 steps, 4 blocks;
+    gemv_m2_t1_w32: 2 tokens, 1 tiles, 32 warps, 1 steps, 1 blocks;
+    gemv_m4_t1_w2: 4 tokens, 1 tiles, 2 warps, 1 steps, 16 blocks;
+    gemv_m4_t1_w8: 4 tokens, 1 tiles, 8 warps, 1 steps, 4 blocks;
+    gemv_m8_t1_w2: 8 tokens, 1 tiles, 2 warps, 1 steps, 10 blocks;
+    gemv_m8_t1_w4: 8 tokens, 1 tiles, 4 warps, 1 steps, 5 blocks;
+}
+variants! { LADDER, Ladder:
+    gemv_ladder_m1_t1_w2: 1 tokens, 1 tiles, 2 warps, 5 steps, 16 blocks;
+    gemv_ladder_m1_t1_w8: 1 tokens, 1 tiles, 8 warps, 4 steps, 4 blocks;
+    gemv_ladder_m1_t1_w32: 1 tokens, 1 tiles, 32 warps, 2 steps, 1 blocks;
+}
+
+/// Parameters of an `int8xint2` kernel, as [`cuda_std::kernel::Kernel::Params`].
+pub type Int8xInt2Params = (
+    *const i8,
+    *const u8,
+    *mut bf16,
+    *const bf16,
+    *const bf16,
+    u32,
+    u32,
+    u32,
+    u32,
+);
+
+/// An `int8xint2` kernel and its shape.
+#[cfg(not(target_arch = "nvptx64"))]
+#[derive(Clone, Copy, Debug)]
+pub struct Int8xInt2Variant {
+    /// How threads map to the matrix.
+    pub shape: Shape,
+    /// The kernel.
+    pub entry: crate::Entry<Int8xInt2Params>,
+}
+
+macro_rules! int8xint2_variants {
+    ($($name:ident: $warps:literal warps, $steps:literal steps, $blocks:literal blocks;)*) => {
+        /// The compiled variants of what Microsoft's `bitlinear_int8xint2` computes, for a token a block of the grid's y.
+        #[cfg(not(target_arch = "nvptx64"))]
+        pub const INT8XINT2: &[Int8xInt2Variant] = &[$(Int8xInt2Variant {
+            shape: Shape { tiles: 1, warps: $warps, steps: $steps, tokens: 1 },
+            entry: crate::Entry::of::<$name>(),
+        }),*];
+        $(
+            /// `y[m, n] = sum_k q[m, k] w[n, k] / s[m] * ws[n / rows_per_scale]` on `Ladder` weights.
+            ///
+            /// `activations` `[tokens, k_pitch]`, 16-byte aligned, as `k_pitch` is; `k` a multiple of 32; `output` `[tokens, n]`.
+            #[kernel(launch_bounds(32 * $warps, $blocks))]
+            pub unsafe fn $name(
+                activations: *const i8,
+                weights: *const u8,
+                output: *mut bf16,
+                activation_scale: *const bf16,
+                row_scale: *const bf16,
+                rows_per_scale: u32,
+                n: u32,
+                k: u32,
+                k_pitch: u32,
+            ) {
+                let token = thread::block_idx_y() as usize;
+                // SAFETY: the host launches it on buffers as stated above, with a block in y for each token.
+                unsafe {
+                    let problem = Problem {
+                        weights, activations: activations.add(token * k_pitch as usize), n, k, k_pitch, tokens: 1,
+                    };
+                    let epilogue = Int8xInt2 {
+                        activation_scale: activation_scale.add(token),
+                        row_scale,
+                        rows_per_scale,
+                        output: output.add(token * n as usize),
+                    };
+                    gemv::<Ladder, Int8xInt2, 1, $warps, $steps, 1, UNIT_ROWS>(problem, epilogue)
+                }
+            }
+        )*
+    };
+}
+
+int8xint2_variants! {
+    int8xint2_w2: 2 warps, 4 steps, 16 blocks;
+    int8xint2_w8: 8 warps, 4 steps, 4 blocks;
+    int8xint2_w32: 32 warps, 1 steps, 1 blocks;
+}

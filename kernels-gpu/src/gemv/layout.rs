@@ -1,0 +1,98 @@
+//! The weight layouts that the product takes.
+
+use super::{UNIT_ROWS, UNIT_WORDS};
+use cuda_std::intrinsics;
+
+/// Which lane has which unit of a step, and what its words mean.
+pub(super) trait Layout {
+    /// `u - w`.
+    const CODE_BIAS: i32;
+    /// The bits of the lane index that tell a row group's lanes apart.
+    const COLUMN_BITS: [u32; 3];
+    /// A lane's accumulators for a unit's four rows.
+    type Sums: Copy;
+    const ZERO: Self::Sums;
+    /// Row group (0..4) of a lane.
+    fn row_group(lane: usize) -> usize;
+    /// Sixteen of columns (0..8) of a lane.
+    fn sixteen(lane: usize) -> usize;
+    /// Adds the products of activation word `word` (0..4).
+    fn add(sums: &mut Self::Sums, unit: &[u32; UNIT_WORDS], word: usize, q: i32);
+    /// The dot products of the four rows.
+    fn rows(sums: Self::Sums) -> [i32; UNIT_ROWS];
+}
+
+/// Row group after row group: see host/src/layout/tiled.rs.
+pub(super) enum Tiled {}
+
+impl Layout for Tiled {
+    const CODE_BIAS: i32 = 1;
+    const COLUMN_BITS: [u32; 3] = [1, 2, 4];
+    /// `d0` to `d3` of the module's description.
+    type Sums = [i32; UNIT_ROWS];
+    const ZERO: Self::Sums = [0; UNIT_ROWS];
+
+    #[inline(always)]
+    fn row_group(lane: usize) -> usize {
+        lane / 8
+    }
+
+    #[inline(always)]
+    fn sixteen(lane: usize) -> usize {
+        lane % 8
+    }
+
+    #[inline(always)]
+    fn add(sums: &mut Self::Sums, unit: &[u32; UNIT_WORDS], word: usize, q: i32) {
+        let codes = unit[word];
+        sums[0] = intrinsics::dp4a_u8s8(codes & 0x0303_0303, q, sums[0]);
+        sums[1] = intrinsics::dp4a_u8s8(codes & 0x0f0f_0f0f, q, sums[1]);
+        sums[2] = intrinsics::dp4a_u8s8(codes & 0x3f3f_3f3f, q, sums[2]);
+        sums[3] = intrinsics::dp4a_u8s8(codes, q, sums[3]);
+    }
+
+    #[inline(always)]
+    fn rows([d0, d1, d2, d3]: Self::Sums) -> [i32; UNIT_ROWS] {
+        [
+            d0,
+            d1.wrapping_sub(d0) >> 2,
+            d2.wrapping_sub(d1) >> 4,
+            d3.wrapping_sub(d2) >> 6,
+        ]
+    }
+}
+
+/// Blocks of 16 x 32, 128 bytes each, four to a step: see host/src/layout/ladder.rs. A word is a row; bits `2i`, `2i + 1` of its
+/// bytes meet activation word `i`, and give products `4^i` times too large.
+pub(super) enum Ladder {}
+
+impl Layout for Ladder {
+    const CODE_BIAS: i32 = 2;
+    const COLUMN_BITS: [u32; 3] = [2, 8, 16];
+    /// For each row, by activation word.
+    type Sums = [[i32; UNIT_WORDS]; UNIT_ROWS];
+    const ZERO: Self::Sums = [[0; UNIT_WORDS]; UNIT_ROWS];
+
+    #[inline(always)]
+    fn row_group(lane: usize) -> usize {
+        lane / 4 % 2 * 2 + lane % 2
+    }
+
+    #[inline(always)]
+    fn sixteen(lane: usize) -> usize {
+        lane / 8 * 2 + lane / 2 % 2
+    }
+
+    #[inline(always)]
+    fn add(sums: &mut Self::Sums, unit: &[u32; UNIT_WORDS], word: usize, q: i32) {
+        for row in 0..UNIT_ROWS {
+            let codes = unit[row] & (0x0303_0303 << (2 * word));
+            sums[row][word] = intrinsics::dp4a_u8s8(codes, q, sums[row][word]);
+        }
+    }
+
+    #[inline(always)]
+    fn rows(sums: Self::Sums) -> [i32; UNIT_ROWS] {
+        sums.map(|[x1, x4, x16, x64]| x1 + (x4 >> 2) + (x16 >> 4) + (x64 >> 6))
+    }
+}
