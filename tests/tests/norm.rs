@@ -1,0 +1,355 @@
+//! RMSNorm and LayerNorm are within the bounds of docs/numerics.md for every type and width, and the residual is added bit for bit.
+
+use bitnet_cuda::device::{Buffer, Device};
+use bitnet_cuda::ops::{Norm, OpError};
+use bitnet_cuda::reference::fused::add_residual;
+use bitnet_cuda::reference::norm::{self, normalize};
+use half::{bf16, f16};
+use integration_tests::tolerance::{assert_within, norm_bounds};
+use integration_tests::{Number, cast, device, floats, poisoned, random};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use safetensors::SafeTensors;
+
+const EPS: f32 = 1e-5;
+
+/// Both norms with their parameters.
+fn norms<'a>(gamma: &'a [f32], beta: &'a [f32]) -> [norm::Norm<'a>; 3] {
+    let eps = f64::from(EPS);
+    [
+        norm::Norm::Rms { gamma, eps },
+        norm::Norm::Layer {
+            gamma,
+            beta: None,
+            eps,
+        },
+        norm::Norm::Layer {
+            gamma,
+            beta: Some(beta),
+            eps,
+        },
+    ]
+}
+
+/// The same norm on a device.
+fn upload(device: &Device, norm: &norm::Norm) -> Norm {
+    let norm = match *norm {
+        norm::Norm::Rms { gamma, .. } => Norm::rms(device, gamma.len(), Some(gamma), EPS),
+        norm::Norm::Layer { gamma, beta, .. } => {
+            Norm::layer(device, gamma.len(), Some(gamma), beta, EPS)
+        }
+    };
+    norm.unwrap()
+}
+
+/// Runs each norm, alone and after a residual, on tokens `x`, and compares.
+fn check<T: Number>(device: &Device, x: &[f32], residual: &[f32], gamma: &[f32], beta: &[f32]) {
+    let (x, residual) = (cast::<T>(x), cast::<T>(residual));
+    let width = gamma.len();
+    let stream = device.default_stream();
+    let input = Buffer::from_slice(device, &x).unwrap();
+    for norm in norms(gamma, beta) {
+        let op = upload(device, &norm);
+        let mut output = poisoned::<T>(device, x.len());
+        op.forward(&stream, &input, &mut output).unwrap();
+        compare(&x, width, &norm, &output.to_vec().unwrap());
+
+        let mut sum = Buffer::from_slice(device, &residual).unwrap();
+        let mut output = poisoned::<T>(device, x.len());
+        op.forward_residual(&stream, &input, &mut sum, &mut output)
+            .unwrap();
+        let sum = sum.to_vec().unwrap();
+        let expected = add_residual(&residual, &x).unwrap();
+        assert!(sum.iter().zip(&expected).all(|(sum, expected)| {
+            let (sum, expected) = (sum.to_f32(), expected.to_f32());
+            sum.to_bits() == expected.to_bits() || sum.is_nan() && expected.is_nan()
+        }));
+        compare(&sum, width, &norm, &output.to_vec().unwrap());
+    }
+}
+
+#[track_caller]
+fn compare<T: Number>(x: &[T], width: usize, norm: &norm::Norm, actual: &[T]) {
+    let expected = normalize(x, x.len() / width, width, norm).unwrap();
+    for ((x, expected), actual) in x
+        .chunks(width)
+        .zip(expected.chunks(width))
+        .zip(actual.chunks(width))
+    {
+        assert_within(actual, expected, &norm_bounds(x, norm, expected));
+    }
+}
+
+fn check_all_types(device: &Device, x: &[f32], residual: &[f32], gamma: &[f32], beta: &[f32]) {
+    check::<f32>(device, x, residual, gamma, beta);
+    check::<f16>(device, x, residual, gamma, beta);
+    check::<bf16>(device, x, residual, gamma, beta);
+}
+
+#[test]
+fn every_type_and_width_is_within_its_bound() {
+    let (device, mut random) = (device(), random());
+    // Around chunks of 8, warps, blocks, and the widths where the variants change.
+    let widths = [
+        1, 2, 7, 8, 9, 255, 256, 257, 1023, 2560, 2561, 6912, 8191, 8192, 8193, 8200, 16_384,
+        24_576, 24_584, 32_768, 65_535, 65_536,
+    ];
+    for width in widths {
+        let m = if width > 3000 { 1 } else { 3 };
+        let x = floats(&mut random, m * width, 3.0);
+        let residual = floats(&mut random, m * width, 2.0);
+        let gamma = floats(&mut random, width, 1.5);
+        let beta = floats(&mut random, width, 0.5);
+        check_all_types(&device, &x, &residual, &gamma, &beta);
+    }
+}
+
+#[test]
+fn hard_values_are_within_their_bound() {
+    let (device, mut random) = (device(), random());
+    let width = 300;
+    let gamma = floats(&mut random, width, 1.5);
+    let beta = floats(&mut random, width, 0.5);
+    let noise = floats(&mut random, width, 1.0);
+    let zeros = vec![0.0; width];
+    let of = |value: fn(f32) -> f32| -> Vec<f32> { noise.iter().map(|&x| value(x)).collect() };
+    let tokens = [
+        zeros.clone(),
+        of(|_| -3.5),
+        // Subnormal in f32, and in f16.
+        of(|x| x * 1e-39),
+        of(|x| x * 1e-6),
+        // A mean that is a thousand times the deviation.
+        of(|x| 1000.0 + x),
+        of(|x| x * 1e4),
+        of(|x| if x > 0.9 { 1e4 } else { x * 1e-4 }),
+    ];
+    for token in &tokens {
+        check_all_types(&device, token, &zeros, &gamma, &beta);
+        check_all_types(&device, token, &noise, &gamma, &beta);
+    }
+}
+
+#[test]
+fn shapes_and_values_drawn_at_random_are_within_their_bound() {
+    let device = device();
+    let shapes = (
+        1_usize..4,
+        prop_oneof![
+            prop::sample::select(vec![1_usize, 2, 3, 5, 31, 127, 131, 509, 1021, 2053]),
+            (0_u32..12).prop_map(|exponent| 1 << exponent),
+            (1_u32..12).prop_map(|exponent| (1 << exponent) - 1),
+            (1_u32..12).prop_map(|exponent| (1 << exponent) + 1),
+        ],
+        any::<u64>(),
+        -30_i32..12,
+    );
+    let mut runner = TestRunner::new(Config {
+        cases: 60,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    runner
+        .run(&shapes, |(m, width, seed, exponent)| {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let scale = 2_f32.powi(exponent);
+            let x = floats(&mut random, m * width, scale);
+            let residual = floats(&mut random, m * width, scale);
+            let gamma = floats(&mut random, width, 2.0);
+            let beta = floats(&mut random, width, 2.0);
+            check_all_types(&device, &x, &residual, &gamma, &beta);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn the_golden_tokens_are_within_their_bound() {
+    let device = device();
+    let bytes = std::fs::read("golden/elementwise.safetensors").unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let f32s = |name: &str| -> Vec<f32> {
+        let (words, _) = file.tensor(name).unwrap().data().as_chunks::<4>();
+        words
+            .iter()
+            .map(|&bytes| f32::from_le_bytes(bytes))
+            .collect()
+    };
+    let (x, gamma, beta) = (f32s("x"), f32s("gamma"), f32s("beta"));
+    let width = gamma.len();
+    let [rms, _, layer] = norms(&gamma, &beta);
+    for (norm, name) in [(rms, "rms_norm_eps1e-5"), (layer, "layer_norm_eps1e-5")] {
+        let input = Buffer::from_slice(&device, &x).unwrap();
+        let mut output = poisoned::<f32>(&device, x.len());
+        upload(&device, &norm)
+            .forward(&device.default_stream(), &input, &mut output)
+            .unwrap();
+        let golden: Vec<f64> = f32s(name).into_iter().map(f64::from).collect();
+        let actual = output.to_vec().unwrap();
+        for ((x, golden), actual) in x
+            .chunks(width)
+            .zip(golden.chunks(width))
+            .zip(actual.chunks(width))
+        {
+            // The golden value's own rounding on top.
+            let bounds: Vec<f64> = norm_bounds(x, &norm, golden)
+                .iter()
+                .zip(golden)
+                .map(|(bound, golden)| bound + golden.abs() / f64::from(1 << 24))
+                .collect();
+            assert_within(actual, golden, &bounds);
+        }
+    }
+}
+
+#[test]
+fn a_nan_or_infinity_spoils_its_own_token_alone() {
+    let (device, mut random) = (device(), random());
+    let (m, width) = (3, 500);
+    let gamma = floats(&mut random, width, 1.0);
+    let beta = floats(&mut random, width, 1.0);
+    for special in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut x = floats(&mut random, m * width, 1.0);
+        x[width + 33] = special;
+        for norm in norms(&gamma, &beta) {
+            let input = Buffer::from_slice(&device, &x).unwrap();
+            let mut output = poisoned::<f32>(&device, x.len());
+            upload(&device, &norm)
+                .forward(&device.default_stream(), &input, &mut output)
+                .unwrap();
+            let output = output.to_vec().unwrap();
+            compare(&x[..width], width, &norm, &output[..width]);
+            compare(&x[2 * width..], width, &norm, &output[2 * width..]);
+            assert!(output[width + 33].is_nan());
+            if special.is_nan() {
+                assert!(output[width..2 * width].iter().all(|y| y.is_nan()));
+            }
+        }
+    }
+}
+
+#[test]
+fn without_gamma_it_is_one() {
+    let (device, mut random) = (device(), random());
+    let width = 777;
+    let x = floats(&mut random, 2 * width, 1.0);
+    let run = |norm: Norm| {
+        let input = Buffer::from_slice(&device, &x).unwrap();
+        let mut output = poisoned::<f32>(&device, x.len());
+        norm.forward(&device.default_stream(), &input, &mut output)
+            .unwrap();
+        output.to_vec().unwrap()
+    };
+    let ones = vec![1.0; width];
+    assert_eq!(
+        run(Norm::rms(&device, width, None, EPS).unwrap()),
+        run(Norm::rms(&device, width, Some(&ones), EPS).unwrap())
+    );
+    assert_eq!(
+        run(Norm::layer(&device, width, None, None, EPS).unwrap()),
+        run(Norm::layer(&device, width, Some(&ones), None, EPS).unwrap())
+    );
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let device = device();
+    let stream = device.default_stream();
+    let rms =
+        |width, gamma: Option<&[f32]>, eps| Norm::rms(&device, width, gamma, eps).unwrap_err();
+    assert!(matches!(
+        rms(0, None, EPS),
+        OpError::Size {
+            name: "width",
+            value: 0,
+            ..
+        }
+    ));
+    assert!(matches!(
+        rms(4, Some(&[1.0; 3]), EPS),
+        OpError::Length {
+            name: "gamma",
+            expected: 4,
+            actual: 3,
+            ..
+        }
+    ));
+    assert!(matches!(
+        rms(2, Some(&[1.0, f32::NAN]), EPS),
+        OpError::NonFinite {
+            name: "gamma",
+            index: 1,
+            ..
+        }
+    ));
+    for eps in [0.0, -1e-5, f32::NAN, f32::INFINITY, 1e-40] {
+        assert!(
+            matches!(rms(4, None, eps), OpError::Epsilon { .. }),
+            "{eps}"
+        );
+    }
+    let error = Norm::layer(&device, 4, None, Some(&[1.0; 5]), EPS).unwrap_err();
+    assert!(
+        matches!(error, OpError::Length { name: "beta", .. }),
+        "{error}"
+    );
+
+    let norm = Norm::rms(&device, 4, None, EPS).unwrap();
+    let buffer = |len| Buffer::<f32>::zeroed(&device, len).unwrap();
+    let error = norm
+        .forward(&stream, &buffer(6), &mut buffer(6))
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OpError::Length {
+                name: "input",
+                actual: 6,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let error = norm
+        .forward(&stream, &buffer(0), &mut buffer(0))
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OpError::Size {
+                name: "m",
+                value: 0,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let error = norm
+        .forward(&stream, &buffer(8), &mut buffer(4))
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OpError::Length {
+                name: "output",
+                expected: 8,
+                actual: 4,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let error = norm
+        .forward_residual(&stream, &buffer(8), &mut buffer(12), &mut buffer(8))
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OpError::Length {
+                name: "residual",
+                ..
+            }
+        ),
+        "{error}"
+    );
+}

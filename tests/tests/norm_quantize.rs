@@ -1,0 +1,486 @@
+//! Fused norm and quantization: bit for bit the norm, then the quantization; within its bound of the reference; each byte moved once.
+
+use bitnet_cuda::device::{Buffer, Device, DeviceKind};
+use bitnet_cuda::ops::{
+    ActivationGranularity, GateUp, Norm, OpError, QuantizedActivations, quantize_activations,
+};
+use bitnet_cuda::reference::activation::{Activation, gated};
+use bitnet_cuda::reference::fused::{add_norm_quantize, add_residual, gated_norm_quantize};
+use bitnet_cuda::reference::norm::{self, normalize};
+use bitnet_cuda::reference::quantize;
+use half::{bf16, f16};
+use integration_tests::tolerance::{U, activation_bound, norm_bounds};
+use integration_tests::{
+    Number, assert_same, cast, device, download, floats, poisoned, poisoned_activations, random,
+};
+
+const EPS: f32 = 1e-5;
+const WIDTHS: [usize; 14] = [
+    1, 8, 9, 255, 256, 2560, 2561, 8064, 8185, 8192, 8200, 16_392, 24_584, 33_000,
+];
+
+/// A norm's parameters.
+struct Parameters {
+    gamma: Vec<f32>,
+    beta: Vec<f32>,
+}
+
+impl Parameters {
+    fn random(random: &mut fastrand::Rng, width: usize) -> Self {
+        Self {
+            gamma: floats(random, width, 1.5),
+            beta: floats(random, width, 0.5),
+        }
+    }
+
+    /// RMSNorm, and LayerNorm with bias, for the reference and on the device.
+    fn norms(&self, device: &Device) -> [(norm::Norm<'_>, Norm); 2] {
+        let Self { gamma, beta } = self;
+        let eps = f64::from(EPS);
+        [
+            (
+                norm::Norm::Rms { gamma, eps },
+                Norm::rms(device, gamma.len(), Some(gamma), EPS).unwrap(),
+            ),
+            (
+                norm::Norm::Layer {
+                    gamma,
+                    beta: Some(beta),
+                    eps,
+                },
+                Norm::layer(device, gamma.len(), Some(gamma), Some(beta), EPS).unwrap(),
+            ),
+        ]
+    }
+}
+
+/// The norm of f32 tokens, then its quantization, as two operations.
+fn in_two_steps(device: &Device, norm: &Norm, x: &[f32]) -> quantize::QuantizedActivations {
+    let stream = device.default_stream();
+    let input = Buffer::from_slice(device, x).unwrap();
+    let mut normalized = poisoned(device, x.len());
+    norm.forward(&stream, &input, &mut normalized).unwrap();
+    let mut output = poisoned_activations(&stream, x.len() / norm.width(), norm.width());
+    quantize_activations(&stream, &normalized, &mut output).unwrap();
+    download(&output)
+}
+
+/// Checks one token against the f64 norm `y`, of which the kernel's f32 values may be off by `bounds`.
+fn assert_quantized(q: &[i8], scale: f32, y: &[f64], bounds: &[f64]) {
+    let absmax = y.iter().fold(1e-5, |largest: f64, y| largest.max(y.abs()));
+    let bound = bounds
+        .iter()
+        .fold(0.0, |largest: f64, bound| largest.max(*bound));
+    let exact = 127.0 / absmax;
+    // The maximum is off by `bound` at most, and the quotient is rounded.
+    let of_scale = bound / absmax + 2.0 * U;
+    assert!(
+        (f64::from(scale) / exact - 1.0).abs() <= 1.01 * of_scale,
+        "{scale} is not {exact}"
+    );
+    for ((&q, y), bound) in q.iter().zip(y).zip(bounds) {
+        let product = y * exact;
+        let slack = 1.01 * (bound * exact + product.abs() * (of_scale + U));
+        assert!(
+            (f64::from(q) - product).abs() <= 0.5 + slack,
+            "{q} is not {product}"
+        );
+    }
+}
+
+fn check<T: Number>(device: &Device, x: &[f32], residual: &[f32], parameters: &Parameters) {
+    let (x, residual) = (cast::<T>(x), cast::<T>(residual));
+    let width = parameters.gamma.len();
+    let m = x.len() / width;
+    let stream = device.default_stream();
+    let input = Buffer::from_slice(device, &x).unwrap();
+    for (reference, norm) in parameters.norms(device) {
+        let mut output = poisoned_activations(&stream, m, width);
+        norm.forward_quantized(&stream, &input, &mut output)
+            .unwrap();
+        let wide: Vec<f32> = x.iter().map(|x| x.to_f32()).collect();
+        assert_same(&download(&output), &in_two_steps(device, &norm, &wide));
+
+        let mut sum = Buffer::from_slice(device, &residual).unwrap();
+        let mut output = poisoned_activations(&stream, m, width);
+        norm.forward_residual_quantized(&stream, &input, &mut sum, &mut output)
+            .unwrap();
+        let actual = download(&output);
+        let (expected_sum, expected) =
+            add_norm_quantize(&residual, &x, m, width, &reference).unwrap();
+        let wide: Vec<f32> = expected_sum.iter().map(|x| x.to_f32()).collect();
+        assert_eq!(
+            sum.to_vec()
+                .unwrap()
+                .iter()
+                .map(|x| x.to_f32())
+                .collect::<Vec<_>>(),
+            wide,
+            "residual"
+        );
+        assert_same(&actual, &in_two_steps(device, &norm, &wide));
+
+        let y = normalize(&expected_sum, m, width, &reference).unwrap();
+        for token in 0..m {
+            let row = token * width..(token + 1) * width;
+            let bounds = norm_bounds(&expected_sum[row.clone()], &reference, &y[row.clone()]);
+            assert_quantized(
+                &actual.values[row.clone()],
+                actual.scales[token],
+                &y[row.clone()],
+                &bounds,
+            );
+            let off = actual.values[row.clone()]
+                .iter()
+                .zip(&expected.values[row])
+                .map(|(a, b)| i32::from(*a).abs_diff(i32::from(*b)))
+                .max();
+            assert!(off <= Some(1), "{off:?} steps off the reference");
+        }
+    }
+}
+
+#[test]
+fn every_type_and_width_is_the_norm_then_the_quantization() {
+    let (device, mut random) = (device(), random());
+    for width in WIDTHS {
+        let m = if width > 3000 { 1 } else { 3 };
+        let parameters = Parameters::random(&mut random, width);
+        let x = floats(&mut random, m * width, 3.0);
+        let residual = floats(&mut random, m * width, 2.0);
+        check::<f32>(&device, &x, &residual, &parameters);
+        check::<f16>(&device, &x, &residual, &parameters);
+        check::<bf16>(&device, &x, &residual, &parameters);
+    }
+}
+
+#[test]
+fn tokens_of_equal_or_no_values_are_quantized_too() {
+    let (device, mut random) = (device(), random());
+    let width = 264;
+    let parameters = Parameters::random(&mut random, width);
+    let zeros = vec![0.0; width];
+    for token in [
+        vec![0.0; width],
+        vec![-7.25; width],
+        vec![1e-39; width],
+        vec![1e4; width],
+    ] {
+        check::<f32>(&device, &token, &zeros, &parameters);
+        check::<bf16>(&device, &token, &zeros, &parameters);
+    }
+}
+
+#[test]
+fn a_nan_makes_nan_of_its_own_token_alone() {
+    let (device, mut random) = (device(), random());
+    let (m, width) = (3, 300);
+    let parameters = Parameters::random(&mut random, width);
+    for special in [f32::NAN, f32::INFINITY] {
+        let mut x = floats(&mut random, m * width, 1.0);
+        x[width + 7] = special;
+        for (reference, norm) in parameters.norms(&device) {
+            let stream = device.default_stream();
+            let input = Buffer::from_slice(&device, &x).unwrap();
+            let mut output = poisoned_activations(&stream, m, width);
+            norm.forward_quantized(&stream, &input, &mut output)
+                .unwrap();
+            let actual = download(&output);
+            assert!(actual.scales[1].is_nan() && actual.sums[1] == 0);
+            assert!(actual.values[width..2 * width].iter().all(|&q| q == 0));
+            for token in [0, 2] {
+                let row = token * width..(token + 1) * width;
+                let y = normalize(&x[row.clone()], 1, width, &reference).unwrap();
+                let bounds = norm_bounds(&x[row.clone()], &reference, &y);
+                assert_quantized(&actual.values[row], actual.scales[token], &y, &bounds);
+            }
+        }
+    }
+}
+
+fn check_gated<T: Number>(device: &Device, gate: &[f32], up: &[f32], parameters: &Parameters) {
+    let (gate, up) = (cast::<T>(gate), cast::<T>(up));
+    let width = parameters.gamma.len();
+    let m = gate.len() / width;
+    let stream = device.default_stream();
+    let buffer = |values: &[T]| Buffer::from_slice(device, values).unwrap();
+    let wide = |values: &[T]| -> Vec<f32> { values.iter().map(|x| x.to_f32()).collect() };
+    let rows = || gate.chunks(width).zip(up.chunks(width));
+    let concatenated: Vec<T> = rows().flat_map(|(gate, up)| [gate, up].concat()).collect();
+    let interleaved: Vec<T> = gate
+        .iter()
+        .zip(&up)
+        .flat_map(|(gate, up)| [*gate, *up])
+        .collect();
+    let buffers = [
+        buffer(&gate),
+        buffer(&up),
+        buffer(&concatenated),
+        buffer(&interleaved),
+    ];
+    let [gates, ups, concatenated, interleaved] = &buffers;
+    for activation in Activation::ALL {
+        // The f32 product, as an operation of its own.
+        let (gate_f32, up_f32) = (
+            Buffer::from_slice(device, &wide(&gate)).unwrap(),
+            Buffer::from_slice(device, &wide(&up)).unwrap(),
+        );
+        let both = GateUp::Separate {
+            gate: &gate_f32,
+            up: &up_f32,
+        };
+        let mut product = poisoned::<f32>(device, gate.len());
+        bitnet_cuda::ops::gated(&stream, activation, both, width, &mut product).unwrap();
+        let product = product.to_vec().unwrap();
+
+        for (reference, norm) in parameters.norms(device) {
+            let expected = in_two_steps(device, &norm, &product);
+            for gate_up in [
+                GateUp::Separate {
+                    gate: gates,
+                    up: ups,
+                },
+                GateUp::Concatenated(concatenated),
+                GateUp::Interleaved(interleaved),
+            ] {
+                let mut output = poisoned_activations(&stream, m, width);
+                norm.forward_gated_quantized(&stream, activation, gate_up, &mut output)
+                    .unwrap();
+                assert_same(&download(&output), &expected);
+            }
+            let reference =
+                gated_norm_quantize(activation, &gate, &up, m, width, &reference).unwrap();
+            let near = |(a, b): (&i8, &i8)| i32::from(*a).abs_diff(i32::from(*b)) <= 1;
+            assert!(expected.values.iter().zip(&reference.values).all(near));
+            let near =
+                |(a, b): (&f32, &f32)| (f64::from(*a) / f64::from(*b) - 1.0).abs() < 200.0 * U;
+            assert!(expected.scales.iter().zip(&reference.scales).all(near));
+        }
+        let truth = gated(activation, &gate, &up).unwrap();
+        for (i, (product, truth)) in product.iter().zip(&truth).enumerate() {
+            let (x, up) = (gate[i].to_f32(), f64::from(up[i].to_f32()));
+            let bound = activation_bound(activation, x, activation.apply(f64::from(x))) * up.abs()
+                + U * truth.abs();
+            assert!(
+                (f64::from(*product) - truth).abs() <= bound,
+                "{activation:?}({x}) * {up}"
+            );
+        }
+    }
+}
+
+#[test]
+fn gated_tokens_are_the_product_then_the_norm_then_the_quantization() {
+    let (device, mut random) = (device(), random());
+    for width in [1, 9, 136, 2560, 6912, 8190, 8200, 16_384, 16_392] {
+        let m = if width > 3000 { 1 } else { 2 };
+        let parameters = Parameters::random(&mut random, width);
+        let gate = floats(&mut random, m * width, 3.0);
+        let up = floats(&mut random, m * width, 2.0);
+        check_gated::<f32>(&device, &gate, &up, &parameters);
+        check_gated::<f16>(&device, &gate, &up, &parameters);
+        check_gated::<bf16>(&device, &gate, &up, &parameters);
+    }
+}
+
+/// Bytes that the launches of `work` read and wrote, all arguments together.
+fn traffic(device: &Device, work: impl FnOnce()) -> Option<(u64, u64)> {
+    // A GPU does not count.
+    if device.kind() == DeviceKind::Cuda {
+        work();
+        return None;
+    }
+    let ((), reports) = device.profile(work).unwrap();
+    assert_eq!(reports.len(), 1, "one kernel");
+    let arguments = &reports[0].arguments;
+    Some((
+        arguments.iter().map(|argument| argument.bytes_read).sum(),
+        arguments
+            .iter()
+            .map(|argument| argument.bytes_written)
+            .sum(),
+    ))
+}
+
+/// A fused operation reads its input and gamma once and writes its output once: exactly, where rows are whole chunks.
+fn check_traffic<T: Number>(m: usize, width: usize) {
+    let (device, mut random) = (device(), random());
+    let stream = device.default_stream();
+    let parameters = Parameters::random(&mut random, width);
+    let x = cast::<T>(&floats(&mut random, m * width, 3.0));
+    let input = Buffer::from_slice(&device, &x).unwrap();
+    let mut residual = Buffer::from_slice(&device, &x).unwrap();
+    let mut output = QuantizedActivations::uninit(&device, m, width).unwrap();
+    let (m, k) = (m as u64, width as u64);
+    // Each token's block reads gamma, which stays in the caches.
+    let (tensor, gamma) = (m * k * size_of::<T>() as u64, m * k * 4);
+    // int8 values, a scale and a sum.
+    let quantized = m * (k.next_multiple_of(128) + 8);
+    let [(_, norm), _] = parameters.norms(&device);
+
+    let moved = traffic(&device, || {
+        norm.forward_quantized(&stream, &input, &mut output)
+            .unwrap()
+    });
+    let Some((read, written)) = moved else { return };
+    assert_eq!((read, written), (tensor + gamma, quantized));
+    // The promise, with the columns that pad the output counted against it.
+    let least = tensor + gamma + m * (k + 8);
+    assert!(
+        100 * (read + written) <= 105 * least,
+        "{} of {least} bytes",
+        read + written
+    );
+
+    let (read, written) = traffic(&device, || {
+        norm.forward_residual_quantized(&stream, &input, &mut residual, &mut output)
+            .unwrap()
+    })
+    .unwrap();
+    assert_eq!((read, written), (2 * tensor + gamma, tensor + quantized));
+
+    let gate_up = GateUp::Separate {
+        gate: &input,
+        up: &residual,
+    };
+    let (read, written) = traffic(&device, || {
+        norm.forward_gated_quantized(&stream, Activation::SquaredRelu, gate_up, &mut output)
+            .unwrap()
+    })
+    .unwrap();
+    assert_eq!((read, written), (2 * tensor + gamma, quantized));
+}
+
+#[test]
+fn each_byte_is_moved_once() {
+    for (m, width) in [(1, 2560), (1, 8192), (5, 1024), (8, 6912), (2, 16_384)] {
+        check_traffic::<f32>(m, width);
+        check_traffic::<f16>(m, width);
+        check_traffic::<bf16>(m, width);
+    }
+}
+
+#[test]
+fn rows_up_to_24576_are_read_once_by_the_norms() {
+    let (device, mut random) = (device(), random());
+    let width = 24_576;
+    let parameters = Parameters::random(&mut random, width);
+    let x = floats(&mut random, width, 1.0);
+    let input = Buffer::from_slice(&device, &x).unwrap();
+    let mut output = QuantizedActivations::uninit(&device, 1, width).unwrap();
+    for (_, norm) in parameters.norms(&device) {
+        let moved = traffic(&device, || {
+            norm.forward_quantized(&device.default_stream(), &input, &mut output)
+                .unwrap()
+        });
+        let Some((read, _)) = moved else { return };
+        // The input, gamma, and beta for LayerNorm.
+        assert!(
+            [2, 3]
+                .map(|tensors| tensors * 4 * width as u64)
+                .contains(&read),
+            "{read}"
+        );
+    }
+}
+
+#[test]
+fn adding_rounds_the_residual_to_its_type() {
+    let device = device();
+    let norm = Norm::rms(&device, 8, None, EPS).unwrap();
+    // 2048 + 1 is not an f16; ties go to even.
+    let (x, residual) = (vec![f16::from_f32(1.0); 8], vec![f16::from_f32(2048.0); 8]);
+    let input = Buffer::from_slice(&device, &x).unwrap();
+    let mut sum = Buffer::from_slice(&device, &residual).unwrap();
+    let mut output = QuantizedActivations::uninit(&device, 1, 8).unwrap();
+    norm.forward_residual_quantized(&device.default_stream(), &input, &mut sum, &mut output)
+        .unwrap();
+    assert_eq!(sum.to_vec().unwrap(), add_residual(&residual, &x).unwrap());
+    assert_eq!(sum.to_vec().unwrap(), residual);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let device = device();
+    let stream = device.default_stream();
+    let norm = Norm::rms(&device, 16, None, EPS).unwrap();
+    let buffer = |len| Buffer::<f32>::zeroed(&device, len).unwrap();
+    let quantized = |m, k| QuantizedActivations::uninit(&device, m, k).unwrap();
+
+    let error = norm
+        .forward_quantized(&stream, &buffer(32), &mut quantized(2, 17))
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OpError::Dimension {
+                expected: 16,
+                actual: 17,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let error = norm
+        .forward_quantized(&stream, &buffer(31), &mut quantized(2, 16))
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OpError::Length {
+                name: "input",
+                actual: 31,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let error = norm
+        .forward_residual_quantized(&stream, &buffer(32), &mut buffer(16), &mut quantized(2, 16))
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OpError::Length {
+                name: "residual",
+                ..
+            }
+        ),
+        "{error}"
+    );
+
+    let per_tensor = ActivationGranularity::Tensor;
+    let mut output = QuantizedActivations::with_granularity(&device, 2, 16, per_tensor).unwrap();
+    let error = norm
+        .forward_quantized(&stream, &buffer(32), &mut output)
+        .unwrap_err();
+    assert!(matches!(error, OpError::PerTensor { .. }), "{error}");
+
+    let (gate, up) = (buffer(32), buffer(16));
+    for (gate_up, wrong) in [
+        (
+            GateUp::Separate {
+                gate: &gate,
+                up: &up,
+            },
+            "up",
+        ),
+        (
+            GateUp::Separate {
+                gate: &up,
+                up: &gate,
+            },
+            "gate",
+        ),
+        (GateUp::Concatenated(&gate), "gate and up"),
+        (GateUp::Interleaved(&up), "gate and up"),
+    ] {
+        let error = norm
+            .forward_gated_quantized(&stream, Activation::Silu, gate_up, &mut quantized(2, 16))
+            .unwrap_err();
+        assert!(
+            matches!(error, OpError::Length { name, .. } if name == wrong),
+            "{error}"
+        );
+    }
+}

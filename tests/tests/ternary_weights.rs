@@ -1,0 +1,162 @@
+//! Packing, unpacking and conversions on the device give the very bytes of the CPU's layouts.
+
+use bitnet_cuda::device::{Buffer, DeviceKind};
+use bitnet_cuda::layout::{Layout, LayoutError, PackedWeights};
+use bitnet_cuda::ops::{OpError, TernaryWeights};
+use integration_tests::{device, poisoned, random, ternary};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+#[test]
+fn every_layout_packs_unpacks_and_converts_as_on_the_cpu() {
+    let device = device();
+    let stream = device.default_stream();
+    let mut runner = TestRunner::new(Config {
+        cases: 60,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let size = |most| {
+        prop_oneof![
+            1..most,
+            prop::sample::select(vec![
+                1_usize, 4, 15, 16, 17, 31, 32, 33, 64, 127, 128, 129, 256
+            ])
+        ]
+    };
+    runner
+        .run(
+            &(size(50_usize), size(500_usize), any::<u64>()),
+            |(n, k, seed)| {
+                let values = ternary(&mut fastrand::Rng::with_seed(seed), n * k);
+                let buffer = Buffer::from_slice(&device, &values).unwrap();
+                for layout in Layout::ALL {
+                    let expected = PackedWeights::pack(layout, &values, n, k).unwrap();
+                    let packed = TernaryWeights::pack(&stream, layout, &buffer, n, k).unwrap();
+                    assert_eq!(
+                        packed.bytes().to_vec().unwrap(),
+                        expected.bytes(),
+                        "{layout} {n} x {k}"
+                    );
+                    assert_eq!((packed.n(), packed.k(), packed.layout()), (n, k, layout));
+
+                    let mut unpacked = poisoned::<i8>(&device, n * k);
+                    let uploaded = TernaryWeights::from_packed(&device, &expected).unwrap();
+                    uploaded.unpack(&stream, &mut unpacked).unwrap();
+                    assert_eq!(unpacked.to_vec().unwrap(), values, "{layout} {n} x {k}");
+
+                    for other in Layout::ALL {
+                        let converted = uploaded.convert(&stream, other).unwrap();
+                        assert_eq!(
+                            converted.to_packed().unwrap(),
+                            expected.convert(other).unwrap(),
+                            "{layout} to {other}, {n} x {k}"
+                        );
+                    }
+                }
+                Ok(())
+            },
+        )
+        .unwrap();
+}
+
+#[test]
+fn a_value_that_is_not_ternary_is_named() {
+    let (device, mut random) = (device(), random());
+    let stream = device.default_stream();
+    for (n, k) in [(20, 128), (20, 131)] {
+        for value in [2, -2, 3, 127, -128] {
+            let mut values = ternary(&mut random, n * k);
+            values[11 * k + 70] = value;
+            values[12 * k] = 5;
+            let buffer = Buffer::from_slice(&device, &values).unwrap();
+            for layout in Layout::ALL {
+                let error = TernaryWeights::pack(&stream, layout, &buffer, n, k).unwrap_err();
+                assert_eq!(
+                    error,
+                    OpError::Layout(LayoutError::NotTernary {
+                        value,
+                        row: 11,
+                        column: 70
+                    })
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn tiled_weights_are_moved_in_whole_sectors() {
+    let (device, mut random) = (device(), random());
+    if device.kind() == DeviceKind::Cuda {
+        return;
+    }
+    let stream = device.default_stream();
+    let (n, k) = (64, 512);
+    let values = ternary(&mut random, n * k);
+    let buffer = Buffer::from_slice(&device, &values).unwrap();
+    let (packed, reports) = device
+        .profile(|| TernaryWeights::pack(&stream, Layout::Tiled, &buffer, n, k))
+        .unwrap();
+    let mut unpacked = poisoned::<i8>(&device, n * k);
+    let packed = packed.unwrap();
+    let (_, unpack) = device
+        .profile(|| packed.unpack(&stream, &mut unpacked).unwrap())
+        .unwrap();
+    let bytes = (n * k) as u64;
+    for (reports, [values, codes]) in [(reports, [0, 1]), (unpack, [1, 0])] {
+        let [report] = reports.as_slice() else {
+            panic!("one launch")
+        };
+        let [values, codes] = [values, codes].map(|index| &report.arguments[index]);
+        assert_eq!(
+            values.sectors_read + values.sectors_written,
+            bytes / 32,
+            "{}",
+            report.kernel
+        );
+        assert_eq!(
+            codes.sectors_read + codes.sectors_written,
+            bytes / 4 / 32,
+            "{}",
+            report.kernel
+        );
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let device = device();
+    let stream = device.default_stream();
+    let buffer = Buffer::<i8>::zeroed(&device, 12).unwrap();
+    let pack = |n, k| TernaryWeights::pack(&stream, Layout::Tiled, &buffer, n, k);
+    assert!(matches!(
+        pack(0, 12),
+        Err(OpError::Layout(LayoutError::ZeroSize { .. }))
+    ));
+    assert!(matches!(
+        pack(4, 4),
+        Err(OpError::Length {
+            name: "values",
+            expected: 16,
+            actual: 12,
+            ..
+        })
+    ));
+    let error = pack(3, 4)
+        .unwrap()
+        .unpack(&stream, &mut poisoned(&device, 11))
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OpError::Length {
+                name: "values",
+                expected: 12,
+                actual: 11,
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
