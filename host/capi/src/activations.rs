@@ -21,7 +21,10 @@ pub fn keep_context(device: &Device) -> Option<CurrentContext> {
 }
 
 fn shape(m: i64, k: i64) -> Result<(usize, usize), Error> {
-    Ok((arguments::size("m", m, i32::MAX as usize)?, arguments::size("k", k, MAX_K)?))
+    Ok((
+        arguments::size("m", m, i32::MAX as usize)?,
+        arguments::size("k", k, MAX_K)?,
+    ))
 }
 
 /// `bitnet_activations_create` of the header.
@@ -29,7 +32,12 @@ fn shape(m: i64, k: i64) -> Result<(usize, usize), Error> {
 /// # Safety
 /// `activations` is valid for the write, or null.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn bitnet_activations_create(device: usize, m: i64, k: i64, activations: *mut usize) -> Status {
+pub unsafe extern "C" fn bitnet_activations_create(
+    device: usize,
+    m: i64,
+    k: i64,
+    activations: *mut usize,
+) -> Status {
     call(|| {
         let device = handles::get::<OpenDevice>("device", device)?;
         let (m, k) = shape(m, k)?;
@@ -61,7 +69,11 @@ pub unsafe extern "C" fn bitnet_activations_create_from(
         // SAFETY: the caller's contract.
         let (values, scales, out) = unsafe {
             let values = arguments::host("values", values, arguments::elements(m, k)?)?;
-            (values, arguments::host("scales", scales, m)?, Out::new("activations", activations)?)
+            (
+                values,
+                arguments::host("scales", scales, m)?,
+                Out::new("activations", activations)?,
+            )
         };
         let _context = device.keep_context();
         let made = QuantizedActivations::from_values(&device.device, m, k, values, scales)?;
@@ -85,7 +97,12 @@ pub extern "C" fn bitnet_activations_destroy(activations: usize) -> Status {
 }
 
 fn device_of(activations: &Shared) -> Device {
-    activations.read().unwrap_or_else(PoisonError::into_inner).values().device().clone()
+    activations
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .values()
+        .device()
+        .clone()
 }
 
 /// `bitnet_activations_quantize` of the header.
@@ -121,7 +138,11 @@ pub unsafe extern "C" fn bitnet_activations_quantize(
 /// # Safety
 /// `values` has `m * k` elements and `scales` `m`; or they are null.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn bitnet_activations_read(activations: usize, values: *mut i8, scales: *mut f32) -> Status {
+pub unsafe extern "C" fn bitnet_activations_read(
+    activations: usize,
+    values: *mut i8,
+    scales: *mut f32,
+) -> Status {
     call(|| {
         let activations = handles::get::<Shared>("activations", activations)?;
         let activations = activations.read().unwrap_or_else(PoisonError::into_inner);
@@ -134,7 +155,10 @@ pub unsafe extern "C" fn bitnet_activations_read(activations: usize, values: *mu
         let _context = keep_context(activations.values().device());
         let padded = activations.values().to_vec()?;
         activations.scale().copy_to_slice(scales)?;
-        for (row, padded) in values.chunks_mut(k).zip(padded.chunks(activations.k_padded())) {
+        for (row, padded) in values
+            .chunks_mut(k)
+            .zip(padded.chunks(activations.k_padded()))
+        {
             row.copy_from_slice(&padded[..k]);
         }
         Ok(())

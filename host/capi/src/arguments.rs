@@ -3,8 +3,8 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 use bitnet_cuda::device::{Buffer, Device, Stream};
-use bytemuck::Pod;
 use bitnet_cuda::layout::Layout;
+use bytemuck::Pod;
 
 use crate::error::Error;
 
@@ -12,7 +12,9 @@ use crate::error::Error;
 pub fn size(name: &str, value: i64, limit: usize) -> Result<usize, Error> {
     match usize::try_from(value) {
         Ok(size) if (1..=limit).contains(&size) => Ok(size),
-        _ => Err(Error::argument(format!("{name} = {value} is outside 1..={limit}"))),
+        _ => Err(Error::argument(format!(
+            "{name} = {value} is outside 1..={limit}"
+        ))),
     }
 }
 
@@ -23,7 +25,11 @@ pub const ANY: usize = isize::MAX as usize;
 pub fn elements(rows: usize, columns: usize) -> Result<usize, Error> {
     rows.checked_mul(columns)
         .filter(|&elements| elements <= ANY)
-        .ok_or_else(|| Error::argument(format!("{rows} x {columns} elements do not fit the address space")))
+        .ok_or_else(|| {
+            Error::argument(format!(
+                "{rows} x {columns} elements do not fit the address space"
+            ))
+        })
 }
 
 fn check_pointer<T>(name: &str, pointer: *const T) -> Result<(), Error> {
@@ -32,7 +38,9 @@ fn check_pointer<T>(name: &str, pointer: *const T) -> Result<(), Error> {
     }
     if !pointer.is_aligned() {
         let alignment = align_of::<T>();
-        return Err(Error::argument(format!("{name} = {pointer:p} is not a multiple of {alignment}")));
+        return Err(Error::argument(format!(
+            "{name} = {pointer:p} is not a multiple of {alignment}"
+        )));
     }
     Ok(())
 }
@@ -52,7 +60,11 @@ pub unsafe fn host<'a, T>(name: &str, pointer: *const T, len: usize) -> Result<&
 /// # Safety
 /// A pointer that passes the checks is that of `len` initialized elements, which nothing else uses during the call. For types any
 /// of whose bytes are fine, memory that was never written is as good, since it is only written.
-pub unsafe fn host_mut<'a, T>(name: &str, pointer: *mut T, len: usize) -> Result<&'a mut [T], Error> {
+pub unsafe fn host_mut<'a, T>(
+    name: &str,
+    pointer: *mut T,
+    len: usize,
+) -> Result<&'a mut [T], Error> {
     check_host(name, pointer, len)?;
     // SAFETY: as for `host`.
     Ok(unsafe { std::slice::from_raw_parts_mut(pointer, len) })
@@ -60,11 +72,15 @@ pub unsafe fn host_mut<'a, T>(name: &str, pointer: *mut T, len: usize) -> Result
 
 fn check_host<T>(name: &str, pointer: *const T, len: usize) -> Result<(), Error> {
     check_pointer(name, pointer)?;
-    let bytes = len.checked_mul(size_of::<T>()).filter(|&bytes| bytes <= ANY);
+    let bytes = len
+        .checked_mul(size_of::<T>())
+        .filter(|&bytes| bytes <= ANY);
     if bytes.is_some_and(|bytes| pointer.addr().checked_add(bytes).is_some()) {
         return Ok(());
     }
-    Err(Error::argument(format!("{name} = {pointer:p} has {len} elements, which end beyond the address space")))
+    Err(Error::argument(format!(
+        "{name} = {pointer:p} has {len} elements, which end beyond the address space"
+    )))
 }
 
 /// A place for a result.
@@ -92,7 +108,9 @@ pub unsafe fn string<'a>(name: &str, pointer: *const c_char) -> Result<&'a str, 
     check_pointer(name, pointer)?;
     // SAFETY: the caller's contract.
     let string = unsafe { CStr::from_ptr(pointer) };
-    string.to_str().map_err(|_| Error::argument(format!("{name} = {string:?} is not UTF-8")))
+    string
+        .to_str()
+        .map_err(|_| Error::argument(format!("{name} = {string:?} is not UTF-8")))
 }
 
 /// `bitnet_layout` of the header.
@@ -170,7 +188,8 @@ pub unsafe fn device_array<T: Pod>(
         return Err(Error::argument(format!("{name} is NULL")));
     }
     // SAFETY: the caller's contract.
-    unsafe { Buffer::from_raw(device, pointer.addr() as u64, len) }.map_err(|error| Error::from(error).about(name))
+    unsafe { Buffer::from_raw(device, pointer.addr() as u64, len) }
+        .map_err(|error| Error::from(error).about(name))
 }
 
 /// A stream of the caller's.
@@ -192,13 +211,20 @@ pub struct Range<'a> {
 
 impl<'a> Range<'a> {
     pub fn new<T>(name: &'a str, pointer: *const T, bytes: usize) -> Self {
-        Self { name, start: pointer.addr(), bytes }
+        Self {
+            name,
+            start: pointer.addr(),
+            bytes,
+        }
     }
 
     /// Fails where `self`, which the call writes, shares bytes with one that it reads.
     pub fn require_apart(self, inputs: &[Range]) -> Result<(), Error> {
         let end = |range: &Range| range.start.saturating_add(range.bytes);
-        match inputs.iter().find(|input| self.start < end(input) && input.start < end(&self)) {
+        match inputs
+            .iter()
+            .find(|input| self.start < end(input) && input.start < end(&self))
+        {
             None => Ok(()),
             Some(input) => Err(Error::argument(format!(
                 "{} = {:#x} ({} bytes) overlaps {} = {:#x} ({} bytes)",

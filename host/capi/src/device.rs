@@ -50,11 +50,15 @@ impl OpenDevice {
 
     fn share_among(open: &mut Vec<Weak<Self>>, device: Device) -> Arc<Self> {
         // Where `auto` found no usable GPU, it has made another emulated device.
-        let same = |other: &Device| *other == device || (is_emulated(&device) && is_emulated(other));
+        let same =
+            |other: &Device| *other == device || (is_emulated(&device) && is_emulated(other));
         if let Some(known) = Self::find(open, same) {
             return known;
         }
-        let opened = Arc::new(Self { device, memory: Mutex::default() });
+        let opened = Arc::new(Self {
+            device,
+            memory: Mutex::default(),
+        });
         open.push(Arc::downgrade(&opened));
         opened
     }
@@ -73,7 +77,11 @@ impl OpenDevice {
 impl Drop for OpenDevice {
     fn drop(&mut self) {
         let _context = self.keep_context();
-        let memory = std::mem::take(self.memory.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let memory = std::mem::take(
+            self.memory
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
         if memory.is_empty() {
             return;
         }
@@ -81,7 +89,10 @@ impl Drop for OpenDevice {
         if let Err(error) = self.device.synchronize_context()
             && !self.device.is_lost()
         {
-            eprintln!("libbitnet: memory of {} is not freed: {error}", self.device.name());
+            eprintln!(
+                "libbitnet: memory of {} is not freed: {error}",
+                self.device.name()
+            );
             std::mem::forget(memory);
         }
     }
@@ -95,7 +106,12 @@ impl Drop for OpenDevice {
 pub unsafe extern "C" fn bitnet_device_open(name: *const c_char, device: *mut usize) -> Status {
     call(|| {
         // SAFETY: the caller's contract.
-        let (name, out) = unsafe { (arguments::string("name", name)?, Out::new("device", device)?) };
+        let (name, out) = unsafe {
+            (
+                arguments::string("name", name)?,
+                Out::new("device", device)?,
+            )
+        };
         let _context = (name != "emulated").then(CurrentContext::save);
         let opened = OpenDevice::open(name).map_err(|error| error.about("name"))?;
         out.write(handles::insert_shared(opened));
@@ -121,7 +137,11 @@ pub extern "C" fn bitnet_device_close(device: usize) -> Status {
 /// # Safety
 /// `name` is valid for writes of `bytes` bytes, or null.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn bitnet_device_name(device: usize, name: *mut c_char, bytes: i64) -> Status {
+pub unsafe extern "C" fn bitnet_device_name(
+    device: usize,
+    name: *mut c_char,
+    bytes: i64,
+) -> Status {
     call(|| {
         let device = handles::get::<OpenDevice>("device", device)?;
         let bytes = arguments::size("bytes", bytes, ANY)?;
@@ -143,7 +163,11 @@ pub unsafe extern "C" fn bitnet_device_name(device: usize, name: *mut c_char, by
 /// # Safety
 /// `pointer` is valid for the write, or null.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn bitnet_alloc(device: usize, bytes: i64, pointer: *mut *mut c_void) -> Status {
+pub unsafe extern "C" fn bitnet_alloc(
+    device: usize,
+    bytes: i64,
+    pointer: *mut *mut c_void,
+) -> Status {
     call(|| {
         let device = handles::get::<OpenDevice>("device", device)?;
         let bytes = arguments::size("bytes", bytes, ANY)?;

@@ -35,11 +35,17 @@ pub struct Error {
 
 impl Error {
     pub fn argument(message: impl Into<String>) -> Self {
-        Self { status: Status::InvalidArgument, message: message.into() }
+        Self {
+            status: Status::InvalidArgument,
+            message: message.into(),
+        }
     }
 
     pub fn handle(message: impl Into<String>) -> Self {
-        Self { status: Status::InvalidHandle, message: message.into() }
+        Self {
+            status: Status::InvalidHandle,
+            message: message.into(),
+        }
     }
 
     fn panic(payload: &(dyn Any + Send)) -> Self {
@@ -48,12 +54,18 @@ impl Error {
             .copied()
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
-        Self { status: Status::InternalError, message: format!("a mistake in libbitnet: {text}") }
+        Self {
+            status: Status::InternalError,
+            message: format!("a mistake in libbitnet: {text}"),
+        }
     }
 
     /// The same error about an argument of the C function.
     pub fn about(self, argument: &str) -> Self {
-        Self { message: format!("{argument}: {}", self.message), ..self }
+        Self {
+            message: format!("{argument}: {}", self.message),
+            ..self
+        }
     }
 }
 
@@ -72,7 +84,10 @@ impl From<DeviceError> for Error {
             | E::LengthMismatch { .. } => Status::InvalidArgument,
             _ => Status::DriverError,
         };
-        Self { status, message: error.to_string() }
+        Self {
+            status,
+            message: error.to_string(),
+        }
     }
 }
 
@@ -80,7 +95,10 @@ impl From<LaunchError> for Error {
     fn from(error: LaunchError) -> Self {
         match error {
             LaunchError::Device(error) => error.into(),
-            LaunchError::NoPtx { .. } => Self { status: Status::NoDevice, message: error.to_string() },
+            LaunchError::NoPtx { .. } => Self {
+                status: Status::NoDevice,
+                message: error.to_string(),
+            },
             _ => Self::argument(error.to_string()),
         }
     }
@@ -102,12 +120,15 @@ impl From<OpError> for Error {
 impl From<LayoutError> for Error {
     fn from(error: LayoutError) -> Self {
         let status = match error {
-            LayoutError::NotTernary { .. } | LayoutError::InvalidCode { .. } | LayoutError::PaddingNotZero { .. } => {
-                Status::InvalidWeights
-            }
+            LayoutError::NotTernary { .. }
+            | LayoutError::InvalidCode { .. }
+            | LayoutError::PaddingNotZero { .. } => Status::InvalidWeights,
             _ => Status::InvalidArgument,
         };
-        Self { status, message: error.to_string() }
+        Self {
+            status,
+            message: error.to_string(),
+        }
     }
 }
 
@@ -117,13 +138,19 @@ impl From<ReferenceError> for Error {
             ReferenceError::NonFiniteWeight { .. } => Status::InvalidWeights,
             _ => Status::InvalidArgument,
         };
-        Self { status, message: error.to_string() }
+        Self {
+            status,
+            message: error.to_string(),
+        }
     }
 }
 
 impl From<RowScalesError> for Error {
     fn from(error: RowScalesError) -> Self {
-        Self { status: Status::InvalidWeights, message: error.to_string() }
+        Self {
+            status: Status::InvalidWeights,
+            message: error.to_string(),
+        }
     }
 }
 
@@ -162,7 +189,10 @@ pub fn run(function: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
 #[unsafe(no_mangle)]
 pub extern "C" fn bitnet_last_error() -> *const c_char {
     LAST_ERROR
-        .try_with(|last| last.try_borrow().map_or(c"".as_ptr(), |message| message.as_ptr()))
+        .try_with(|last| {
+            last.try_borrow()
+                .map_or(c"".as_ptr(), |message| message.as_ptr())
+        })
         .unwrap_or(c"".as_ptr())
 }
 

@@ -1,7 +1,7 @@
 //! Opaque handles: numbers that look like pointers and are never dereferenced, so that any value can be checked.
 
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bitnet_cuda::ops::{BitLinear, QuantizedActivations};
 
@@ -63,11 +63,13 @@ const STEP: usize = 16;
 /// No handle is given out twice, so that a freed one stays known as such.
 struct Registry {
     last: usize,
-    objects: HashMap<usize, Object>,
+    objects: BTreeMap<usize, Object>,
 }
 
-static REGISTRY: LazyLock<RwLock<Registry>> =
-    LazyLock::new(|| RwLock::new(Registry { last: 0, objects: HashMap::new() }));
+static REGISTRY: RwLock<Registry> = RwLock::new(Registry {
+    last: 0,
+    objects: BTreeMap::new(),
+});
 
 /// Makes a handle.
 pub fn insert<T: Handled>(object: T) -> usize {
@@ -110,11 +112,15 @@ impl Registry {
                 _ if freed => format!("= {handle:#x} has been destroyed"),
                 _ => format!("= {handle:#x} is no handle of this library"),
             };
-            return Err(Error::handle(format!("{argument} {reason}; pass a {expected}")));
+            return Err(Error::handle(format!(
+                "{argument} {reason}; pass a {expected}"
+            )));
         };
         T::unwrap(object).ok_or_else(|| {
             let found = object.name();
-            Error::handle(format!("{argument} = {handle:#x} is a {found}; pass a {expected}"))
+            Error::handle(format!(
+                "{argument} = {handle:#x} is a {found}; pass a {expected}"
+            ))
         })
     }
 }
@@ -137,10 +143,14 @@ mod tests {
             assert_eq!(error.status, Status::InvalidHandle);
             error.message
         };
-        assert!(message(get("x", handle)).contains("is a bitnet_activations; pass a bitnet_linear"));
+        assert!(
+            message(get("x", handle)).contains("is a bitnet_activations; pass a bitnet_linear")
+        );
         remove::<RwLock<QuantizedActivations>>("x", handle).unwrap();
         assert!(message(get("x", handle)).contains("has been destroyed"));
-        let next = insert(RwLock::new(QuantizedActivations::uninit(&device, 1, 4).unwrap()));
+        let next = insert(RwLock::new(
+            QuantizedActivations::uninit(&device, 1, 4).unwrap(),
+        ));
         assert_ne!(next, handle);
         assert!(message(get("x", 0)).contains("is NULL"));
         assert!(message(get("x", handle + 1)).contains("no handle"));

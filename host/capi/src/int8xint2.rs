@@ -77,7 +77,10 @@ pub unsafe extern "C" fn bitlinear_int8xint2(
 ) {
     let result = run(|| {
         let size = |name, value: c_int, limit| arguments::size(name, value.into(), limit);
-        let (m, n) = (size("M", M, i32::MAX as usize)?, size("N", N, i32::MAX as usize)?);
+        let (m, n) = (
+            size("M", M, i32::MAX as usize)?,
+            size("N", N, i32::MAX as usize)?,
+        );
         let k = size("K", K, MAX_K)?;
         let groups = groups(n, k);
         let w_len = Layout::Ladder.packed_len(n, k)?;
@@ -88,12 +91,21 @@ pub unsafe extern "C" fn bitlinear_int8xint2(
         // All is checked before a part is submitted.
         let parts = (0..m).step_by(MAX_TOKENS).map(|first| {
             let tokens = MAX_TOKENS.min(m - first);
-            let (a, s, out) = (a.wrapping_add(first * k), s.wrapping_add(first), out.wrapping_add(first * n));
+            let (a, s, out) = (
+                a.wrapping_add(first * k),
+                s.wrapping_add(first),
+                out.wrapping_add(first * n),
+            );
             // SAFETY: the caller's contract; the parts are within the arrays.
             unsafe {
                 let activations = arguments::device_array::<i8>("a", device, a.cast(), tokens * k)?;
                 let scale = arguments::device_array::<bf16>("s", device, s.cast(), tokens)?;
-                Ok((tokens, activations, scale, arguments::device_array::<bf16>("out", device, out.cast(), tokens * n)?))
+                Ok((
+                    tokens,
+                    activations,
+                    scale,
+                    arguments::device_array::<bf16>("out", device, out.cast(), tokens * n)?,
+                ))
             }
         });
         let parts = parts.collect::<Result<Vec<_>, Error>>()?;
@@ -104,7 +116,9 @@ pub unsafe extern "C" fn bitlinear_int8xint2(
             (weights, row_scale, arguments::stream(device, stream)?)
         };
         if !w.addr().is_multiple_of(W_ALIGNMENT) {
-            return Err(Error::argument(format!("w = {w:p} is not a multiple of {W_ALIGNMENT}")));
+            return Err(Error::argument(format!(
+                "w = {w:p} is not a multiple of {W_ALIGNMENT}"
+            )));
         }
         Range::new("out", out, out_len.saturating_mul(size_of::<bf16>())).require_apart(&[
             Range::new("a", a, a_len),
@@ -135,7 +149,13 @@ mod tests {
 
     #[test]
     fn groups_divide_the_rows_of_their_shapes() {
-        for (n, k, expected) in [(3840, 2560, 3), (4800, 3200, 6), (13824, 2560, 2), (20480, 3200, 2), (2560, 6912, 1)] {
+        for (n, k, expected) in [
+            (3840, 2560, 3),
+            (4800, 3200, 6),
+            (13824, 2560, 2),
+            (20480, 3200, 2),
+            (2560, 6912, 1),
+        ] {
             assert_eq!(groups(n, k), expected);
             assert_eq!(n % expected, 0);
         }

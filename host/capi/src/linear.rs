@@ -33,7 +33,12 @@ unsafe fn row_scales(scales: *const ScaleRange, ranges: i64, n: usize) -> Result
     let ranges = scales
         .iter()
         .enumerate()
-        .map(|(index, range)| Ok((arguments::size(&format!("scales[{index}].end"), range.end, n)?, range.scale)))
+        .map(|(index, range)| {
+            Ok((
+                arguments::size(&format!("scales[{index}].end"), range.end, n)?,
+                range.scale,
+            ))
+        })
         .collect::<Result<Vec<_>, Error>>()?;
     RowScales::from_ranges(n, &ranges).map_err(|error| Error::from(error).about("scales"))
 }
@@ -72,7 +77,10 @@ pub unsafe extern "C" fn bitnet_linear_create(
         let (n, k) = (arguments::size("n", n, ANY)?, arguments::size("k", k, ANY)?);
         // SAFETY: the caller's contract.
         let (weights, out) = unsafe {
-            (arguments::host("weights", weights, arguments::elements(n, k)?)?, Out::new("linear", linear)?)
+            (
+                arguments::host("weights", weights, arguments::elements(n, k)?)?,
+                Out::new("linear", linear)?,
+            )
         };
         let _context = device.keep_context();
         let layer = BitLinear::from_weights(&device.device, weights, n, k)?;
@@ -103,10 +111,14 @@ pub unsafe extern "C" fn bitnet_linear_create_ternary(
         // SAFETY: the caller's contract.
         let (ternary, scales, out) = unsafe {
             let ternary = arguments::host("ternary", ternary, arguments::elements(n, k)?)?;
-            (ternary, row_scales(scales, ranges, n)?, Out::new("linear", linear)?)
+            (
+                ternary,
+                row_scales(scales, ranges, n)?,
+                Out::new("linear", linear)?,
+            )
         };
-        let packed =
-            PackedWeights::pack(Layout::Tiled, ternary, n, k).map_err(|error| Error::from(error).about("ternary"))?;
+        let packed = PackedWeights::pack(Layout::Tiled, ternary, n, k)
+            .map_err(|error| Error::from(error).about("ternary"))?;
         let _context = device.keep_context();
         let layer = BitLinear::from_packed(&device.device, &packed, &scales)?;
         // SAFETY: the caller's contract.
@@ -194,9 +206,15 @@ pub unsafe extern "C" fn bitnet_linear_forward(
 ) -> Status {
     call(|| {
         let layer = handles::get::<BitLinear>("linear", linear)?;
-        let (x_dtype, y_dtype) = (Dtype::new("x_dtype", x_dtype)?, Dtype::new("y_dtype", y_dtype)?);
+        let (x_dtype, y_dtype) = (
+            Dtype::new("x_dtype", x_dtype)?,
+            Dtype::new("y_dtype", y_dtype)?,
+        );
         let m = arguments::size("m", m, i32::MAX as usize)?;
-        let (x_len, y_len) = (arguments::elements(m, layer.k())?, arguments::elements(m, layer.n())?);
+        let (x_len, y_len) = (
+            arguments::elements(m, layer.k())?,
+            arguments::elements(m, layer.n())?,
+        );
         let x_range = Range::new("x", x, x_len.saturating_mul(x_dtype.bytes()));
         Range::new("y", y, y_len.saturating_mul(y_dtype.bytes())).require_apart(&[x_range])?;
         let device = layer.device();

@@ -42,7 +42,12 @@ pub unsafe extern "C" fn bitnet_quantize_weights(
 /// # Safety
 /// `bytes` is valid for the write, or null.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn bitnet_packed_bytes(layout: c_int, n: i64, k: i64, bytes: *mut i64) -> Status {
+pub unsafe extern "C" fn bitnet_packed_bytes(
+    layout: c_int,
+    n: i64,
+    k: i64,
+    bytes: *mut i64,
+) -> Status {
     call(|| {
         let layout = arguments::layout(layout)?;
         let (n, k) = (arguments::size("n", n, ANY)?, arguments::size("k", k, ANY)?);
@@ -121,7 +126,8 @@ pub unsafe fn packed_weights(
     let bytes = packed_size(layout, n, k, bytes)?;
     // SAFETY: the caller's contract.
     let packed = unsafe { arguments::host("packed", packed, bytes) }?;
-    PackedWeights::from_bytes(layout, n, k, packed.to_vec()).map_err(|error| Error::from(error).about("packed"))
+    PackedWeights::from_bytes(layout, n, k, packed.to_vec())
+        .map_err(|error| Error::from(error).about("packed"))
 }
 
 /// The size of a packed matrix, which the caller has to know.
@@ -130,5 +136,7 @@ fn packed_size(layout: Layout, n: usize, k: usize, bytes: i64) -> Result<usize, 
     if usize::try_from(bytes) == Ok(expected) {
         return Ok(expected);
     }
-    Err(Error::argument(format!("bytes = {bytes}, but {n} x {k} weights in layout {layout} take {expected}")))
+    Err(Error::argument(format!(
+        "bytes = {bytes}, but {n} x {k} weights in layout {layout} take {expected}"
+    )))
 }

@@ -19,14 +19,24 @@ use machine::{HEADER, c_program, fake_driver, library, output, run, valgrind};
 
 #[test]
 fn it_exports_what_the_header_declares_and_nothing_else() {
-    let listed = output(Command::new("nm").args(["--dynamic", "--defined-only", "--format=posix"]).arg(library()));
-    let exported: BTreeSet<&str> = listed.lines().filter_map(|line| line.split(' ').next()).collect();
+    let listed = output(
+        Command::new("nm")
+            .args(["--dynamic", "--defined-only", "--format=posix"])
+            .arg(library()),
+    );
+    let exported: BTreeSet<&str> = listed
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
     let declared: BTreeSet<&str> = HEADER
         .lines()
         .filter(|line| !line.starts_with([' ', '/', '#', '}']) && !line.starts_with("typedef"))
         .filter_map(|line| line.split_once('(')?.0.rsplit([' ', '*']).next())
         .collect();
-    assert!(declared.contains("bitnet_linear_forward") && declared.contains("bitlinear_int8xint2"), "{declared:?}");
+    assert!(
+        declared.contains("bitnet_linear_forward") && declared.contains("bitlinear_int8xint2"),
+        "{declared:?}"
+    );
     assert_eq!(exported, declared);
 }
 
@@ -34,10 +44,24 @@ fn it_exports_what_the_header_declares_and_nothing_else() {
 fn the_header_is_c99_and_cpp() {
     for (language, standard) in [("c", "-std=c99"), ("c++", "-std=c++11")] {
         // Which languages `cc` knows is the machine's affair; C it has to.
-        let known = Command::new("cc").args(["-x", language, "-E", "/dev/null"]).output().unwrap().status.success();
+        let known = Command::new("cc")
+            .args(["-x", language, "-E", "/dev/null"])
+            .output()
+            .unwrap()
+            .status
+            .success();
         if language == "c" || known {
             run(Command::new("cc")
-                .args(["-x", language, standard, "-pedantic", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"])
+                .args([
+                    "-x",
+                    language,
+                    standard,
+                    "-pedantic",
+                    "-Wall",
+                    "-Wextra",
+                    "-Werror",
+                    "-fsyntax-only",
+                ])
                 .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/include/bitnet.h")));
         }
     }
@@ -45,12 +69,16 @@ fn the_header_is_c99_and_cpp() {
 
 #[test]
 fn the_c_program_passes_on_the_emulator() {
-    run(Command::new(c_program()).arg("emulated").env("CUST_LAZY_LIBCUDA", "no-such-libcuda.so"));
+    run(Command::new(c_program())
+        .arg("emulated")
+        .env("CUST_LAZY_LIBCUDA", "no-such-libcuda.so"));
 }
 
 #[test]
 fn the_c_program_passes_on_the_test_double_of_the_driver() {
-    run(Command::new(c_program()).arg("cuda").env("CUST_LAZY_LIBCUDA", fake_driver()));
+    run(Command::new(c_program())
+        .arg("cuda")
+        .env("CUST_LAZY_LIBCUDA", fake_driver()));
 }
 
 #[test]
@@ -63,12 +91,26 @@ fn the_c_program_passes_on_the_gpu() {
 
 #[test]
 fn valgrind_finds_neither_errors_nor_leaks() {
-    let Some(mut valgrind) = valgrind() else { return };
-    run(valgrind.arg(c_program()).args(["emulated", "small"]).env("CUST_LAZY_LIBCUDA", "no-such-libcuda.so"));
+    let Some(mut valgrind) = valgrind() else {
+        return;
+    };
+    run(valgrind
+        .arg(c_program())
+        .args(["emulated", "small"])
+        .env("CUST_LAZY_LIBCUDA", "no-such-libcuda.so"));
 }
 
-type Bitlinear =
-    unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_void, *mut c_void, *mut c_void, c_int, c_int, c_int, *mut c_void);
+type Bitlinear = unsafe extern "C" fn(
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    c_int,
+    c_int,
+    c_int,
+    *mut c_void,
+);
 
 /// The functions that the test below takes from the library, looked up by name.
 struct Loaded {
@@ -80,11 +122,17 @@ impl Loaded {
     fn new() -> Self {
         // SAFETY: the library's initializers are Rust's own. `RTLD_LOCAL` is what `ctypes.CDLL` passes.
         let library = unsafe { Library::open(Some(library()), RTLD_NOW | RTLD_LOCAL) }.unwrap();
-        let mut loaded = Self { library, device: ptr::null_mut() };
+        let mut loaded = Self {
+            library,
+            device: ptr::null_mut(),
+        };
         let mut device = ptr::null_mut();
         // SAFETY: the header's signature.
         let status = unsafe {
-            let open = loaded.get::<unsafe extern "C" fn(*const c_char, *mut *mut c_void) -> c_int>("bitnet_device_open");
+            let open = loaded
+                .get::<unsafe extern "C" fn(*const c_char, *mut *mut c_void) -> c_int>(
+                    "bitnet_device_open",
+                );
             open(c"auto".as_ptr(), &mut device)
         };
         loaded.succeeded(status);
@@ -110,25 +158,53 @@ impl Loaded {
 
     fn upload<T: bytemuck::Pod>(&self, host: &[T]) -> *mut c_void {
         type Alloc = unsafe extern "C" fn(*mut c_void, i64, *mut *mut c_void) -> c_int;
-        type Copy = unsafe extern "C" fn(*mut c_void, *mut c_void, *const c_void, i64, *mut c_void) -> c_int;
+        type Copy = unsafe extern "C" fn(
+            *mut c_void,
+            *mut c_void,
+            *const c_void,
+            i64,
+            *mut c_void,
+        ) -> c_int;
         let (bytes, mut pointer) = (size_of_val(host) as i64, ptr::null_mut());
         // SAFETY: the header's signatures; the slice outlives the copy.
         unsafe {
-            self.succeeded(self.get::<Alloc>("bitnet_alloc")(self.device, bytes, &mut pointer));
+            self.succeeded(self.get::<Alloc>("bitnet_alloc")(
+                self.device,
+                bytes,
+                &mut pointer,
+            ));
             let copy = self.get::<Copy>("bitnet_copy_to_device");
-            self.succeeded(copy(self.device, pointer, host.as_ptr().cast(), bytes, ptr::null_mut()));
+            self.succeeded(copy(
+                self.device,
+                pointer,
+                host.as_ptr().cast(),
+                bytes,
+                ptr::null_mut(),
+            ));
         }
         pointer
     }
 
     fn download(&self, pointer: *const c_void, len: usize) -> Vec<bf16> {
-        type Copy = unsafe extern "C" fn(*mut c_void, *mut c_void, *const c_void, i64, *mut c_void) -> c_int;
+        type Copy = unsafe extern "C" fn(
+            *mut c_void,
+            *mut c_void,
+            *const c_void,
+            i64,
+            *mut c_void,
+        ) -> c_int;
         let mut host = vec![bf16::NAN; len];
         // SAFETY: the header's signature; the vector outlives the copy.
         unsafe {
             let copy = self.get::<Copy>("bitnet_copy_to_host");
             let bytes = size_of_val(host.as_slice()) as i64;
-            self.succeeded(copy(self.device, host.as_mut_ptr().cast(), pointer, bytes, ptr::null_mut()));
+            self.succeeded(copy(
+                self.device,
+                host.as_mut_ptr().cast(),
+                pointer,
+                bytes,
+                ptr::null_mut(),
+            ));
         }
         host
     }
@@ -140,10 +216,20 @@ fn a_call_as_from_ctypes_is_the_reference_bit_for_bit() {
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let loaded = Loaded::new();
-    for (m, n, k, groups) in [(1, 3840, 2560, 3), (2, 3840, 2560, 3), (1, 2560, 2560, 1), (5, 47, 129, 1), (1, 1, 3, 1)] {
+    for (m, n, k, groups) in [
+        (1, 3840, 2560, 3),
+        (2, 3840, 2560, 3),
+        (1, 2560, 2560, 1),
+        (5, 47, 129, 1),
+        (1, 1, 3, 1),
+    ] {
         let ternary: Vec<i8> = (0..n * k).map(|_| random.i8(-1..=1)).collect();
         let a: Vec<i8> = (0..m * k).map(|_| random.i8(..)).collect();
-        let mut floats = |len| (0..len).map(|_| bf16::from_f32(random.f32() * 100.0 + 0.1)).collect::<Vec<_>>();
+        let mut floats = |len| {
+            (0..len)
+                .map(|_| bf16::from_f32(random.f32() * 100.0 + 0.1))
+                .collect::<Vec<_>>()
+        };
         let (s, ws) = (floats(m), floats(groups));
         let w = PackedWeights::pack(Layout::Ladder, &ternary, n, k).unwrap();
 
@@ -154,11 +240,25 @@ fn a_call_as_from_ctypes_is_the_reference_bit_for_bit() {
         // SAFETY: Microsoft's signature; arrays of the sizes passed.
         unsafe {
             let bitlinear = loaded.get::<Bitlinear>("bitlinear_int8xint2");
-            bitlinear(a_device, w_device, out, s_device, ws_device, m_c, n_c, k_c, ptr::null_mut());
+            bitlinear(
+                a_device,
+                w_device,
+                out,
+                s_device,
+                ws_device,
+                m_c,
+                n_c,
+                k_c,
+                ptr::null_mut(),
+            );
         }
         loaded.succeeded(0);
 
-        let ranges: Vec<_> = ws.iter().enumerate().map(|(i, ws)| ((i + 1) * n / groups, ws.to_f32())).collect();
+        let ranges: Vec<_> = ws
+            .iter()
+            .enumerate()
+            .map(|(i, ws)| ((i + 1) * n / groups, ws.to_f32()))
+            .collect();
         let expected: Vec<bf16> = epilogue(
             &accumulate(&a, &ternary, Shape { m, n, k }).unwrap(),
             m,

@@ -11,7 +11,11 @@ pub const HEADER: &str = include_str!("../../include/bitnet.h");
 fn beside(file: &str) -> PathBuf {
     let mut path = env::current_exe().expect("the test program has a path");
     path.set_file_name(file);
-    assert!(path.exists(), "{} is not there: build the whole package", path.display());
+    assert!(
+        path.exists(),
+        "{} is not there: build the whole package",
+        path.display()
+    );
     path
 }
 
@@ -32,10 +36,16 @@ pub fn run(command: &mut Command) {
 
 /// What a command that has to succeed prints.
 pub fn output(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; this test needs that program"));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}; this test needs that program"));
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}\n{stdout}\n{stderr}", output.status);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{stdout}\n{stderr}",
+        output.status
+    );
     stdout
 }
 
@@ -56,8 +66,20 @@ pub fn c_program() -> &'static Path {
         let program = libraries.join(format!("bitnet-c-tests-{}", std::process::id()));
         // No fused multiply-adds: the reference in C rounds as the header says.
         run(Command::new("cc")
-            .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-g", "-ffp-contract=off"])
-            .args(env::var("BITNET_TEST_CFLAGS").iter().flat_map(|flags| flags.split_whitespace()))
+            .args([
+                "-std=gnu11",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "-O1",
+                "-g",
+                "-ffp-contract=off",
+            ])
+            .args(
+                env::var("BITNET_TEST_CFLAGS")
+                    .iter()
+                    .flat_map(|flags| flags.split_whitespace()),
+            )
             .arg("-I")
             .arg(package.join("include"))
             .args(sources)
@@ -81,7 +103,12 @@ pub fn valgrind() -> Option<Command> {
     }
     let suppressions = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/valgrind.supp");
     let mut command = Command::new("valgrind");
-    command.args(["--quiet", "--error-exitcode=99", "--leak-check=full", "--show-leak-kinds=definite,indirect,possible"]);
+    command.args([
+        "--quiet",
+        "--error-exitcode=99",
+        "--leak-check=full",
+        "--show-leak-kinds=definite,indirect,possible",
+    ]);
     command.args(["--errors-for-leak-kinds=definite,indirect,possible"]);
     command.arg(format!("--suppressions={suppressions}"));
     Some(command)
