@@ -53,13 +53,23 @@ impl Allocation {
         // SAFETY: the stream is alive as long as the borrow.
         let allocated = unsafe { core.driver.allocate_on(stream.raw(), len.max(1)) };
         match core.check(allocated)? {
-            Some(address) => Ok(Self::owned(core, address, len, Owner::Stream(stream.clone()))),
+            Some(address) => Ok(Self::owned(
+                core,
+                address,
+                len,
+                Owner::Stream(stream.clone()),
+            )),
             None => Self::new(core, len),
         }
     }
 
     /// Memory of somebody else's.
-    pub(super) fn of_caller(core: &Arc<Core>, whole: MemoryRange, address: u64, len: usize) -> Arc<Self> {
+    pub(super) fn of_caller(
+        core: &Arc<Core>,
+        whole: MemoryRange,
+        address: u64,
+        len: usize,
+    ) -> Arc<Self> {
         Arc::new(Self {
             core: Arc::clone(core),
             address,
@@ -182,7 +192,11 @@ impl<T: Pod> Buffer<T> {
             })
     }
 
-    pub(super) fn from_allocation(device: &Device, allocation: Arc<Allocation>, len: usize) -> Self {
+    pub(super) fn from_allocation(
+        device: &Device,
+        allocation: Arc<Allocation>,
+        len: usize,
+    ) -> Self {
         Self {
             device: device.clone(),
             allocation,

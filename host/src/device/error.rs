@@ -94,7 +94,9 @@ pub enum DeviceError {
         alignment: usize,
     },
     /// A stream handle on a device that has no streams of others.
-    #[error("stream {handle:#x} cannot be used on {device}, which has no streams of the caller; pass null")]
+    #[error(
+        "stream {handle:#x} cannot be used on {device}, which has no streams of the caller; pass null"
+    )]
     ForeignStream {
         /// The handle.
         handle: u64,

@@ -38,7 +38,11 @@ impl Stream {
                 device: device.name().to_owned(),
             });
         }
-        Ok(Self::from_parts(device, device.0.of_callers.clone(), RawStream(handle)))
+        Ok(Self::from_parts(
+            device,
+            device.0.of_callers.clone(),
+            RawStream(handle),
+        ))
     }
 
     /// Submits a copy of `rows` rows of `width` bytes from `from`, where they lie one after the other, to rows of `pitch` bytes.
@@ -56,15 +60,24 @@ impl Stream {
         rows: usize,
     ) -> Result<(), DeviceError> {
         let fits = |buffer: &Buffer<T>, pitch: usize| {
-            rows.checked_mul(pitch).is_some_and(|needed| needed <= buffer.size_bytes())
+            rows.checked_mul(pitch)
+                .is_some_and(|needed| needed <= buffer.size_bytes())
         };
         if self.inner().is_capturing() {
-            return Err(DeviceError::Capturing { operation: "copying to padded rows" });
+            return Err(DeviceError::Capturing {
+                operation: "copying to padded rows",
+            });
         }
         assert!(width <= pitch && fits(to, pitch) && fits(from, width));
         let (to, from) = (to.allocation(), from.allocation());
-        let target = Pitched { address: to.address(), pitch };
-        let source = Pitched { address: from.address(), pitch: width };
+        let target = Pitched {
+            address: to.address(),
+            pitch,
+        };
+        let source = Pitched {
+            address: from.address(),
+            pitch: width,
+        };
         let core = self.device().core();
         self.submit("copy".to_owned(), None, [to, from].into_iter(), |raw| {
             // SAFETY: the stream is alive as long as `self`, and the rows are within the buffers, as just checked.
@@ -73,12 +86,19 @@ impl Stream {
     }
 
     /// Submits a fill of a buffer with bytes of value `value`.
-    pub(crate) fn fill<T: Pod>(&self, buffer: &mut Buffer<T>, value: u8) -> Result<(), DeviceError> {
+    pub(crate) fn fill<T: Pod>(
+        &self,
+        buffer: &mut Buffer<T>,
+        value: u8,
+    ) -> Result<(), DeviceError> {
         let allocation = buffer.allocation();
         let core = self.device().core();
         self.submit("fill".to_owned(), None, [allocation].into_iter(), |raw| {
             // SAFETY: the stream is alive as long as `self`, and the range is the whole allocation.
-            unsafe { core.driver.fill(raw, allocation.address(), value, allocation.len()) }
+            unsafe {
+                core.driver
+                    .fill(raw, allocation.address(), value, allocation.len())
+            }
         })
     }
 }
@@ -101,8 +121,11 @@ impl<T: Pod> Buffer<T> {
         device.core().usable()?;
         let bytes = Self::bytes(len)?;
         let whole = device.range_of(address, bytes as u64)?;
-        if address % align_of::<T>() as u64 != 0 {
-            return Err(DeviceError::MisalignedPointer { address, alignment: align_of::<T>() });
+        if !address.is_multiple_of(align_of::<T>() as u64) {
+            return Err(DeviceError::MisalignedPointer {
+                address,
+                alignment: align_of::<T>(),
+            });
         }
         let allocation = Allocation::of_caller(device.core(), whole, address, bytes);
         Ok(Self::from_allocation(device, allocation, len))
@@ -127,7 +150,9 @@ impl Device {
         while covered < end {
             // One tensor may lie across several mappings (`cuMemMap`), which the driver reports one by one.
             let next = find(covered)?.filter(|next| {
-                next.base == covered && covered % MAPPING_GRANULARITY == 0 && next.len as u64 % MAPPING_GRANULARITY == 0
+                next.base == covered
+                    && covered.is_multiple_of(MAPPING_GRANULARITY)
+                    && (next.len as u64).is_multiple_of(MAPPING_GRANULARITY)
             });
             covered += next.ok_or_else(refused)?.len as u64;
         }
@@ -176,7 +201,8 @@ impl CurrentContext {
     pub fn save() -> Self {
         let mut context = ptr::null_mut();
         // SAFETY: `context` is valid for the write.
-        let found = Device::cuda_count().is_ok() && unsafe { ffi::cuCtxGetCurrent(&mut context) } == 0;
+        let found =
+            Device::cuda_count().is_ok() && unsafe { ffi::cuCtxGetCurrent(&mut context) } == 0;
         Self(found.then_some(context))
     }
 }

@@ -439,10 +439,6 @@ impl fmt::Debug for StreamInner {
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Stream({}, {:#x})",
-            self.inner.core.name, self.raw.0
-        )
+        write!(f, "Stream({}, {:#x})", self.inner.core.name, self.raw.0)
     }
 }

@@ -25,19 +25,46 @@ pub fn bitlinear_int8xint2(
     k: usize,
 ) -> Result<(), OpError> {
     let (_, k_padded) = Layout::Ladder.padded_shape(n, k)?;
-    require_matrix("activations", operands.activations.len(), ("m", m), ("k", k))?;
-    require_matrix("activation_scale", operands.activation_scale.len(), ("m", m), ("1", 1))?;
+    require_matrix(
+        "activations",
+        operands.activations.len(),
+        ("m", m),
+        ("k", k),
+    )?;
+    require_matrix(
+        "activation_scale",
+        operands.activation_scale.len(),
+        ("m", m),
+        ("1", 1),
+    )?;
     require_matrix("output", operands.output.len(), ("m", m), ("n", n))?;
     let weights = operands.weights.device_ptr();
     if !weights.is_multiple_of(ALIGNMENT) {
         let alignment = ALIGNMENT as usize;
-        return Err(DeviceError::MisalignedPointer { address: weights, alignment }.into());
+        return Err(DeviceError::MisalignedPointer {
+            address: weights,
+            alignment,
+        }
+        .into());
     }
-    let sizes = Int8xInt2Sizes { m, n, k, k_pitch: k_padded, groups: operands.row_scale.len() };
+    let sizes = Int8xInt2Sizes {
+        m,
+        n,
+        k,
+        k_pitch: k_padded,
+        groups: operands.row_scale.len(),
+    };
     if k == k_padded && operands.activations.device_ptr().is_multiple_of(ALIGNMENT) {
         return Ok(launch::int8xint2(stream, operands, sizes)?);
     }
     let mut padded = Buffer::zeroed_on(stream, m * k_padded)?;
     stream.copy_to_pitched(&mut padded, k_padded, operands.activations, k, m)?;
-    Ok(launch::int8xint2(stream, Int8xInt2 { activations: &padded, ..operands }, sizes)?)
+    Ok(launch::int8xint2(
+        stream,
+        Int8xInt2 {
+            activations: &padded,
+            ..operands
+        },
+        sizes,
+    )?)
 }

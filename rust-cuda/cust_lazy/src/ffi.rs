@@ -6,8 +6,8 @@
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
 pub use cust::sys::{
-    CUDA_MEMCPY2D, CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode,
-    CUmodule, CUstream,
+    CUDA_MEMCPY2D, CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUgraph, CUgraphExec,
+    CUgraphNode, CUmodule, CUstream,
 };
 
 /// What an update of an executable graph stumbled over (`CUgraphExecUpdateResultInfo`, CUDA 12.0).
@@ -73,11 +73,7 @@ unsafe extern "C" {
     pub fn cuMemAlloc_v2(address: *mut CUdeviceptr, bytes: usize) -> c_int;
     pub fn cuMemFree_v2(address: CUdeviceptr) -> c_int;
     /// Since CUDA 11.2.
-    pub fn cuMemAllocAsync(
-        address: *mut CUdeviceptr,
-        bytes: usize,
-        stream: CUstream,
-    ) -> c_int;
+    pub fn cuMemAllocAsync(address: *mut CUdeviceptr, bytes: usize, stream: CUstream) -> c_int;
     /// Since CUDA 11.2.
     pub fn cuMemFreeAsync(address: CUdeviceptr, stream: CUstream) -> c_int;
     /// Sets each value to zero where the address is no pointer of CUDA's.

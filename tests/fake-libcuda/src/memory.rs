@@ -89,7 +89,8 @@ unsafe extern "C" fn cuPointerGetAttributes(
     let holding = |ordinal: usize| {
         let allocations = &driver.gpus[ordinal].context.as_ref()?.allocations;
         let mut ranges = allocations.iter().map(|(&base, &len)| (base, len));
-        let (base, len) = ranges.find(|&(base, len)| address >= base && address - base < len as u64)?;
+        let (base, len) =
+            ranges.find(|&(base, len)| address >= base && address - base < len as u64)?;
         Some((ordinal, base, len))
     };
     // Each GPU has an emulator of its own, and their addresses can be equal: then the current GPU's is meant.
@@ -101,13 +102,19 @@ unsafe extern "C" fn cuPointerGetAttributes(
         unsafe {
             let value = *values.add(index);
             match *attributes.add(index) {
-                2 => value.cast::<c_uint>().write(found.map_or(0, |_| DEVICE_MEMORY)),
+                2 => value
+                    .cast::<c_uint>()
+                    .write(found.map_or(0, |_| DEVICE_MEMORY)),
                 8 => value.cast::<c_uint>().write(0),
                 9 => value
                     .cast::<c_int>()
                     .write(found.map_or(DEVICE_INVALID, |(ordinal, ..)| ordinal as c_int)),
-                11 => value.cast::<u64>().write(found.map_or(0, |(_, base, _)| base)),
-                12 => value.cast::<usize>().write(found.map_or(0, |(_, _, len)| len)),
+                11 => value
+                    .cast::<u64>()
+                    .write(found.map_or(0, |(_, base, _)| base)),
+                12 => value
+                    .cast::<usize>()
+                    .write(found.map_or(0, |(_, _, len)| len)),
                 _ => return INVALID_VALUE,
             }
         }

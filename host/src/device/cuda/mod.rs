@@ -172,11 +172,7 @@ impl Driver for CudaDriver {
         self.call("cuMemFree", || unsafe { ffi::cuMemFree_v2(address) })
     }
 
-    unsafe fn allocate_on(
-        &self,
-        raw: RawStream,
-        bytes: usize,
-    ) -> Result<Option<u64>, DriverError> {
+    unsafe fn allocate_on(&self, raw: RawStream, bytes: usize) -> Result<Option<u64>, DriverError> {
         let mut address = 0;
         let allocated = self.call("cuMemAllocAsync", || {
             // SAFETY: the caller passes a live stream, and `address` is valid for the write.

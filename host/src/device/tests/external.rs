@@ -1,0 +1,249 @@
+//! Streams and memory that the program has made without this library.
+
+use std::ptr;
+
+use super::*;
+
+/// On the legacy default stream, which every device has.
+fn callers_stream(device: &Device) -> Stream {
+    // SAFETY: null is a stream of every device.
+    unsafe { Stream::from_raw(device, ptr::null_mut()) }.unwrap()
+}
+
+/// Elements `first..first + len` of a buffer, as memory that came from elsewhere.
+fn part(buffer: &Buffer<u32>, first: u64, len: usize) -> Result<Buffer<u32>, DeviceError> {
+    // SAFETY: the tests keep the buffer longer than its parts.
+    unsafe { Buffer::from_raw(buffer.device(), buffer.device_ptr() + 4 * first, len) }
+}
+
+#[test]
+fn work_on_a_callers_stream_runs_and_is_waited_for() {
+    for device in devices() {
+        let stream = callers_stream(&device);
+        let whole = Buffer::<u32>::zeroed(&device, 64).unwrap();
+        let mut to = part(&whole, 16, 32).unwrap();
+        add_one(&stream, &to).unwrap();
+        // By the stream itself, and by whatever the work uses.
+        stream.synchronize().unwrap();
+        assert_eq!(to.to_vec().unwrap(), [1; 32], "{device:?}");
+        add_one(&stream, &to).unwrap();
+        assert_eq!(to.to_vec().unwrap(), [2; 32], "{device:?}");
+        add_one(&stream, &to).unwrap();
+        device.synchronize().unwrap();
+        let all = whole.to_vec().unwrap();
+        assert_eq!(
+            (all[15], all[16], all[47], all[48]),
+            (0, 3, 3, 0),
+            "{device:?}"
+        );
+        to.copy_from_slice(&[7; 32]).unwrap();
+        assert_eq!(whole.to_vec().unwrap()[47], 7);
+    }
+}
+
+#[test]
+fn dropping_a_part_frees_nothing_and_dropping_the_whole_waits() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let stream = callers_stream(&device);
+    let whole = Buffer::<u32>::zeroed(&device, 64).unwrap();
+    let waits = gpu.calls("cuStreamSynchronize") + gpu.calls("cuCtxSynchronize");
+    let to = part(&whole, 0, 64).unwrap();
+    add_one(&stream, &to).unwrap();
+    drop(to);
+    assert_eq!(gpu.calls("cuMemFree_v2"), 0);
+    assert_eq!(
+        gpu.calls("cuStreamSynchronize") + gpu.calls("cuCtxSynchronize"),
+        waits
+    );
+
+    add_one(&stream, &whole).unwrap();
+    // The stream may be gone by then, so the context is what is waited for.
+    drop((stream, whole));
+    assert_eq!(
+        (gpu.calls("cuCtxSynchronize"), gpu.calls("cuMemFree_v2")),
+        (1, 1)
+    );
+    assert!(!device.is_lost());
+    drop(device);
+    // The caller's stream is not this library's to destroy.
+    assert_eq!(gpu.calls("cuStreamDestroy_v2"), gpu.calls("cuStreamCreate"));
+}
+
+#[test]
+fn scratch_memory_is_freed_in_the_streams_order_without_waiting() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let (own, callers) = (device.new_stream().unwrap(), callers_stream(&device));
+    for stream in [&own, &callers] {
+        let result = Buffer::<u32>::zeroed(&device, 64).unwrap();
+        let waits = gpu.calls("cuStreamSynchronize") + gpu.calls("cuCtxSynchronize");
+        let alive = gpu.alive();
+        let mut scratch = Buffer::<u32>::uninit_on(stream, 64).unwrap();
+        stream.fill(&mut scratch, 1).unwrap();
+        let copy = function(&device, "copy");
+        stream
+            .launch(
+                &copy,
+                config(1, 64),
+                &[write(&result), read(&scratch), scalar(64)],
+            )
+            .unwrap();
+        drop(scratch);
+        let counted = gpu.calls("cuStreamSynchronize") + gpu.calls("cuCtxSynchronize");
+        assert_eq!(counted, waits, "{stream:?}");
+        assert_eq!(result.to_vec().unwrap(), [0x0101_0101; 64], "{stream:?}");
+        // The module of the kernel came to be, on the first round.
+        assert!(gpu.alive() <= alive + 1);
+    }
+    assert_eq!(gpu.calls("cuMemFreeAsync"), 2);
+}
+
+#[test]
+fn without_memory_pools_scratch_memory_is_ordinary_memory() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let stream = device.new_stream().unwrap();
+    gpu.inject("cuMemAllocAsync", 1, 801); // CUDA_ERROR_NOT_SUPPORTED
+    let scratch = Buffer::<u32>::zeroed_on(&stream, 64).unwrap();
+    assert_eq!(scratch.to_vec().unwrap(), [0; 64]);
+    drop(scratch);
+    assert_eq!(
+        (gpu.calls("cuMemFreeAsync"), gpu.calls("cuMemFree_v2")),
+        (0, 1)
+    );
+}
+
+#[test]
+fn scratch_memory_that_a_graph_uses_lives_as_long_as_the_graph() {
+    for device in devices() {
+        let stream = device.new_stream().unwrap();
+        let result = Buffer::<u32>::zeroed(&device, 64).unwrap();
+        let copy = function(&device, "copy");
+        let graph = Graph::capture(&stream, |stream| {
+            let scratch = Buffer::<u32>::zeroed_on(stream, 64)?;
+            add_one(stream, &scratch)?;
+            stream.launch(
+                &copy,
+                config(1, 64),
+                &[write(&result), read(&scratch), scalar(64)],
+            )
+        })
+        .unwrap();
+        for round in 1..=3 {
+            graph.launch(&stream).unwrap();
+            assert_eq!(result.to_vec().unwrap(), [round; 64], "{device:?}");
+        }
+    }
+}
+
+#[test]
+fn rows_are_copied_apart() {
+    for device in devices() {
+        let stream = callers_stream(&device);
+        let from = Buffer::from_slice(&device, &[1_u8, 2, 3, 4, 5, 6]).unwrap();
+        let mut to = Buffer::from_slice(&device, &[9_u8; 11]).unwrap();
+        let error = stream.copy_to_pitched(&mut to, 4, &from, 3, 2);
+        assert_eq!(error, Ok(()), "{device:?}");
+        assert_eq!(
+            to.to_vec().unwrap(),
+            [1, 2, 3, 9, 4, 5, 6, 9, 9, 9, 9],
+            "{device:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_the_devices_memory_is_refused() {
+    for device in devices() {
+        let buffer = Buffer::<u32>::zeroed(&device, 64).unwrap();
+        let (base, bytes) = (buffer.device_ptr(), 256);
+        let refused = |first, len: usize, allocation| {
+            let error = part(&buffer, first, len).unwrap_err();
+            let expected = DeviceError::NotDeviceMemory {
+                address: base + 4 * first,
+                bytes: 4 * len as u64,
+                device: device.name().to_owned(),
+                allocation,
+            };
+            assert_eq!(error, expected);
+        };
+        refused(0, 65, Some((base, bytes)));
+        refused(63, 2, Some((base, bytes)));
+        refused(64, 1, None);
+        let on_the_stack = 0_u32;
+        for address in [0, 4, (&raw const on_the_stack).addr() as u64, u64::MAX - 3] {
+            // SAFETY: refused.
+            let error = unsafe { Buffer::<u32>::from_raw(&device, address, 1) }.unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    DeviceError::NotDeviceMemory {
+                        allocation: None,
+                        ..
+                    }
+                ),
+                "{error}"
+            );
+        }
+        // SAFETY: refused.
+        let error = unsafe { Buffer::<u32>::from_raw(&device, base + 2, 1) }.unwrap_err();
+        assert_eq!(
+            error,
+            DeviceError::MisalignedPointer {
+                address: base + 2,
+                alignment: 4
+            }
+        );
+        drop(buffer);
+        // SAFETY: refused.
+        assert!(
+            unsafe { Buffer::<u32>::from_raw(&device, base, 1) }.is_err(),
+            "{device:?}"
+        );
+    }
+}
+
+#[test]
+fn what_a_callers_stream_cannot_do_is_refused() {
+    for device in devices() {
+        let stream = callers_stream(&device);
+        let event = device.default_stream().record().unwrap();
+        let refused = |result: Result<(), DeviceError>| {
+            assert!(
+                matches!(result, Err(DeviceError::Unsupported { .. })),
+                "{result:?}"
+            );
+        };
+        refused(stream.record().map(drop));
+        refused(stream.wait(&event));
+        refused(Graph::capture(&stream, |_| Ok::<_, DeviceError>(())).map(drop));
+    }
+    let emulated = Device::emulated().unwrap();
+    // SAFETY: refused.
+    let error =
+        unsafe { Stream::from_raw(&emulated, ptr::without_provenance_mut(16)) }.unwrap_err();
+    assert!(
+        matches!(error, DeviceError::ForeignStream { handle: 16, .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_current_context_is_kept_and_found() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    std::thread::spawn(move || {
+        assert_eq!(Device::current_cuda().unwrap(), None);
+        let other = FakeGpu::take().unwrap();
+        let (device, other) = (gpu.open(), other.open());
+        Buffer::<u32>::zeroed(&device, 1).unwrap();
+        assert_eq!(Device::current_cuda().unwrap(), Some(device.clone()));
+        let context = CurrentContext::save();
+        Buffer::<u32>::zeroed(&other, 1).unwrap();
+        assert_eq!(Device::current_cuda().unwrap(), Some(other));
+        drop(context);
+        assert_eq!(Device::current_cuda().unwrap(), Some(device));
+    })
+    .join()
+    .unwrap();
+}
