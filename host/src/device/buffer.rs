@@ -1,4 +1,4 @@
-use std::{fmt, marker::PhantomData, sync::Arc};
+use std::{fmt, marker::PhantomData, panic::Location, sync::Arc};
 
 use bytemuck::Pod;
 
@@ -8,6 +8,7 @@ use super::{
     driver::MemoryRange,
     error::DeviceError,
     in_flight::InFlight,
+    pool::Block,
     stream::Stream,
 };
 
@@ -17,7 +18,7 @@ pub struct Allocation {
     core: Arc<Core>,
     address: u64,
     len: usize,
-    /// What the driver has allocated; other memory than this only where the owner is `Caller`.
+    /// What the driver has allocated; other memory than this only where the owner is `Caller` or `Pool`.
     whole: MemoryRange,
     owner: Owner,
     in_flight: InFlight,
@@ -30,19 +31,34 @@ enum Owner {
     Drop,
     /// Its drop, in the order of this stream.
     Stream(Stream),
+    /// Its drop, which gives it back to the device's pool. `None` in the drop only.
+    Pool(Option<Block>),
     /// Not this library.
     Caller,
 }
 
 impl Allocation {
+    #[track_caller]
     fn new(core: &Arc<Core>, len: usize) -> Result<Arc<Self>, DeviceError> {
         core.usable()?;
+        if let Some(pool) = core.pool.get() {
+            let block = pool.allocate(core, len.max(1), Location::caller())?;
+            return Ok(Arc::new(Self {
+                core: Arc::clone(core),
+                address: block.address,
+                len,
+                whole: block.whole,
+                owner: Owner::Pool(Some(block)),
+                in_flight: InFlight::default(),
+            }));
+        }
         core.release_orphans();
         let address = core.check(core.driver.allocate(len.max(1)))?;
         Ok(Self::owned(core, address, len, Owner::Drop))
     }
 
     /// Memory for work that comes later on the stream, freed in the stream's order: neither blocks.
+    #[track_caller]
     pub(super) fn new_on(stream: &Stream, len: usize) -> Result<Arc<Self>, DeviceError> {
         let core = stream.device().core();
         core.usable()?;
@@ -116,8 +132,14 @@ impl Allocation {
 
 impl Drop for Allocation {
     fn drop(&mut self) {
-        match &self.owner {
+        match &mut self.owner {
             Owner::Caller => return,
+            Owner::Pool(block) => {
+                if let (Some(pool), Some(block)) = (self.core.pool.get(), block.take()) {
+                    pool.release(&self.core, block, std::mem::take(&mut self.in_flight));
+                }
+                return;
+            }
             Owner::Stream(stream) if self.in_flight.is_only_queued_on(stream.inner()) => {
                 if !self.core.is_lost() {
                     // SAFETY: all work that uses the memory is on this stream, and no later work can.
@@ -157,6 +179,7 @@ impl<T: Pod> Buffer<T> {
     /// Allocates `len` elements whose content is not defined until something writes them.
     ///
     /// The emulator refuses a kernel's read of such memory.
+    #[track_caller]
     pub fn uninit(device: &Device, len: usize) -> Result<Self, DeviceError> {
         let allocation = Allocation::new(device.core(), Self::bytes(len)?)?;
         Ok(Self::from_allocation(device, allocation, len))
@@ -167,6 +190,7 @@ impl<T: Pod> Buffer<T> {
     ///
     /// Only work on this very stream may use the buffer. Two streams of the caller's look the same to what this library knows
     /// of work in flight.
+    #[track_caller]
     pub(crate) fn uninit_on(stream: &Stream, len: usize) -> Result<Self, DeviceError> {
         let allocation = Allocation::new_on(stream, Self::bytes(len)?)?;
         Ok(Self::from_allocation(stream.device(), allocation, len))
@@ -206,6 +230,7 @@ impl<T: Pod> Buffer<T> {
     }
 
     /// Allocates `len` elements of all-zero bytes.
+    #[track_caller]
     pub fn zeroed(device: &Device, len: usize) -> Result<Self, DeviceError> {
         let mut buffer = Self::uninit(device, len)?;
         buffer.fill_bytes(0)?;
@@ -213,6 +238,7 @@ impl<T: Pod> Buffer<T> {
     }
 
     /// Allocates a copy of a host slice.
+    #[track_caller]
     pub fn from_slice(device: &Device, host: &[T]) -> Result<Self, DeviceError> {
         let mut buffer = Self::uninit(device, host.len())?;
         buffer.copy_from_slice(host)?;

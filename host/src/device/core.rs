@@ -8,6 +8,7 @@ use super::{
     error::DeviceError,
     in_flight::InFlight,
     launch::LaunchRecord,
+    pool::Pool,
     stream::StreamInner,
 };
 
@@ -24,6 +25,8 @@ pub(super) struct Core {
     lost: OnceLock<(String, Vec<LaunchRecord>)>,
     streams: Mutex<Vec<Weak<StreamInner>>>,
     orphans: Mutex<Vec<Orphan>>,
+    /// Where buffers come from, if not from the driver.
+    pub(super) pool: OnceLock<Pool>,
 }
 
 /// Something whose owner is gone, but which work on the device may still use.
@@ -49,6 +52,7 @@ impl Core {
             lost: OnceLock::new(),
             streams: Mutex::default(),
             orphans: Mutex::default(),
+            pool: OnceLock::new(),
         })
     }
 

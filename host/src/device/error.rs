@@ -30,10 +30,11 @@ pub enum DeviceError {
         /// The name as given.
         name: String,
     },
-    /// A configuration of the emulated device that describes no GPU.
-    #[error("emulated device: {option} = {value} is not possible: {expected}")]
+    /// An [`EmulatedConfig`](super::EmulatedConfig) that describes no GPU, or a
+    /// [`MemoryPoolConfig`](super::MemoryPoolConfig) that describes no pool.
+    #[error("{option} = {value} is not possible: {expected}")]
     InvalidConfig {
-        /// Name of the field of [`EmulatedConfig`](super::EmulatedConfig).
+        /// Name of the field.
         option: &'static str,
         /// The value as given.
         value: String,

@@ -48,6 +48,11 @@ impl InFlight {
         })
     }
 
+    /// Whether all marked work is known to be done.
+    pub(super) fn is_done(&self) -> bool {
+        lock(&self.0).iter().all(|used| used.stream.is_past(used.moment))
+    }
+
     /// Waits until all marked work is done.
     pub(super) fn wait(&self) -> Result<(), DeviceError> {
         // Cloned, so that other threads can mark further work during the wait.

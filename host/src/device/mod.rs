@@ -37,6 +37,7 @@ mod in_flight;
 mod launch;
 mod module;
 mod open;
+mod pool;
 mod profile;
 mod stream;
 #[cfg(test)]
@@ -60,6 +61,10 @@ pub use self::{
     graph::Graph,
     launch::{LaunchConfig, LaunchRecord},
     module::{Function, Module},
+    pool::{
+        HybridMemoryPool, LeakReport, LiveAllocation, MemoryMetrics, MemoryPoolConfig, PressureLevel,
+        TrackingLevel,
+    },
     profile::{ArgumentTraffic, LaunchReport},
     stream::Stream,
 };
@@ -260,6 +265,9 @@ impl fmt::Debug for Device {
 impl Drop for Inner {
     fn drop(&mut self) {
         if self.core.is_lost() {
+            if let Some(pool) = self.core.pool.get() {
+                pool.abandon();
+            }
             return;
         }
         if let Err(error) = self.core.check(self.core.driver.synchronize()) {
@@ -267,6 +275,11 @@ impl Drop for Inner {
             return;
         }
         self.core.release_orphans();
+        if let Some(pool) = self.core.pool.get()
+            && let Err(error) = pool.close(&self.core)
+        {
+            tracing::warn!(%error, "the pool's memory could not be freed");
+        }
         for module in lock(&self.modules).values() {
             // SAFETY: the device is idle, and every handle to the module held this device open.
             let unloaded = unsafe { self.core.driver.unload_module(module.raw()) };

@@ -43,6 +43,9 @@ impl Profiler {
 }
 
 /// What a launch did to the buffer behind one of its arguments.
+///
+/// Where the device has a memory pool, buffers share the driver's allocations, and this is what the launch did to the whole
+/// allocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArgumentTraffic {
     /// Index of the kernel's argument, from 0.

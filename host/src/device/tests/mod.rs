@@ -9,6 +9,7 @@ mod faults;
 mod launches;
 mod lifetimes;
 mod opening;
+mod pool;
 mod threads;
 
 use std::{

@@ -1,0 +1,97 @@
+use std::{collections::HashMap, fmt, panic::Location, sync::Mutex};
+
+use crate::device::core::lock;
+
+/// What a pool records of each allocation; every level includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TrackingLevel {
+    /// Bytes in use only.
+    None,
+    /// Counts of allocations and frees by size, and the peak.
+    Basic,
+    /// Bytes asked for, which give the internal fragmentation.
+    Standard,
+    /// Each buffer with the place in the program that made it, for [`LeakReport`].
+    Detailed,
+}
+
+/// A buffer that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveAllocation {
+    /// Device address.
+    pub address: u64,
+    /// Bytes asked for.
+    pub bytes: usize,
+    /// The call that made it, outside the device layer.
+    pub site: &'static Location<'static>,
+    /// Number of the allocation, ascending with time.
+    pub sequence: u64,
+}
+
+/// The buffers that existed when it was made, the oldest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeakReport {
+    /// The pool's level: below [`TrackingLevel::Detailed`], nothing is known.
+    pub tracking: TrackingLevel,
+    /// The buffers.
+    pub live: Vec<LiveAllocation>,
+}
+
+impl fmt::Display for LeakReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.tracking < TrackingLevel::Detailed {
+            return write!(
+                f,
+                "buffers are recorded at TrackingLevel::Detailed, not at {:?}",
+                self.tracking
+            );
+        }
+        let bytes: usize = self.live.iter().map(|live| live.bytes).sum();
+        write!(f, "{} buffers of {bytes} bytes", self.live.len())?;
+        for live in &self.live {
+            write!(
+                f,
+                "\n  #{} {:#x}: {} bytes, made at {}",
+                live.sequence, live.address, live.bytes, live.site
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// The recorded allocations, by address.
+#[derive(Debug, Default)]
+pub(super) struct Sites(Mutex<Recorded>);
+
+#[derive(Debug, Default)]
+struct Recorded {
+    live: HashMap<u64, LiveAllocation>,
+    sequence: u64,
+}
+
+impl Sites {
+    pub(super) fn add(&self, address: u64, bytes: usize, site: &'static Location<'static>) {
+        let mut recorded = lock(&self.0);
+        recorded.sequence += 1;
+        let sequence = recorded.sequence;
+        recorded.live.insert(
+            address,
+            LiveAllocation {
+                address,
+                bytes,
+                site,
+                sequence,
+            },
+        );
+    }
+
+    pub(super) fn remove(&self, address: u64) {
+        lock(&self.0).live.remove(&address);
+    }
+
+    pub(super) fn report(&self, tracking: TrackingLevel) -> LeakReport {
+        let mut live: Vec<_> = lock(&self.0).live.values().cloned().collect();
+        live.sort_by_key(|live| live.sequence);
+        LeakReport { tracking, live }
+    }
+}

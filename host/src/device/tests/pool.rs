@@ -1,0 +1,528 @@
+//! The memory pool: what it hands out, when it hands it out again, and what it gives back.
+
+use std::sync::Mutex;
+
+use super::*;
+
+const MIB: usize = 1 << 20;
+const OUT_OF_MEMORY: i32 = 2;
+
+fn config() -> MemoryPoolConfig {
+    MemoryPoolConfig {
+        chunk_bytes: 8 * MIB,
+        tracking: TrackingLevel::Standard,
+        ..MemoryPoolConfig::default()
+    }
+}
+
+/// Buffers of the device come from a pool of its own.
+fn pooled(device: &Device, config: MemoryPoolConfig) -> HybridMemoryPool {
+    device
+        .enable_pool(config)
+        .expect("the device has no pool yet")
+}
+
+fn bytes(device: &Device, len: usize) -> Buffer<u8> {
+    Buffer::uninit(device, len).expect("there is memory")
+}
+
+#[test]
+fn blocks_never_overlap_and_all_memory_comes_back() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    for device in devices() {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (free_before, _) = device.memory_info().unwrap();
+        let pool = pooled(&device, config());
+        let mut live: Vec<(Buffer<u8>, u8)> = Vec::new();
+        for step in 0..600 {
+            if live.len() > 40 || (!live.is_empty() && random.u32(..3) == 0) {
+                let (buffer, value) = live.swap_remove(random.usize(..live.len()));
+                // What was written is still there: nobody else had the block.
+                let content = buffer.to_vec().unwrap();
+                assert!(content.iter().all(|&byte| byte == value), "step {step}");
+            } else {
+                // Few of those beyond a chunk: they fill the memory.
+                let len = match random.u32(..40) {
+                    0 => random.usize(..20 * MIB),
+                    1..5 => random.usize(..4 * MIB),
+                    _ => {
+                        let most = 1 << random.u32(4..20);
+                        random.usize(..most)
+                    }
+                };
+                let mut buffer = bytes(&device, len);
+                assert_eq!(buffer.device_ptr() % 256, 0);
+                buffer.fill_bytes(step as u8).unwrap();
+                let range = |buffer: &Buffer<u8>| {
+                    buffer.device_ptr()..buffer.device_ptr() + buffer.len().max(1) as u64
+                };
+                let new = range(&buffer);
+                for (other, _) in &live {
+                    let other = range(other);
+                    assert!(
+                        new.end <= other.start || other.end <= new.start,
+                        "step {step}"
+                    );
+                }
+                live.push((buffer, step as u8));
+            }
+            let requested: usize = live.iter().map(|(buffer, _)| buffer.len().max(1)).sum();
+            let metrics = pool.metrics();
+            assert_eq!(metrics.requested_bytes, requested);
+            assert_eq!(
+                metrics.held_bytes,
+                metrics.in_use_bytes + metrics.pending_bytes + metrics.cached_bytes() + metrics.unusable_bytes
+            );
+            assert!(
+                metrics.in_use_bytes >= requested && metrics.peak_bytes >= metrics.in_use_bytes
+            );
+            assert_eq!((metrics.allocations - metrics.frees) as usize, live.len());
+        }
+        live.clear();
+        let metrics = pool.metrics();
+        assert_eq!((metrics.in_use_bytes, metrics.pending_bytes), (0, 0));
+        assert_eq!(
+            metrics.allocations,
+            metrics
+                .histogram
+                .iter()
+                .map(|&(_, count)| count)
+                .sum::<u64>()
+        );
+        assert_eq!(pool.trim(0).unwrap(), metrics.held_bytes);
+        let metrics = pool.metrics();
+        assert_eq!(
+            (metrics.held_bytes, metrics.driver_allocations),
+            (0, metrics.driver_frees)
+        );
+        if device.kind() == DeviceKind::Emulated {
+            assert_eq!(device.memory_info().unwrap().0, free_before);
+        }
+    }
+}
+
+#[test]
+fn free_halves_become_one_block_again() {
+    let device = Device::emulated().unwrap();
+    let pool = pooled(&device, config());
+    let mut blocks: Vec<_> = (0..8).map(|_| bytes(&device, MIB)).collect();
+    assert_eq!(pool.metrics().driver_allocations, 1);
+    for index in [3, 0, 4, 1, 2, 1, 0, 0] {
+        drop(blocks.remove(index));
+    }
+    assert_eq!(
+        (
+            pool.metrics().largest_free_bytes,
+            pool.metrics().external_fragmentation()
+        ),
+        (8 * MIB, 0.0)
+    );
+    let whole = bytes(&device, 8 * MIB);
+    assert_eq!(pool.metrics().driver_allocations, 1);
+    // One more MiB needs a second chunk, whose other blocks stay apart.
+    let one = bytes(&device, MIB);
+    let metrics = pool.metrics();
+    assert_eq!(
+        (metrics.driver_allocations, metrics.largest_free_bytes),
+        (2, 4 * MIB)
+    );
+    assert!((metrics.external_fragmentation() - 3.0 / 7.0).abs() < 1e-12);
+    drop(whole);
+    assert_eq!(
+        pool.trim(7 * MIB).unwrap(),
+        8 * MIB,
+        "the chunk in use stays"
+    );
+    drop(one);
+}
+
+#[test]
+fn a_small_block_is_reused_at_once_and_needs_no_driver() {
+    let device = Device::emulated().unwrap();
+    let pool = pooled(&device, config());
+    let first = bytes(&device, 1000);
+    let address = first.device_ptr();
+    drop(first);
+    for len in [1024, 769, 1000] {
+        assert_eq!(bytes(&device, len).device_ptr(), address);
+    }
+    let metrics = pool.metrics();
+    assert_eq!((metrics.driver_allocations, metrics.allocations), (1, 4));
+    assert_eq!(metrics.histogram, [(1024, 4)]);
+    let three = [bytes(&device, 768), bytes(&device, 513), bytes(&device, 1)];
+    let metrics = pool.metrics();
+    assert_eq!(
+        (metrics.in_use_bytes, metrics.requested_bytes),
+        (2 * 768 + 256, 768 + 513 + 1)
+    );
+    assert!((metrics.internal_fragmentation() - 510.0 / 1792.0).abs() < 1e-12);
+    drop(three);
+}
+
+#[test]
+fn a_block_waits_for_the_work_of_its_last_owner() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let pool = pooled(&device, config());
+    let stream = device.new_stream().unwrap();
+    let buffer = Buffer::<u32>::zeroed(&device, 64).unwrap();
+    let address = buffer.device_ptr();
+    add_one(&stream, &buffer).unwrap();
+    let waits = gpu.calls("cuStreamSynchronize");
+    drop(buffer);
+    assert_eq!(pool.metrics().pending_bytes, 256);
+    let second = Buffer::<u32>::uninit(&device, 64).unwrap();
+    assert_ne!(
+        second.device_ptr(),
+        address,
+        "the kernel may still write there"
+    );
+    assert_eq!(
+        gpu.calls("cuStreamSynchronize"),
+        waits,
+        "neither drop nor allocation has waited"
+    );
+
+    stream.synchronize().unwrap();
+    pool.trim(usize::MAX).unwrap();
+    assert_eq!(pool.metrics().pending_bytes, 0);
+    let third = Buffer::<u32>::uninit(&device, 64).unwrap();
+    assert_eq!(third.device_ptr(), address);
+}
+
+#[test]
+fn pending_memory_is_bounded() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let pool = pooled(
+        &device,
+        MemoryPoolConfig {
+            max_pending_bytes: 64 << 10,
+            ..config()
+        },
+    );
+    let stream = device.new_stream().unwrap();
+    // Nobody ever waits, as in a loop of decoding steps.
+    for _ in 0..100 {
+        let mut buffer = Buffer::<u32>::uninit(&device, 1024).unwrap();
+        buffer.fill_bytes(0).unwrap();
+        add_one(&stream, &buffer).unwrap();
+    }
+    let metrics = pool.metrics();
+    assert!(metrics.pending_bytes <= (64 << 10) + 4096, "{metrics:?}");
+    assert_eq!(metrics.driver_allocations, 1);
+}
+
+#[test]
+fn a_captured_buffer_stays_until_its_graph_is_gone() {
+    for device in devices() {
+        let pool = pooled(&device, config());
+        let stream = device.new_stream().unwrap();
+        let buffer = Buffer::<u32>::zeroed(&device, 64).unwrap();
+        let address = buffer.device_ptr();
+        let graph = Graph::capture(&stream, |stream| add_one(stream, &buffer)).unwrap();
+        drop(buffer);
+        assert_ne!(
+            Buffer::<u32>::uninit(&device, 64).unwrap().device_ptr(),
+            address
+        );
+        graph.launch(&stream).unwrap();
+        drop(graph);
+        stream.synchronize().unwrap();
+        pool.trim(0).unwrap();
+        assert_eq!(pool.metrics().held_bytes, 0);
+    }
+}
+
+#[test]
+fn memory_that_the_driver_refuses_is_found_in_the_pool() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let pool = pooled(&device, config());
+    let small = bytes(&device, 100);
+    // A second chunk is refused, down to its half; the next half is given.
+    let big = bytes(&device, 4 * MIB);
+    gpu.inject("cuMemAlloc_v2", 1, OUT_OF_MEMORY);
+    let second = bytes(&device, 4 * MIB);
+    assert_eq!(pool.metrics().held_bytes, 12 * MIB);
+    // A cached chunk in the wrong place is given back before the caller hears of it.
+    drop(big);
+    drop(second);
+    gpu.inject("cuMemAlloc_v2", 1, OUT_OF_MEMORY);
+    let beyond = bytes(&device, 10 * MIB);
+    assert_eq!(pool.metrics().held_bytes, 8 * MIB + 10 * MIB);
+    // Where it is refused twice, the caller hears, and nothing is lost.
+    gpu.inject("cuMemAlloc_v2", 1, OUT_OF_MEMORY);
+    gpu.inject("cuMemAlloc_v2", 1, OUT_OF_MEMORY);
+    let error = Buffer::<u8>::uninit(&device, 20 * MIB).unwrap_err();
+    assert!(
+        matches!(error, DeviceError::OutOfMemory { requested, .. } if requested == 20 * MIB),
+        "{error}"
+    );
+    drop((small, beyond));
+    pool.trim(0).unwrap();
+    let metrics = pool.metrics();
+    assert_eq!(
+        (
+            metrics.held_bytes,
+            metrics.in_use_bytes,
+            metrics.allocations
+        ),
+        (0, 0, metrics.frees)
+    );
+}
+
+#[test]
+fn the_limit_holds_and_says_so() {
+    let device = Device::emulated().unwrap();
+    let limits = MemoryPoolConfig {
+        max_bytes: Some(10 * MIB),
+        initial_bytes: 3 * MIB,
+        ..config()
+    };
+    let pool = pooled(&device, limits);
+    assert_eq!(pool.metrics().held_bytes, 4 * MIB, "in powers of two");
+    let six = [bytes(&device, 4 * MIB), bytes(&device, 2 * MIB)];
+    let error = Buffer::<u8>::uninit(&device, 8 * MIB).unwrap_err();
+    match &error {
+        DeviceError::OutOfMemory {
+            device: name,
+            requested,
+            total,
+            ..
+        } => {
+            assert_eq!((*requested, *total), (8 * MIB, 10 * MIB));
+            assert!(name.contains("pool"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    drop(six);
+    // The cached chunks make room.
+    assert_eq!(bytes(&device, 8 * MIB).len(), 8 * MIB);
+    assert!(pool.metrics().held_bytes <= 10 * MIB);
+}
+
+#[test]
+fn pressure_calls_back_with_each_level_and_survives_a_panic() {
+    let device = Device::emulated().unwrap();
+    let pool = pooled(
+        &device,
+        MemoryPoolConfig {
+            max_bytes: Some(10 * MIB),
+            pressure: [0.2, 0.5, 0.8],
+            ..config()
+        },
+    );
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    pool.register_pressure_callback(|_| panic!("a callback that fails"));
+    let (levels, handle) = (Arc::clone(&seen), pool.clone());
+    pool.register_pressure_callback(move |level| {
+        // The pool can be used from here.
+        handle.trim(usize::MAX).expect("the device is not lost");
+        lock(&levels).push(level);
+    });
+    let mut blocks = Vec::new();
+    for _ in 0..8 {
+        blocks.push(bytes(&device, MIB));
+    }
+    assert_eq!(pool.pressure(), PressureLevel::Critical);
+    blocks.truncate(1);
+    use PressureLevel::{Critical, High, Low, Moderate};
+    assert_eq!(
+        *lock(&seen),
+        [Moderate, High, Critical, High, Moderate, Low]
+    );
+    assert_eq!(bytes(&device, 1).len(), 1);
+}
+
+#[test]
+fn what_is_tracked_is_what_was_asked_for() {
+    for tracking in [
+        TrackingLevel::None,
+        TrackingLevel::Basic,
+        TrackingLevel::Standard,
+        TrackingLevel::Detailed,
+    ] {
+        let device = Device::emulated().unwrap();
+        let pool = pooled(
+            &device,
+            MemoryPoolConfig {
+                tracking,
+                ..config()
+            },
+        );
+        let first = bytes(&device, 300);
+        let here = line!() + 1;
+        let second = Buffer::from_slice(&device, &[1.0_f32; 8]).unwrap();
+        let metrics = pool.metrics();
+        assert_eq!(metrics.in_use_bytes, 512 + 256);
+        assert_eq!(
+            metrics.allocations,
+            if tracking >= TrackingLevel::Basic {
+                2
+            } else {
+                0
+            }
+        );
+        assert_eq!(
+            metrics.peak_bytes,
+            if tracking >= TrackingLevel::Basic {
+                768
+            } else {
+                0
+            }
+        );
+        assert_eq!(
+            metrics.requested_bytes,
+            if tracking >= TrackingLevel::Standard {
+                332
+            } else {
+                0
+            }
+        );
+        drop(first);
+        let report = pool.leak_report();
+        if tracking < TrackingLevel::Detailed {
+            assert!(report.live.is_empty() && report.to_string().contains("Detailed"));
+            continue;
+        }
+        let [leak] = &report.live[..] else {
+            panic!("{report}")
+        };
+        assert_eq!(
+            (leak.address, leak.bytes, leak.sequence),
+            (second.device_ptr(), 32, 2)
+        );
+        assert_eq!((leak.site.file(), leak.site.line()), (file!(), here));
+        assert!(
+            report.to_string().contains(&format!("pool.rs:{here}")),
+            "{report}"
+        );
+        drop(second);
+        assert!(pool.leak_report().live.is_empty());
+    }
+}
+
+#[test]
+fn threads_share_a_pool() {
+    for device in devices() {
+        let pool = pooled(&device, config());
+        std::thread::scope(|scope| {
+            for thread in 0..4_u8 {
+                let device = &device;
+                scope.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(thread.into());
+                    let mut live = Vec::new();
+                    for _ in 0..300 {
+                        let most = 1 << random.u32(1..16);
+                        let len = random.usize(1..most);
+                        let mut buffer = bytes(device, len);
+                        buffer.fill_bytes(thread).unwrap();
+                        live.push(buffer);
+                        if live.len() > 10 {
+                            let buffer = live.swap_remove(random.usize(..live.len()));
+                            assert!(buffer.to_vec().unwrap().iter().all(|&byte| byte == thread));
+                        }
+                    }
+                });
+            }
+        });
+        let metrics = pool.metrics();
+        assert_eq!(
+            (metrics.in_use_bytes, metrics.allocations, metrics.frees),
+            (0, 1200, 1200)
+        );
+    }
+}
+
+#[test]
+fn a_lost_device_leaves_its_pool_quiet() {
+    let emulated = Device::emulated().unwrap();
+    let fake = FakeGpu::take().map(|gpu| gpu.open());
+    for device in std::iter::once(emulated).chain(fake) {
+        let pool = pooled(&device, config());
+        let stream = device.new_stream().unwrap();
+        let buffer = Buffer::<u32>::zeroed(&device, 8).unwrap();
+        let pending = Buffer::<u32>::zeroed(&device, 8).unwrap();
+        // Beyond the pool's chunk: within it, the emulator sees no fault.
+        let function = function(&device, "add_one");
+        let n = 4 * MIB as u32;
+        let launched = stream.launch(
+            &function,
+            super::config(n / 32, 32),
+            &[write(&pending), scalar(n)],
+        );
+        drop(pending);
+        let error = launched.and_then(|()| stream.synchronize()).unwrap_err();
+        assert!(matches!(error, DeviceError::Lost { .. }), "{error}");
+        assert_eq!(Buffer::<u32>::uninit(&device, 8).unwrap_err(), error);
+        assert_eq!(pool.trim(0).unwrap_err(), error);
+        drop(buffer);
+        // The handles may go in any order.
+        drop((device, stream, function));
+        assert!(pool.device().is_lost());
+    }
+}
+
+#[test]
+fn closing_the_device_gives_the_pool_back() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let pool = pooled(&device, config());
+    let stream = device.new_stream().unwrap();
+    let buffer = Buffer::<u32>::zeroed(&device, 64).unwrap();
+    let large = Buffer::<u32>::zeroed(&device, 3 * MIB).unwrap();
+    add_one(&stream, &buffer).unwrap();
+    add_one(&stream, &large).unwrap();
+    drop((buffer, large));
+    assert!(pool.metrics().pending_bytes > 12 * MIB);
+    drop((stream, pool, device));
+    assert_eq!(gpu.alive(), 0);
+}
+
+#[test]
+fn impossible_configurations_are_refused() {
+    let device = Device::emulated().unwrap();
+    let refused = |config| device.enable_pool(config).unwrap_err().to_string();
+    assert!(
+        refused(MemoryPoolConfig {
+            chunk_bytes: 3 * MIB,
+            ..config()
+        })
+        .contains("chunk_bytes")
+    );
+    assert!(
+        refused(MemoryPoolConfig {
+            chunk_bytes: 0,
+            ..config()
+        })
+        .contains("chunk_bytes")
+    );
+    assert!(
+        refused(MemoryPoolConfig {
+            max_bytes: Some(5),
+            ..config()
+        })
+        .contains("max_bytes")
+    );
+    assert!(
+        refused(MemoryPoolConfig {
+            max_bytes: Some(MIB),
+            initial_bytes: MIB + 1,
+            ..config()
+        })
+        .contains("initial_bytes")
+    );
+    assert!(
+        refused(MemoryPoolConfig {
+            pressure: [0.5, f64::NAN, 1.0],
+            ..config()
+        })
+        .contains("pressure")
+    );
+    assert!(device.pool().is_none());
+    pooled(&device, config());
+    assert!(refused(config()).contains("has one"));
+    assert!(device.pool().is_some());
+}
