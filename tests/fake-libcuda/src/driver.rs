@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How many GPUs the double has.
-pub const DEVICES: usize = 64;
+pub const DEVICES: usize = 256;
 
 /// Memory of each GPU.
 pub(crate) const MEMORY_BYTES: u64 = 256 << 20;
