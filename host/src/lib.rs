@@ -23,12 +23,14 @@
 //! | module | what is there |
 //! |---|---|
 //! | [`ops`] | the operations that users call |
+//! | [`backend`] | a device with its pool, streams and options in one object |
 //! | [`device`] | devices, buffers, streams, events, graphs |
 //! | [`layout`] | weight layouts and conversions between them |
 //! | [`reference`](mod@reference) | plain CPU versions of every operation |
 //! | [`tensor_file`] | matrices from and to safetensors files |
 //! | [`launch`] | typed launches of single kernels, and their variants |
 
+pub mod backend;
 pub mod device;
 pub mod launch;
 pub mod layout;

@@ -151,6 +151,21 @@ impl BitLinear {
         Ok(self)
     }
 
+    /// The same layer with the variants that `best` has for 1, 2, ... tokens; where it has none, they stay.
+    ///
+    /// A variant that does not fit the tokens, the layout or K is passed over.
+    pub fn with_variants(mut self, best: impl Fn(usize) -> Option<Gemv>) -> Self {
+        let (layout, k) = (self.layout, self.k_padded());
+        for (index, choice) in self.choices.iter_mut().enumerate() {
+            let m = index + 1;
+            let fits = |variant: &Gemv| variant.fits(m, k) && variant.require_layout(layout).is_ok();
+            if let Some(variant) = best(m).filter(fits) {
+                *choice = Choice { variant, reason: Reason::Caller };
+            }
+        }
+        self
+    }
+
     /// The same layer with variants as another cache than the user's has them; with none, by the heuristic alone.
     pub fn with_tuning(mut self, cache: Option<&TuneCache>) -> Self {
         self.choices = choices(&self.device, cache, self.layout, self.n, self.k);
@@ -171,13 +186,18 @@ impl BitLinear {
     }
 
     /// Columns of the weights as their layout pads them.
-    fn k_padded(&self) -> usize {
+    pub fn k_padded(&self) -> usize {
         let multiple = if self.layout == Layout::Ladder {
             ladder::BLOCK_COLUMNS
         } else {
             tiled::BLOCK_COLUMNS
         };
         self.k.next_multiple_of(multiple)
+    }
+
+    /// The layout of the weights on the device.
+    pub fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// The device that the layer is on.

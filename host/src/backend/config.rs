@@ -1,0 +1,170 @@
+use super::{BackendError, DeviceCapabilities};
+use crate::{
+    device::{Device, DeviceError},
+    launch::{Gemv, LaunchError},
+    layout::Layout,
+    ops::BitLinear,
+};
+use kernels_gpu::gemv::TILE_ROWS;
+
+/// Which device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum DeviceId {
+    /// The first usable GPU, else the emulator.
+    #[default]
+    Auto,
+    /// A new emulated device.
+    Emulated,
+    /// A GPU, by the driver's ordinal.
+    Cuda(usize),
+}
+
+impl DeviceId {
+    pub(super) fn open(self) -> Result<Device, DeviceError> {
+        match self {
+            Self::Auto => Device::auto(),
+            Self::Emulated => Device::emulated(),
+            Self::Cuda(ordinal) => Device::cuda(ordinal),
+        }
+    }
+}
+
+impl DeviceCapabilities {
+    /// What a device can do; opens it.
+    ///
+    /// # Errors
+    /// When there is no such device.
+    pub fn for_device(device: DeviceId) -> Result<Self, DeviceError> {
+        Ok(device.open()?.capabilities().clone())
+    }
+}
+
+/// Options of a [`CudaBackend`](super::CudaBackend).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CudaBackendConfig {
+    /// The device. Default [`DeviceId::Auto`].
+    pub device_id: DeviceId,
+    /// Most bytes of device memory that buffers take, from a pool; `None` for the driver's memory without a pool. Default
+    /// `None`.
+    pub memory_pool_size: Option<usize>,
+    /// Streams to make, at least 1. Default 4.
+    pub num_streams: usize,
+    /// Whether products are recorded for [`take_profile`](super::CudaBackend::take_profile). Default no.
+    pub enable_profiling: bool,
+    /// Which GEMV variants there are to choose from.
+    pub w2a8_config: W2A8GemvConfig,
+}
+
+impl Default for CudaBackendConfig {
+    fn default() -> Self {
+        Self {
+            device_id: DeviceId::Auto,
+            memory_pool_size: None,
+            num_streams: 4,
+            enable_profiling: false,
+            w2a8_config: W2A8GemvConfig::default(),
+        }
+    }
+}
+
+/// Which GEMV variants there are to choose from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct W2A8GemvConfig {
+    /// Threads of a block; `None` leaves it to the tuning cache and the heuristic. Default `None`.
+    pub block_size: Option<u32>,
+    /// How many blocks the rows are split over. Default [`GridStrategy::Auto`].
+    pub grid_strategy: GridStrategy,
+    /// Whether weights in the layout `Ladder` are brought into `Tiled` when they are loaded; otherwise they are multiplied as
+    /// they are, a token at a time. Default yes.
+    pub enable_weight_permutation: bool,
+}
+
+impl Default for W2A8GemvConfig {
+    fn default() -> Self {
+        Self {
+            block_size: None,
+            grid_strategy: GridStrategy::Auto,
+            enable_weight_permutation: true,
+        }
+    }
+}
+
+/// How many blocks a product's grid has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GridStrategy {
+    /// As many as the chosen variant has.
+    #[default]
+    Auto,
+    /// One for so many rows of the weights.
+    RowsPerBlock(u32),
+}
+
+impl W2A8GemvConfig {
+    /// Whether no variant is left out.
+    pub(super) fn leaves_all(&self) -> bool {
+        self.block_size.is_none() && self.grid_strategy == GridStrategy::Auto
+    }
+
+    fn leaves(&self, variant: &Gemv) -> bool {
+        let shape = variant.shape();
+        let rows = shape.tiles as usize * TILE_ROWS;
+        self.block_size
+            .is_none_or(|threads| shape.threads() == threads)
+            && match self.grid_strategy {
+                GridStrategy::Auto => true,
+                GridStrategy::RowsPerBlock(wanted) => rows == wanted as usize,
+            }
+    }
+
+    /// Refuses options that leave no variant for a single token.
+    pub(super) fn check(&self) -> Result<(), BackendError> {
+        let single = || Gemv::all(Layout::Tiled).filter(|variant| variant.tokens() == 1);
+        if single().any(|variant| self.leaves(&variant)) {
+            return Ok(());
+        }
+        let known: Vec<_> = single()
+            .map(|variant| {
+                format!(
+                    "{} x {}",
+                    variant.shape().threads(),
+                    variant.shape().tiles as usize * TILE_ROWS
+                )
+            })
+            .collect();
+        Err(BackendError::Config {
+            option: "w2a8_config",
+            value: format!("{:?}, {:?}", self.block_size, self.grid_strategy),
+            expected: format!("threads x rows of a block are one of {}", known.join(", ")),
+        })
+    }
+
+    /// The same layer on the variants that are left. Numbers of tokens for which none is keep the library's choice.
+    pub(super) fn apply(&self, layer: BitLinear) -> Result<BitLinear, BackendError> {
+        let (n, k) = (layer.n(), layer.k());
+        let (layout, capabilities) = (layer.layout(), layer.device().capabilities().clone());
+        let padded = layer.k_padded();
+        let best = |m| {
+            Gemv::all(layout)
+                .filter(|variant| self.leaves(variant) && variant.fits(m, padded))
+                // The fewest tokens that are enough, then the best score.
+                .min_by(|a, b| {
+                    let score = |variant: &Gemv| variant.score(&capabilities, n, padded);
+                    a.tokens()
+                        .cmp(&b.tokens())
+                        .then(score(b).total_cmp(&score(a)))
+                })
+        };
+        if best(1).is_none() {
+            return Err(BackendError::Launch(LaunchError::VariantK {
+                variant: format!("{:?}, {:?}", self.block_size, self.grid_strategy),
+                limit: Gemv::all(layout)
+                    .filter(|variant| self.leaves(variant))
+                    .map(|variant| variant.shape().max_k())
+                    .max()
+                    .unwrap_or(0),
+                k,
+            }));
+        }
+        Ok(layer.with_variants(best))
+    }
+}

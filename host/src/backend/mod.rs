@@ -1,0 +1,283 @@
+//! A device with its memory pool, streams and options in one object, for services that hold one per device.
+//!
+//! [`CudaBackend`] only puts together what [`device`](crate::device) and [`ops`](crate::ops) offer; its buffers, streams and
+//! layers are theirs. It works the same on a GPU and on the emulator. It is `Send` and `Sync`, as all of its parts are.
+
+mod config;
+mod memory;
+mod profile;
+
+pub use self::{
+    config::{CudaBackendConfig, DeviceId, GridStrategy, W2A8GemvConfig},
+    memory::MemoryManager,
+    profile::{OpProfile, chrome_trace},
+};
+pub use crate::device::Capabilities as DeviceCapabilities;
+
+use self::profile::Recorder;
+use crate::{
+    device::{Buffer, Device, DeviceError, MemoryPoolConfig, Stream},
+    launch::{self, Float, LaunchError},
+    layout::{Layout, PackedWeights},
+    ops::{BitLinear, OpError, QuantizedActivations},
+    reference::RowScales,
+};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Why a backend was not made, or did not do what was asked.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackendError {
+    /// The device refused, or is lost.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The device cannot run the kernels.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The operation refused.
+    #[error(transparent)]
+    Op(#[from] OpError),
+    /// An option that nothing fits.
+    #[error("{option} = {value} is not possible: {expected}")]
+    Config {
+        /// The option's field.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// What would be.
+        expected: String,
+    },
+    /// A size that is not the weights'.
+    #[error("{name} = {actual}, but the weights have {expected}")]
+    Shape {
+        /// `m` or `k`.
+        name: &'static str,
+        /// The weights'.
+        expected: usize,
+        /// As given.
+        actual: usize,
+    },
+}
+
+/// A device, its memory and its streams.
+///
+/// After a fault ([`CudaBackend::is_lost`]) every call says [`DeviceError::Lost`]; drop what was made with the backend and make
+/// another with the same [`CudaBackend::config`].
+///
+/// ```
+/// use bitnet_cuda::backend::{CudaBackend, CudaBackendConfig, DeviceId};
+/// use bitnet_cuda::layout::{Layout, PackedWeights};
+/// use bitnet_cuda::ops::QuantizedActivations;
+/// use bitnet_cuda::reference::RowScales;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let backend = CudaBackend::new(CudaBackendConfig { device_id: DeviceId::Emulated, ..Default::default() })?;
+/// let packed = PackedWeights::pack(Layout::Tiled, &[1, -1, 0, 1, /* row 1 */ 0, 0, 1, 1], 2, 4)?;
+/// let weights = backend.load_weights(&packed, &RowScales::per_tensor(2, 0.5)?)?;
+/// let activations = QuantizedActivations::from_values(backend.device(), 1, 4, &[10, 20, 30, 40], &[1.0])?;
+/// let mut output = backend.memory_manager().allocate::<f32>(2)?;
+/// backend.w2a8_gemv(&weights, &activations, &mut output, 2, 4, backend.stream(0))?;
+/// assert_eq!(backend.memory_manager().copy_to_host(&output)?, [15.0, 35.0]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct CudaBackend {
+    config: CudaBackendConfig,
+    device: Device,
+    streams: Vec<Stream>,
+    next_stream: AtomicUsize,
+    recorder: Option<Recorder>,
+}
+
+impl CudaBackend {
+    /// Opens the device, loads the kernels, makes the pool and the streams.
+    ///
+    /// # Errors
+    /// When there is no such device, it is older than the kernels need, an option is not possible, or the pool's memory is not
+    /// there. A GPU has one pool a process: one that was made with another size is an error.
+    pub fn new(config: CudaBackendConfig) -> Result<Self, BackendError> {
+        config.w2a8_config.check()?;
+        if config.num_streams == 0 {
+            return Err(BackendError::Config {
+                option: "num_streams",
+                value: "0".to_owned(),
+                expected: "at least 1".to_owned(),
+            });
+        }
+        let device = config.device_id.open()?;
+        // Before any memory is taken: whether the device can run them, and the compilation.
+        launch::kernels(&device)?;
+        if let Some(bytes) = config.memory_pool_size {
+            enable_pool(&device, bytes)?;
+        }
+        let streams = (0..config.num_streams)
+            .map(|_| device.new_stream())
+            .collect::<Result<_, _>>()?;
+        let recorder = config.enable_profiling.then(Recorder::default);
+        Ok(Self {
+            config,
+            device,
+            streams,
+            next_stream: AtomicUsize::new(0),
+            recorder,
+        })
+    }
+
+    /// Whether there is an NVIDIA driver with at least one GPU.
+    pub fn is_cuda_available() -> bool {
+        Device::cuda_count().is_ok_and(|count| count > 0)
+    }
+
+    /// The first usable GPU, else the emulator.
+    ///
+    /// # Errors
+    /// When not even the emulator can be opened.
+    pub fn auto_select_device() -> Result<Device, DeviceError> {
+        Device::auto()
+    }
+
+    /// What it was made with.
+    pub fn config(&self) -> &CudaBackendConfig {
+        &self.config
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// What the device can do.
+    pub fn capabilities(&self) -> &DeviceCapabilities {
+        self.device.capabilities()
+    }
+
+    /// Whether a fault has taken the device's memory.
+    pub fn is_lost(&self) -> bool {
+        self.device.is_lost()
+    }
+
+    /// The device's memory.
+    pub fn memory_manager(&self) -> MemoryManager<'_> {
+        MemoryManager::new(&self.device)
+    }
+
+    /// The streams.
+    pub fn streams(&self) -> &[Stream] {
+        &self.streams
+    }
+
+    /// A stream by index; those beyond the last begin again with the first.
+    pub fn stream(&self, index: usize) -> &Stream {
+        &self.streams[index % self.streams.len()]
+    }
+
+    /// The streams one after the other, to spread independent work over them.
+    pub fn next_stream(&self) -> &Stream {
+        self.stream(self.next_stream.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Waits until all work on all streams is done.
+    ///
+    /// # Errors
+    /// [`DeviceError::Lost`] where work failed, with the launches that may have caused it.
+    pub fn synchronize(&self) -> Result<(), DeviceError> {
+        self.device.synchronize()
+    }
+
+    /// Uploads ternary weights for [`CudaBackend::w2a8_gemv`], on the kernel variants that `w2a8_config` leaves.
+    ///
+    /// # Errors
+    /// When `scales` does not cover exactly the rows of `weights`, no variant that the options leave takes their K, or the device
+    /// has not enough memory.
+    pub fn load_weights(
+        &self,
+        weights: &PackedWeights,
+        scales: &RowScales,
+    ) -> Result<BitLinear, BackendError> {
+        let options = &self.config.w2a8_config;
+        let keep = !options.enable_weight_permutation && weights.layout() == Layout::Ladder;
+        let layer = if keep {
+            BitLinear::from_ladder(&self.device, weights, scales)?
+        } else {
+            BitLinear::from_packed(&self.device, weights, scales)?
+        };
+        if options.leaves_all() {
+            return Ok(layer);
+        }
+        options.apply(layer)
+    }
+
+    /// The product of weights `[m, k]` and quantized activations, `[tokens, k]`, with scales applied: `output` is `[tokens, m]`.
+    ///
+    /// `m` is the number of the weights' rows, as BLAS counts for a matrix-vector product; elsewhere in this library, that is `n`.
+    ///
+    /// # Errors
+    /// When a size does not fit, an operand is on another device, or the launch fails.
+    pub fn w2a8_gemv<Y: Float>(
+        &self,
+        weights: &BitLinear,
+        activations: &QuantizedActivations,
+        output: &mut Buffer<Y>,
+        m: usize,
+        k: usize,
+        stream: &Stream,
+    ) -> Result<(), BackendError> {
+        for (name, actual, expected) in [("m", m, weights.n()), ("k", k, weights.k())] {
+            if actual != expected {
+                return Err(BackendError::Shape {
+                    name,
+                    expected,
+                    actual,
+                });
+            }
+        }
+        let variant = weights.variant(activations.m());
+        let span = tracing::debug_span!(
+            "w2a8_gemv",
+            m,
+            k,
+            tokens = activations.m(),
+            variant = variant.name()
+        );
+        let _entered = span.enter();
+        match &self.recorder {
+            None => weights.forward_quantized(stream, activations, output)?,
+            Some(recorder) => recorder.gemv(stream, weights, activations, output)?,
+        }
+        Ok(())
+    }
+
+    /// What was recorded since the last call, in the order of submission; waits for it. Empty without `enable_profiling`.
+    ///
+    /// # Errors
+    /// [`DeviceError::Lost`] where the work failed.
+    pub fn take_profile(&self) -> Result<Vec<OpProfile>, DeviceError> {
+        self.recorder
+            .as_ref()
+            .map_or_else(|| Ok(Vec::new()), Recorder::take)
+    }
+}
+
+fn enable_pool(device: &Device, bytes: usize) -> Result<(), BackendError> {
+    match device.pool() {
+        None => {
+            let config = MemoryPoolConfig {
+                max_bytes: Some(bytes),
+                ..MemoryPoolConfig::default()
+            };
+            device.enable_pool(config)?;
+            Ok(())
+        }
+        Some(pool) if pool.config().max_bytes == Some(bytes) => Ok(()),
+        Some(pool) => Err(BackendError::Config {
+            option: "memory_pool_size",
+            value: bytes.to_string(),
+            expected: format!(
+                "{} has a pool of {:?} already",
+                device.name(),
+                pool.config().max_bytes
+            ),
+        }),
+    }
+}

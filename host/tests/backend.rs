@@ -1,0 +1,287 @@
+//! The backend: each option has an effect, and products are the reference's, bit for bit.
+
+use bitnet_cuda::backend::*;
+use bitnet_cuda::device::{Buffer, DeviceError, PressureLevel};
+use bitnet_cuda::layout::{Layout, PackedWeights};
+use bitnet_cuda::ops::QuantizedActivations;
+use bitnet_cuda::reference::RowScales;
+use bitnet_cuda::reference::linear::{Epilogue, Shape, accumulate, epilogue};
+
+fn config() -> CudaBackendConfig {
+    CudaBackendConfig {
+        device_id: DeviceId::Emulated,
+        ..CudaBackendConfig::default()
+    }
+}
+
+/// Random operands, and what the reference makes of them.
+struct Case {
+    ternary: Vec<i8>,
+    values: Vec<i8>,
+    scales: RowScales,
+    token_scales: Vec<f32>,
+    expected: Vec<f32>,
+    shape: Shape,
+}
+
+fn case(seed: u64, m: usize, n: usize, k: usize) -> Case {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let ternary: Vec<i8> = (0..n * k).map(|_| random.i8(-1..=1)).collect();
+    let values: Vec<i8> = (0..m * k).map(|_| random.i8(..)).collect();
+    let scales =
+        RowScales::per_row(&(0..n).map(|_| 0.5 + random.f32()).collect::<Vec<_>>()).unwrap();
+    let token_scales: Vec<f32> = (0..m).map(|_| 20.0 + random.f32()).collect();
+    let shape = Shape { m, n, k };
+    let sums = accumulate(&values, &ternary, shape).unwrap();
+    let terms = Epilogue {
+        activation_scales: &token_scales,
+        row_scales: &scales,
+        bias: None,
+        residual: None,
+    };
+    let expected = epilogue(&sums, m, n, &terms).unwrap();
+    Case {
+        ternary,
+        values,
+        scales,
+        token_scales,
+        expected,
+        shape,
+    }
+}
+
+/// Computes the case on a backend, from weights in a layout; returns the variant that did it.
+fn check(backend: &CudaBackend, case: &Case, layout: Layout) -> &'static str {
+    let Shape { m, n, k } = case.shape;
+    let packed = PackedWeights::pack(layout, &case.ternary, n, k).unwrap();
+    let weights = backend.load_weights(&packed, &case.scales).unwrap();
+    let activations =
+        QuantizedActivations::from_values(backend.device(), m, k, &case.values, &case.token_scales)
+            .unwrap();
+    let mut output = backend.memory_manager().allocate::<f32>(m * n).unwrap();
+    backend
+        .w2a8_gemv(
+            &weights,
+            &activations,
+            &mut output,
+            n,
+            k,
+            backend.next_stream(),
+        )
+        .unwrap();
+    let output = backend.memory_manager().copy_to_host(&output).unwrap();
+    let bits = |values: &[f32]| {
+        values
+            .iter()
+            .map(|value| value.to_bits())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(bits(&output), bits(&case.expected));
+    weights.variant(m).name()
+}
+
+#[test]
+fn products_are_the_references() {
+    let backend = CudaBackend::new(config()).unwrap();
+    for (m, n, k) in [
+        (1, 1, 1),
+        (1, 40, 300),
+        (3, 17, 129),
+        (8, 64, 128),
+        (11, 33, 70),
+    ] {
+        for layout in [Layout::RowMajor, Layout::Ladder, Layout::Tiled] {
+            check(&backend, &case(5, m, n, k), layout);
+        }
+    }
+    backend.synchronize().unwrap();
+}
+
+#[test]
+fn block_size_and_grid_decide_the_variant() {
+    let case = case(6, 1, 64, 256);
+    for (block_size, grid_strategy, expected) in [
+        (Some(64), GridStrategy::RowsPerBlock(16), "gemv_m1_t1_w2"),
+        (Some(256), GridStrategy::Auto, "gemv_m1_t1_w8"),
+        (None, GridStrategy::RowsPerBlock(32), "gemv_m1_t2_w1"),
+    ] {
+        let w2a8_config = W2A8GemvConfig {
+            block_size,
+            grid_strategy,
+            ..W2A8GemvConfig::default()
+        };
+        let backend = CudaBackend::new(CudaBackendConfig {
+            w2a8_config,
+            ..config()
+        })
+        .unwrap();
+        assert_eq!(check(&backend, &case, Layout::Tiled), expected);
+    }
+    let w2a8_config = W2A8GemvConfig {
+        block_size: Some(100),
+        ..W2A8GemvConfig::default()
+    };
+    let error = CudaBackend::new(CudaBackendConfig {
+        w2a8_config,
+        ..config()
+    })
+    .unwrap_err()
+    .to_string();
+    assert!(
+        error.contains("100") && error.contains("64 x 16"),
+        "{error}"
+    );
+}
+
+#[test]
+fn weights_are_permuted_unless_told_not_to() {
+    let case = case(7, 2, 48, 256);
+    for (enable_weight_permutation, ladder) in [(true, false), (false, true)] {
+        let w2a8_config = W2A8GemvConfig {
+            enable_weight_permutation,
+            ..W2A8GemvConfig::default()
+        };
+        let backend = CudaBackend::new(CudaBackendConfig {
+            w2a8_config,
+            ..config()
+        })
+        .unwrap();
+        assert_eq!(
+            check(&backend, &case, Layout::Ladder).contains("ladder"),
+            ladder
+        );
+        assert!(!check(&backend, &case, Layout::RowMajor).contains("ladder"));
+    }
+}
+
+#[test]
+fn the_pool_is_as_large_as_asked_for() {
+    assert!(
+        CudaBackend::new(config())
+            .unwrap()
+            .memory_manager()
+            .pool()
+            .is_none()
+    );
+    let backend = CudaBackend::new(CudaBackendConfig {
+        memory_pool_size: Some(4 << 20),
+        ..config()
+    })
+    .unwrap();
+    let memory = backend.memory_manager();
+    let buffer = memory.copy_to_device(&[1_u8; 3 << 20]).unwrap();
+    assert_eq!(memory.pool().unwrap().pressure(), PressureLevel::Critical);
+    let error = memory.allocate::<u8>(3 << 20).unwrap_err();
+    assert!(
+        matches!(error, DeviceError::OutOfMemory { total, .. } if total == 4 << 20),
+        "{error}"
+    );
+    drop(buffer);
+    check(&backend, &case(8, 1, 40, 300), Layout::Tiled);
+}
+
+#[test]
+fn streams_are_as_many_as_asked_for_and_taken_in_turn() {
+    let backend = CudaBackend::new(CudaBackendConfig {
+        num_streams: 3,
+        ..config()
+    })
+    .unwrap();
+    assert_eq!(backend.streams().len(), 3);
+    let name = |stream: &bitnet_cuda::device::Stream| format!("{stream:?}");
+    let taken: Vec<_> = (0..4).map(|_| name(backend.next_stream())).collect();
+    assert_eq!(taken[0], taken[3]);
+    assert!(taken[0] != taken[1] && taken[1] != taken[2] && taken[0] != taken[2]);
+    assert_eq!(name(backend.stream(4)), name(backend.stream(1)));
+    let error = CudaBackend::new(CudaBackendConfig {
+        num_streams: 0,
+        ..config()
+    })
+    .unwrap_err();
+    assert!(error.to_string().contains("num_streams"));
+}
+
+#[test]
+fn profiling_records_products_with_the_emulators_counts() {
+    let silent = CudaBackend::new(config()).unwrap();
+    check(&silent, &case(9, 1, 32, 128), Layout::Tiled);
+    assert!(silent.take_profile().unwrap().is_empty());
+
+    let backend = CudaBackend::new(CudaBackendConfig {
+        enable_profiling: true,
+        ..config()
+    })
+    .unwrap();
+    let variant = check(&backend, &case(9, 1, 32, 256), Layout::Tiled);
+    check(&backend, &case(9, 2, 32, 256), Layout::Tiled);
+    let profiles = backend.take_profile().unwrap();
+    assert!(backend.take_profile().unwrap().is_empty());
+    assert_eq!(profiles.len(), 2);
+    let first = &profiles[0];
+    assert_eq!(
+        (first.op, first.variant.name(), first.shape),
+        ("w2a8_gemv", variant, [1, 32, 256])
+    );
+    assert_eq!(
+        (first.bytes, first.operations),
+        (32 * 256 / 4 + 256 + 4 * 32, 2 * 32 * 256)
+    );
+    assert_eq!(
+        (first.milliseconds, first.gigabytes_per_second()),
+        (None, None)
+    );
+    // Every weight takes part in a dp4a of four.
+    assert!(first.counters[0].lane.dp4a >= 32 * 256 / 4);
+
+    let trace = chrome_trace(&profiles);
+    assert_eq!(trace["otherData"]["time"], "ordinal");
+    let events = trace["traceEvents"].as_array().unwrap();
+    assert_eq!(events.len(), 2);
+    assert_eq!(
+        (&events[1]["ph"], &events[1]["ts"], &events[1]["args"]["m"]),
+        (&"X".into(), &1.0.into(), &2.into())
+    );
+    assert_eq!(
+        events[0]["args"]["counters"][0]["lane"]["dp4a"],
+        first.counters[0].lane.dp4a
+    );
+}
+
+#[test]
+fn sizes_that_are_not_the_weights_are_refused() {
+    let backend = CudaBackend::new(config()).unwrap();
+    let case = case(10, 1, 16, 128);
+    let packed = PackedWeights::pack(Layout::Tiled, &case.ternary, 16, 128).unwrap();
+    let weights = backend.load_weights(&packed, &case.scales).unwrap();
+    let activations =
+        QuantizedActivations::from_values(backend.device(), 1, 128, &case.values, &[1.0]).unwrap();
+    let mut output: Buffer<f32> = backend.memory_manager().allocate(16).unwrap();
+    for (m, k, name) in [(15, 128, "m = 15"), (16, 129, "k = 129")] {
+        let error = backend
+            .w2a8_gemv(&weights, &activations, &mut output, m, k, backend.stream(0))
+            .unwrap_err();
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+#[test]
+fn capabilities_are_those_of_the_device() {
+    let backend = CudaBackend::new(config()).unwrap();
+    assert_eq!(
+        &DeviceCapabilities::for_device(DeviceId::Emulated).unwrap(),
+        backend.capabilities()
+    );
+    assert_eq!(backend.capabilities().model, backend.device().name());
+    assert!(!backend.is_lost());
+    assert!(matches!(
+        DeviceCapabilities::for_device(DeviceId::Cuda(4096)),
+        Err(DeviceError::NoDriver { .. } | DeviceError::NoSuchDevice { .. })
+    ));
+    assert_eq!(
+        CudaBackend::is_cuda_available(),
+        CudaBackend::auto_select_device()
+            .unwrap()
+            .name()
+            .starts_with("cuda")
+    );
+}
