@@ -11,7 +11,7 @@ pub fn count(stream: &Stream, operation: &mut dyn Operation) -> Result<(Counts, 
     result?;
     let counts = reports
         .iter()
-        .fold(Counts::default(), |sum, report| add(sum, report));
+        .fold(Counts::default(), add);
     Ok((
         counts,
         reports.into_iter().map(|report| report.kernel).collect(),
