@@ -5,5 +5,7 @@ fn main() {
     // take the place of the driver's own in a program that links both.
     println!("cargo::rustc-cdylib-link-arg=-Wl,--exclude-libs,ALL");
     println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libbitnet.so");
+    // Under AddressSanitizer, the library takes the runtime from the test program that loads it.
+    println!("cargo::rustc-link-arg-tests=-rdynamic");
     println!("cargo::rerun-if-changed=build.rs");
 }

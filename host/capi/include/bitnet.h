@@ -14,8 +14,8 @@
  *
  * Streams. On a GPU, a stream is the caller's own: a cudaStream_t (or CUstream) of the device's primary context, which is
  * the context of the CUDA runtime. NULL is the legacy default stream. A handle that is no stream cannot be detected. On the emulator
- * it is NULL. Functions that take a stream and do not copy to or from the host only submit work and do not wait; they
- * can be captured into a CUDA graph, except where a comment says otherwise.
+ * it is NULL. Functions that take a stream and neither copy to or from the host nor synchronize only submit work and do not wait.
+ * They can be captured into a CUDA graph, once a call before the capture has loaded the kernels.
  *
  * Threads. Every function can be called from every thread. One that uses a GPU leaves the calling thread's current CUDA
  * context as it was.

@@ -15,7 +15,9 @@ use bitnet_cuda::reference::RowScales;
 use bitnet_cuda::reference::linear::{Epilogue, Shape, accumulate, epilogue};
 use half::bf16;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW, Symbol};
-use machine::{HEADER, c_program, fake_driver, library, output, run, valgrind};
+use machine::{
+    HEADER, c_program, compile, fake_driver, library, output, run, valgrind, write_source,
+};
 
 #[test]
 fn it_exports_what_the_header_declares_and_nothing_else() {
@@ -87,6 +89,29 @@ fn the_c_program_passes_on_the_gpu() {
     if gpu && std::env::var_os("CUST_LAZY_LIBCUDA").is_none() {
         run(Command::new(c_program()).arg("cuda"));
     }
+}
+
+#[test]
+fn the_program_in_the_documentation_runs() {
+    let documentation = include_str!("../../../docs/c.md");
+    let (_, program) = documentation.split_once("```c\n").unwrap();
+    let program = compile(
+        "documentation",
+        &[write_source(
+            "documentation.c",
+            program.split_once("```").unwrap().0,
+        )],
+    );
+    let printed = output(Command::new(program).env("CUST_LAZY_LIBCUDA", "no-such-libcuda.so"));
+    // Ternary rows (1, -1, 0, 1) and (-1, -1, 1, 0), scale 0.375, on (1, 2, 3, -4) up to the rounding of int8.
+    let y: Vec<f32> = printed
+        .split_whitespace()
+        .map(|y| y.parse().unwrap())
+        .collect();
+    assert!(
+        (y[0] + 5.0 * 0.375).abs() < 0.02 && y[1].abs() < 0.02,
+        "{printed}"
+    );
 }
 
 #[test]

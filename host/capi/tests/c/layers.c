@@ -183,3 +183,25 @@ void test_layers(void) {
     free(ladder);
     free(sums);
 }
+
+/* A kernel that reads memory which was never written: the emulator calls that a fault. */
+void test_lost_device(void) {
+    if (on_cuda)
+        return;
+    float weights[32] = {1}, y_host[2];
+    bitnet_linear *layer = NULL;
+    void *x = NULL, *y = upload(NULL, sizeof y_host);
+    OK(bitnet_linear_create(device, weights, 2, 16, NULL, &layer));
+    OK(bitnet_alloc(device, 64, &x));
+    FAILS(bitnet_linear_forward(layer, x, BITNET_F32, 1, y, BITNET_F32, stream), BITNET_DEVICE_LOST, "is lost", "open the device again");
+    FAILS(bitnet_synchronize(device, stream), BITNET_DEVICE_LOST, "is lost");
+    FAILS(bitnet_copy_to_host(device, y_host, y, sizeof y_host, stream), BITNET_DEVICE_LOST, "is lost");
+    FAILS(bitnet_alloc(device, 64, &x), BITNET_DEVICE_LOST, "is lost");
+    OK(bitnet_linear_destroy(layer));
+    OK(bitnet_free(device, x));
+    OK(bitnet_device_close(device));
+
+    OK(bitnet_device_open("emulated", &device));
+    OK(bitnet_synchronize(device, stream));
+    FAILS(bitnet_free(device, y), BITNET_INVALID_ARGUMENT, "not returned by bitnet_alloc");
+}

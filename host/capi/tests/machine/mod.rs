@@ -52,47 +52,57 @@ pub fn output(command: &mut Command) -> String {
 /// The C program in `tests/c`, compiled and linked with the library.
 pub fn c_program() -> &'static Path {
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let folder = package.join("tests/c");
-        let mut sources: Vec<PathBuf> = folder
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c");
+        let mut sources: Vec<PathBuf> = sources
             .read_dir()
             .expect("the sources are there")
             .map(|entry| entry.expect("the folder can be read").path())
             .filter(|path| path.extension().is_some_and(|extension| extension == "c"))
             .collect();
         sources.sort();
-        let library = library();
-        let libraries = library.parent().expect("a file is in a folder");
-        let program = libraries.join(format!("bitnet-c-tests-{}", std::process::id()));
-        // No fused multiply-adds: the reference in C rounds as the header says.
-        run(Command::new("cc")
-            .args([
-                "-std=gnu11",
-                "-Wall",
-                "-Wextra",
-                "-Werror",
-                "-O1",
-                "-g",
-                "-ffp-contract=off",
-            ])
-            .args(
-                env::var("BITNET_TEST_CFLAGS")
-                    .iter()
-                    .flat_map(|flags| flags.split_whitespace()),
-            )
-            .arg("-I")
-            .arg(package.join("include"))
-            .args(sources)
-            .arg("-o")
-            .arg(&program)
-            .arg("-L")
-            .arg(libraries)
-            // As RPATH, which comes before LD_LIBRARY_PATH: cargo's may name a folder with an older build.
-            .args(["-lbitnet", "-lm", "-ldl", "-Wl,--disable-new-dtags"])
-            .arg(format!("-Wl,-rpath,{}", libraries.display())));
-        program
+        compile("tests", &sources)
     });
     &PROGRAM
+}
+
+/// A source file of this text, where cargo lets tests write.
+pub fn write_source(name: &str, text: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, text).expect("the folder can be written");
+    path
+}
+
+/// Compiles a C program and links it with the library.
+pub fn compile(name: &str, sources: &[PathBuf]) -> PathBuf {
+    let library = library();
+    let libraries = library.parent().expect("a file is in a folder");
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    // No fused multiply-adds: the reference in C rounds as the header says.
+    run(Command::new("cc")
+        .args([
+            "-std=gnu11",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-O1",
+            "-g",
+            "-ffp-contract=off",
+        ])
+        .args(
+            env::var("BITNET_TEST_CFLAGS")
+                .iter()
+                .flat_map(|flags| flags.split_whitespace()),
+        )
+        .args(["-I", concat!(env!("CARGO_MANIFEST_DIR"), "/include")])
+        .args(sources)
+        .arg("-o")
+        .arg(&program)
+        .arg("-L")
+        .arg(libraries)
+        // As RPATH, which comes before LD_LIBRARY_PATH: cargo's may name a folder with an older build.
+        .args(["-lbitnet", "-lm", "-ldl", "-Wl,--disable-new-dtags"])
+        .arg(format!("-Wl,-rpath,{}", libraries.display())));
+    program
 }
 
 /// valgrind, set to fail on an error or a leak; `None`, with a line that says so, where it is not installed.
