@@ -4,6 +4,8 @@
 //! otherwise. A file of a device that is no GPU holds counts and no times.
 
 mod results;
+mod shapes;
 pub mod statistics;
 
 pub use results::*;
+pub use shapes::{SHAPES, packed_bytes};

@@ -5,6 +5,8 @@ mod bundle;
 mod demo;
 mod process;
 mod ptxas;
+mod report;
+mod sass;
 mod setup;
 mod test;
 mod workspace;
@@ -36,6 +38,10 @@ enum Task {
     BuildPtx(build_ptx::Args),
     /// Make target/bundle: tests and measurements that run wherever there is a driver
     Bundle(bundle::Args),
+    /// Make the figures and tables from benches/results
+    Report(report::Args),
+    /// Record every kernel's machine code in benches/sass.json: registers, instructions, loops
+    Sass(sass::Args),
     /// Assemble the committed PTX for every GPU generation; report registers, spills and SASS
     Ptxas(ptxas::Args),
 }
@@ -47,6 +53,8 @@ fn main() -> ExitCode {
         Task::Setup => setup::run().map(|()| ExitCode::SUCCESS),
         Task::BuildPtx(args) => build_ptx::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Bundle(args) => bundle::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Report(args) => report::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Sass(args) => sass::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Ptxas(args) => ptxas::run(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

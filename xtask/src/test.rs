@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use crate::build_ptx::{self, Freshness};
 use crate::setup::nvidia::Tools;
-use crate::{process, ptxas, setup, workspace};
+use crate::{bundle, process, ptxas, report, sass, setup, workspace};
 
 /// What became of a step.
 enum Outcome {
@@ -39,7 +39,7 @@ struct Step {
 type Check = fn() -> Outcome;
 
 /// The steps, in the order they run: the quick ones first, and the tests last, whose closing lines are then in sight.
-const STEPS: [(&str, Check); 7] = [
+const STEPS: [(&str, Check); 10] = [
     ("format", || cargo(&["fmt", "--all", "--", "--check"])),
     ("kernel toolchain", toolchain),
     ("clippy", || {
@@ -54,9 +54,12 @@ const STEPS: [(&str, Check); 7] = [
     }),
     ("PTX is fresh", fresh_ptx),
     ("ptxas", assemble),
+    ("SASS is as recorded", recorded_sass),
+    ("report is fresh", || report::check().into()),
     ("tests", || {
         cargo(&["test", "--workspace", "--no-fail-fast"])
     }),
+    ("bundle", || bundle::check().into()),
     ("tests on the GPU", gpu_tests),
 ];
 
@@ -151,6 +154,19 @@ fn assemble() -> Outcome {
         None => Outcome::Skipped(
             "NVIDIA's ptxas is not here (see the step `kernel toolchain`)".to_owned(),
         ),
+    }
+}
+
+fn recorded_sass() -> Outcome {
+    let Some(tools) = Tools::present() else {
+        return Outcome::Skipped(
+            "NVIDIA's ptxas is not here (see the step `kernel toolchain`)".to_owned(),
+        );
+    };
+    match sass::check(&tools) {
+        Ok(sass::Freshness::Fresh) => Outcome::Passed,
+        Ok(sass::Freshness::Unknown(why)) => Outcome::Skipped(why),
+        Err(error) => Outcome::Failed(format!("{error:#}")),
     }
 }
 

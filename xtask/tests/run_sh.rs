@@ -25,7 +25,19 @@ fn bundle(folder: &Path, tests: &[(&str, &str)]) {
     for (name, text) in tests {
         program(&format!("tests/{name}"), text);
     }
+    // Beside the programs, and none itself.
+    program("tests/libfake_libcuda.so", "no program");
     fs::write(folder.join("COMMIT"), "abc").unwrap();
+    let archive = folder.join("tests.tar.gz");
+    let packed = Command::new("tar")
+        .arg("-czf")
+        .arg(archive)
+        .arg("-C")
+        .arg(folder)
+        .arg("tests")
+        .status();
+    assert!(packed.unwrap().success());
+    fs::remove_dir_all(folder.join("tests")).unwrap();
 }
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
@@ -81,7 +93,6 @@ fn a_part_that_fails_or_hangs_loses_nothing_of_the_others() {
         ("c_passes", "#!/bin/sh\nexit 0\n"),
     ];
     bundle(folder.path(), &tests);
-    fs::write(folder.path().join("tests/libfake_libcuda.so"), "no program").unwrap();
     let output = run(folder.path(), &["--seconds", "30"]);
     assert_eq!(output.status.code(), Some(1));
     let expected = [

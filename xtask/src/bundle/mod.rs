@@ -48,10 +48,15 @@ pub fn run(args: &Args) -> Result<()> {
         "the bundle has {bytes} bytes, at most {MAX_BYTES} can be carried"
     );
     if args.check {
-        check(&folder)?;
+        run_elsewhere(&folder)?;
         println!("it runs from another folder, on the emulator");
     }
     Ok(())
+}
+
+/// Makes the bundle and runs a copy of it on the emulator.
+pub fn check() -> Result<()> {
+    run(&Args { check: true })
 }
 
 /// Fills the folder anew.
@@ -59,8 +64,10 @@ fn make(folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;
     }
-    let tests = folder.join("tests");
+    let unpacked = tempfile::tempdir()?;
+    let tests = unpacked.path().join("tests");
     fs::create_dir_all(&tests)?;
+    fs::create_dir_all(folder)?;
 
     let programs = built(&[
         "build",
@@ -101,6 +108,15 @@ fn make(folder: &Path) -> Result<()> {
         .find(|artifact| artifact.file.extension() == Some(OsStr::new("so")));
     let double = double.context("cargo built no libfake_libcuda.so")?;
     add(&double.file, &tests.join("libfake_libcuda.so"))?;
+
+    // Most of each program is the PTX, which the others have, too.
+    let mut tar = Command::new("tar");
+    tar.arg("-czf")
+        .arg(folder.join("tests.tar.gz"))
+        .arg("-C")
+        .arg(unpacked.path())
+        .arg("tests");
+    process::capture(&mut tar, QUICK)?;
 
     for entry in fs::read_dir(workspace::ptx())? {
         let from = entry?.path().join("bitnet.ptx");
@@ -214,7 +230,7 @@ fn size(folder: &Path) -> Result<u64> {
 }
 
 /// Copies the folder and runs it there on the emulator: every part has to pass, and the results have to be there.
-fn check(folder: &Path) -> Result<()> {
+fn run_elsewhere(folder: &Path) -> Result<()> {
     let elsewhere = tempfile::tempdir()?;
     let copy = elsewhere.path().join("bundle");
     process::capture(Command::new("cp").arg("-r").arg(folder).arg(&copy), QUICK)?;

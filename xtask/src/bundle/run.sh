@@ -51,7 +51,9 @@ part() {
     local name=$1 limit=$2 started=$SECONDS left=$((deadline - SECONDS)) status
     shift 2
     if [ -n "$dry" ]; then
-        say "$name: at most $limit s: ${*//$here\//}"
+        local command=$*
+        command=${command//$here\//}
+        say "$name: at most $limit s: ${command//$scratch\//}"
         return
     fi
     [ "$limit" -le "$left" ] || limit=$left
@@ -79,10 +81,13 @@ part() {
 [ ! -f "$here/COMMIT" ] || export BITNET_COMMIT="$(cat "$here/COMMIT")"
 export BITNET_TEST_DEVICE=$device RUST_BACKTRACE=0
 
+# Test programs are packed: most of each is the same PTX.
+scratch=$(mktemp -d) && trap 'rm -rf "$scratch"' EXIT && tar -xzf "$here/tests.tar.gz" -C "$scratch" || exit 2
+
 # Shares of the time: tests a third, the comparison a sixth, measurements the rest.
 part info 60 "$here/bitnet" info --json
 tests_end=$((SECONDS + seconds / 3))
-for test in "$here"/tests/*; do
+for test in "$scratch"/tests/*; do
     case $test in *.so) continue ;; esac
     limit=$((seconds / 6))
     left=$((tests_end - SECONDS))

@@ -1,5 +1,6 @@
 //! `cargo xtask ptxas`: the committed PTX through NVIDIA's assembler, for every GPU generation.
 
+mod loops;
 mod report;
 mod sass;
 mod verbose;
@@ -14,7 +15,9 @@ use rayon::prelude::*;
 
 use crate::setup::nvidia::{self, Tools};
 use crate::{process, workspace};
-use report::{KernelReport, table};
+pub use loops::Loop;
+pub use report::KernelReport;
+use report::table;
 
 /// GPU generations: Turing, Ampere (A100, then the others), Ada, Hopper, Blackwell (B200, then the others).
 const ARCHITECTURES: [&str; 7] = [
@@ -56,6 +59,11 @@ pub fn run(args: &Args) -> Result<()> {
         print!("{}", table(&reports));
     }
     reject_local_memory(&reports, ALLOWED)
+}
+
+/// Assembles the committed PTX for one architecture.
+pub fn reports(tools: &Tools, arch: &str) -> Result<Vec<KernelReport>> {
+    assemble_all(tools, &[arch.to_owned()])
 }
 
 /// Assembles the committed PTX for `archs`, in their order; the kernels of each in the file's order.
@@ -127,7 +135,7 @@ fn assemble(tools: &Tools, arch: &str, ptx: &std::path::Path) -> Result<Vec<Kern
     let disassembly =
         process::capture(tools.command("nvdisasm").arg("-json").arg(&cubin), LIMIT)?.stdout;
     let mut sass =
-        sass::opcodes(&disassembly).with_context(|| format!("nvdisasm's output for {arch}"))?;
+        sass::functions(&disassembly).with_context(|| format!("nvdisasm's output for {arch}"))?;
     resources
         .into_iter()
         .map(|resources| {
@@ -203,7 +211,11 @@ mod tests {
                 stack,
                 ..Default::default()
             };
-            KernelReport::new("sm_90", resources, BTreeMap::new())
+            let code = sass::Code {
+                opcodes: BTreeMap::new(),
+                loops: Vec::new(),
+            };
+            KernelReport::new("sm_90", resources, code)
         };
         reject_local_memory(&[report("clean", 0, 0)], &[]).expect("nothing to reject");
         let dirty = [report("spills", 8, 0), report("stack", 0, 16)];

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::sass::Opcodes;
+use super::loops::Loop;
+use super::sass::{Code, Opcodes};
 use super::verbose::Resources;
 
 /// One kernel on one architecture, as `--json` prints it.
@@ -19,10 +20,11 @@ pub struct KernelReport {
     pub stack: u32,
     pub shared: u32,
     pub sass: Opcodes,
+    pub loops: Vec<Loop>,
 }
 
 impl KernelReport {
-    pub fn new(arch: &str, resources: Resources, sass: Opcodes) -> Self {
+    pub fn new(arch: &str, resources: Resources, code: Code) -> Self {
         Self {
             arch: arch.to_owned(),
             kernel: resources.kernel,
@@ -31,7 +33,8 @@ impl KernelReport {
             spill_loads: resources.spill_loads,
             stack: resources.stack,
             shared: resources.shared,
-            sass,
+            sass: code.opcodes,
+            loops: code.loops,
         }
     }
 
@@ -109,7 +112,14 @@ mod tests {
                 shared: 64,
                 ..Resources::default()
             };
-            KernelReport::new(arch, resources, Opcodes::new())
+            KernelReport::new(
+                arch,
+                resources,
+                Code {
+                    opcodes: Opcodes::new(),
+                    loops: Vec::new(),
+                },
+            )
         };
         let text = table(&[
             report("sm_75", "gemv", 40, 0),
@@ -138,11 +148,18 @@ mod tests {
             ..Resources::default()
         };
         let sass = Opcodes::from([("EXIT".to_owned(), 1)]);
-        let json =
-            serde_json::to_value(KernelReport::new("sm_90", resources, sass)).expect("plain data");
+        let json = serde_json::to_value(KernelReport::new(
+            "sm_90",
+            resources,
+            Code {
+                opcodes: sass,
+                loops: Vec::new(),
+            },
+        ))
+        .expect("plain data");
         let expected = serde_json::json!({
             "arch": "sm_90", "kernel": "gemv", "registers": 40, "spill_stores": 0, "spill_loads": 0, "stack": 0,
-            "shared": 0, "sass": {"EXIT": 1}
+            "shared": 0, "sass": {"EXIT": 1}, "loops": []
         });
         assert_eq!(json, expected);
     }

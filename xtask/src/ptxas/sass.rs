@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use super::loops::{Loop, loops};
+
 /// How often each opcode, modifiers included (`LDG.E.128.CONSTANT`), stands in a function.
 pub type Opcodes = BTreeMap<String, u32>;
 
@@ -16,23 +18,33 @@ struct Function {
     instructions: Vec<Instruction>,
 }
 
+/// One machine instruction.
 #[derive(Deserialize)]
-struct Instruction {
-    opcode: String,
+pub struct Instruction {
+    pub opcode: String,
+    #[serde(default)]
+    pub operands: String,
 }
 
-/// The opcodes of each function. `nvdisasm` prints a list of two: a description of the file, and the functions.
-pub fn opcodes(json: &str) -> Result<BTreeMap<String, Opcodes>> {
+/// What a function is made of.
+pub struct Code {
+    pub opcodes: Opcodes,
+    pub loops: Vec<Loop>,
+}
+
+/// The code of each function. `nvdisasm` prints a list of two: a description of the file, and the functions.
+pub fn functions(json: &str) -> Result<BTreeMap<String, Code>> {
     let (_, functions): (serde_json::Value, Vec<Function>) =
         serde_json::from_str(json).context("not a list of a description and functions")?;
     Ok(functions
         .into_iter()
         .map(|function| {
-            let mut counts = Opcodes::new();
+            let loops = loops(&function.instructions);
+            let mut opcodes = Opcodes::new();
             for instruction in function.instructions {
-                *counts.entry(instruction.opcode).or_insert(0) += 1;
+                *opcodes.entry(instruction.opcode).or_insert(0) += 1;
             }
-            (function.name, counts)
+            (function.name, Code { opcodes, loops })
         })
         .collect())
 }
@@ -52,24 +64,24 @@ mod tests {
 
     #[test]
     fn opcodes_are_counted_by_function() {
-        let functions = opcodes(DISASSEMBLY).expect("well-formed");
+        let functions = functions(DISASSEMBLY).expect("well-formed");
         let count = |opcode: &str, n| (opcode.to_owned(), n);
         assert_eq!(
-            functions["gemv"],
+            functions["gemv"].opcodes,
             Opcodes::from([
                 count("EXIT", 1),
                 count("IDP.4A.U8.S8", 2),
                 count("LDG.E.128.CONSTANT", 1)
             ])
         );
-        assert_eq!(functions["norm"], Opcodes::from([count("EXIT", 1)]));
+        assert_eq!(functions["norm"].opcodes, Opcodes::from([count("EXIT", 1)]));
         assert_eq!(functions.len(), 2);
     }
 
     #[test]
     fn another_shape_is_an_error() {
         for text in ["", "[]", "[{}]", r#"[{},[{"function-name":"gemv"}]]"#] {
-            opcodes(text).expect_err(text);
+            assert!(functions(text).is_err(), "{text}");
         }
     }
 }

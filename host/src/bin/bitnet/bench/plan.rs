@@ -3,6 +3,7 @@
 use super::ceilings::Sizes;
 use super::timing::Settings;
 use bitnet_cuda::device::{Capabilities, DeviceKind};
+use kernel_benches::SHAPES;
 
 /// Everything that a run measures, in this order: ceilings, products, model, rows.
 #[derive(Clone, Debug)]
@@ -20,23 +21,6 @@ pub struct Plan {
     pub rotated_bytes: usize,
     pub settings: Settings,
 }
-
-/// The layers of BitNet's 2B4T, 3B and 700M models, those of larger models, and powers of two, as `(n, k)`.
-const SHAPES: [(usize, usize); 13] = [
-    (2560, 2560),
-    (3840, 2560),
-    (13_824, 2560),
-    (2560, 6912),
-    (3200, 3200),
-    (4800, 3200),
-    (3200, 10_240),
-    (20_480, 3200),
-    (55_296, 5120),
-    (5120, 27_648),
-    (8192, 32_768),
-    (4096, 16_384),
-    (1024, 4096),
-];
 
 /// Small shapes with and without padding.
 const SMOKE_SHAPES: [(usize, usize); 3] = [(128, 256), (48, 384), (33, 300)];

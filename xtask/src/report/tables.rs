@@ -1,0 +1,290 @@
+//! The tables, in Markdown.
+
+use std::collections::BTreeMap;
+
+use kernel_benches::{Case, Pair, Results, SHAPES, Time, packed_bytes};
+
+use super::targets;
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// Every section that a page can have.
+pub fn sections(results: &[Results]) -> BTreeMap<&'static str, String> {
+    let of_gpus = |section: fn(&Results) -> String| match results {
+        [] => "No GPU result is in `benches/results/` yet; docs/measuring.md says how to make one."
+            .to_owned(),
+        some => some
+            .iter()
+            .map(|results| format!("{}\n\n{}", heading(results), section(results)))
+            .collect::<Vec<_>>()
+            .join("\n\n"),
+    };
+    BTreeMap::from([
+        ("gemv", of_gpus(gemv)),
+        ("peers", of_gpus(peers)),
+        ("rows", of_gpus(rows)),
+        ("ceilings", of_gpus(ceilings)),
+        ("model", of_gpus(model)),
+        ("targets", of_gpus(targets::table)),
+        ("memory", memory()),
+    ])
+}
+
+/// What was measured, in what state, when, and from which commit.
+fn heading(results: &Results) -> String {
+    let device = &results.device;
+    let clocks = match &device.clocks {
+        Some([before, after]) => {
+            let mhz =
+                |clock: Option<u32>| clock.map_or_else(|| "?".to_owned(), |mhz| mhz.to_string());
+            format!(
+                "SM clock {} MHz before and {} MHz after",
+                mhz(before.sm_mhz),
+                mhz(after.sm_mhz)
+            )
+        }
+        None => "clocks unknown".to_owned(),
+    };
+    format!(
+        "**{}**, driver {}, {clocks}, {}, commit {}",
+        device.name,
+        device.driver.as_deref().unwrap_or("unknown"),
+        results.date,
+        results
+            .commit
+            .as_deref()
+            .map_or("unknown", |commit| &commit[..commit.len().min(12)]),
+    )
+}
+
+/// A median in microseconds, marked where the spread is wide.
+fn us(time: Option<Time>) -> String {
+    time.map_or_else(
+        || "-".to_owned(),
+        |time| format!("{}{:.2}", if time.wide { "~" } else { "" }, time.median_us),
+    )
+}
+
+fn spread(time: Option<Time>) -> String {
+    time.map_or_else(
+        || "-".to_owned(),
+        |time| format!("{:.1} %", time.spread() * 100.0),
+    )
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", share * 100.0))
+}
+
+fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut lines = vec![
+        format!("| {} |", head.join(" | ")),
+        format!("|{}", " --- |".repeat(head.len())),
+    ];
+    lines.extend(
+        rows.into_iter()
+            .map(|row| format!("| {} |", row.join(" | "))),
+    );
+    lines.join("\n")
+}
+
+const NOTE: &str = "Microseconds a launch, median of graph replays; ~ marks a spread of more than 10 % of the median.";
+
+fn gemv(results: &Results) -> String {
+    let chosen = results
+        .cases
+        .iter()
+        .filter(|case| case.op == "gemv" && case.chosen);
+    let best = |case: &Case| {
+        let same = |other: &&Case| {
+            other.op == case.op && (other.m, other.n, other.k) == (case.m, case.n, case.k)
+        };
+        results
+            .cases
+            .iter()
+            .filter(same)
+            .find(|other| other.best && !other.chosen)
+    };
+    let rows = chosen.map(|case| {
+        vec![
+            format!("{} x {}", case.n.unwrap_or(0), case.k),
+            case.m.to_string(),
+            case.kernels.join(" + "),
+            us(case.cold),
+            us(case.warm),
+            spread(case.time()),
+            percent(case.bandwidth_fraction),
+            best(case).map_or_else(
+                || "-".to_owned(),
+                |best| format!("{} {}", best.kernels.join(" + "), us(best.time())),
+            ),
+        ]
+    });
+    let head = [
+        "N x K",
+        "M",
+        "kernel",
+        "cold",
+        "warm",
+        "spread",
+        "of copy bandwidth",
+        "a faster variant",
+    ];
+    format!("{}\n\n{NOTE}", table(&head, rows))
+}
+
+fn peers(results: &Results) -> String {
+    if results.pairs.is_empty() {
+        return "No other library was found in this run.".to_owned();
+    }
+    let row = |pair: &Pair| {
+        vec![
+            pair.peer.clone(),
+            format!("{} x {}", pair.n, pair.k),
+            pair.m.to_string(),
+            us(Some(pair.ours)),
+            us(Some(pair.theirs)),
+            format!("{:.2}", pair.ratio),
+            format!("{:.2} to {:.2}", pair.ratio_low, pair.ratio_high),
+        ]
+    };
+    let head = [
+        "beside",
+        "N x K",
+        "M",
+        "this library",
+        "the other",
+        "times as fast",
+        "10th to 90th percentile",
+    ];
+    format!(
+        "{}\n\n{NOTE} Weights come from memory, rounds alternate, ratios are of rounds.",
+        table(&head, results.pairs.iter().map(row))
+    )
+}
+
+fn rows(results: &Results) -> String {
+    let others = results.cases.iter().filter(|case| case.op != "gemv");
+    let row = |case: &Case| {
+        let shape = match case.n {
+            Some(n) => format!("{} x {n} x {}", case.m, case.k),
+            None => format!("{} x {}", case.m, case.k),
+        };
+        vec![
+            case.op.clone(),
+            shape,
+            us(case.cold),
+            us(case.warm),
+            spread(case.time()),
+            percent(case.bandwidth_fraction),
+        ]
+    };
+    let head = [
+        "operation",
+        "tokens x features",
+        "cold",
+        "warm",
+        "spread",
+        "of copy bandwidth",
+    ];
+    format!("{}\n\n{NOTE}", table(&head, others.map(row)))
+}
+
+fn ceilings(results: &Results) -> String {
+    let Some(ceilings) = &results.ceilings else {
+        return "The ceilings were not measured in this run.".to_owned();
+    };
+    let row =
+        |name: &str, value: String, time: Option<Time>| vec![name.to_owned(), value, spread(time)];
+    let rows = [
+        row(
+            "copy bandwidth",
+            format!("{:.2} TB/s", ceilings.copy_bytes_per_second / 1e12),
+            Some(ceilings.copy),
+        ),
+        row(
+            "dp4a",
+            format!("{:.1} TOP/s", ceilings.dp4a_operations_per_second / 1e12),
+            None,
+        ),
+        row(
+            "launch in a graph",
+            format!("{} us", us(Some(ceilings.launch_floor))),
+            Some(ceilings.launch_floor),
+        ),
+        row(
+            "replay of a graph of one",
+            format!("{} us", us(Some(ceilings.graph_replay))),
+            Some(ceilings.graph_replay),
+        ),
+        row(
+            "launch without a graph",
+            format!("{} us", us(Some(ceilings.single_launch))),
+            Some(ceilings.single_launch),
+        ),
+        row(
+            "loading the module",
+            format!("{:.1} ms", ceilings.module_load_ms),
+            None,
+        ),
+        row(
+            "allocating and freeing 1 MiB",
+            format!("{:.1} us", ceilings.allocation_us),
+            None,
+        ),
+    ];
+    table(&["ceiling", "measured", "spread"], rows)
+}
+
+fn model(results: &Results) -> String {
+    let rows = results.models.iter().map(|model| {
+        vec![
+            format!("{} x {}", model.num_layers, model.hidden_size),
+            model.quantization_bits.to_string(),
+            model.num_gpus.to_string(),
+            model.batch_size.to_string(),
+            format!("{:.0}", model.weight_bytes as f64 / MIB),
+            us(model.pass),
+            spread(model.pass),
+            model
+                .tokens_per_second
+                .map_or_else(|| "-".to_owned(), |tokens| format!("{tokens:.0}")),
+        ]
+    });
+    let head = [
+        "layers x features",
+        "bits",
+        "GPUs",
+        "batch",
+        "weights, MiB",
+        "a pass, us",
+        "spread",
+        "tokens/s",
+    ];
+    format!(
+        "{}\n\nLinear layers and quantization only: no attention, no sampling.",
+        table(&head, rows)
+    )
+}
+
+/// Static memory of the weights: computed, the same on every GPU.
+fn memory() -> String {
+    let rows = SHAPES.map(|(n, k)| {
+        let (bf16, packed) = (2 * n * k, packed_bytes(n, k));
+        vec![
+            format!("{n} x {k}"),
+            format!("{:.2}", bf16 as f64 / MIB),
+            format!("{:.2}", packed as f64 / MIB),
+            format!("{:.2}", bf16 as f64 / packed as f64),
+        ]
+    });
+    table(
+        &[
+            "N x K",
+            "BF16, MiB",
+            "packed with scales, MiB",
+            "times smaller",
+        ],
+        rows,
+    )
+}
