@@ -6,11 +6,13 @@
 mod config;
 mod memory;
 mod profile;
+mod split;
 
 pub use self::{
     config::{CudaBackendConfig, DeviceId, GridStrategy, W2A8GemvConfig},
     memory::MemoryManager,
     profile::{OpProfile, chrome_trace},
+    split::{Split, SplitLinear},
 };
 pub use crate::device::Capabilities as DeviceCapabilities;
 

@@ -1,0 +1,86 @@
+//! A layer over several devices gives what one device gives, bit for bit.
+
+use bitnet_cuda::backend::{Split, SplitLinear};
+use bitnet_cuda::device::{Buffer, Device, EmulatedConfig};
+use bitnet_cuda::layout::{Layout, PackedWeights};
+use bitnet_cuda::ops::{BitLinear, OpError};
+use bitnet_cuda::reference::RowScales;
+
+/// Two kinds of emulated GPU, and what `BITNET_TEST_DEVICE` names.
+fn devices() -> Vec<Device> {
+    let name = std::env::var("BITNET_TEST_DEVICE").unwrap_or_else(|_| "emulated".to_owned());
+    let ampere = EmulatedConfig {
+        compute_capability: (8, 0),
+        ..EmulatedConfig::default()
+    };
+    vec![
+        Device::from_name(&name).unwrap(),
+        Device::emulated_with(ampere).unwrap(),
+        Device::emulated().unwrap(),
+    ]
+}
+
+#[test]
+fn both_splits_equal_one_device() {
+    let devices = devices();
+    for (m, n, k) in [(1, 100, 200), (5, 64, 128), (9, 33, 70), (2, 7, 40)] {
+        let mut random = fastrand::Rng::with_seed((m * n * k) as u64);
+        let ternary: Vec<i8> = (0..n * k).map(|_| random.i8(-1..=1)).collect();
+        let scales =
+            RowScales::per_row(&(0..n).map(|_| 0.5 + random.f32()).collect::<Vec<_>>()).unwrap();
+        let input: Vec<f32> = (0..m * k).map(|_| random.f32() * 4.0 - 2.0).collect();
+        let packed = PackedWeights::pack(Layout::Tiled, &ternary, n, k).unwrap();
+
+        let one = BitLinear::from_packed(&devices[0], &packed, &scales).unwrap();
+        let x = Buffer::from_slice(&devices[0], &input).unwrap();
+        let mut y = Buffer::<f32>::uninit(&devices[0], m * n).unwrap();
+        one.forward(&devices[0].default_stream(), &x, &mut y)
+            .unwrap();
+        let expected: Vec<u32> = y
+            .to_vec()
+            .unwrap()
+            .iter()
+            .map(|value| value.to_bits())
+            .collect();
+
+        for split in [Split::Rows, Split::Batch] {
+            let layer = SplitLinear::new(&devices, &packed, &scales, split).unwrap();
+            let output: Vec<u32> = layer
+                .forward(&input)
+                .unwrap()
+                .iter()
+                .map(|value| value.to_bits())
+                .collect();
+            assert_eq!(output, expected, "{split:?} of {m} x {n} x {k}");
+            let parts = if split == Split::Rows {
+                n.div_ceil(16).min(3)
+            } else {
+                3
+            };
+            assert_eq!(layer.devices().count(), parts);
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let devices = devices();
+    let packed = PackedWeights::pack(Layout::Tiled, &[1; 64], 2, 32).unwrap();
+    let scales = RowScales::per_tensor(2, 1.0).unwrap();
+    let layer = SplitLinear::new(&devices, &packed, &scales, Split::Batch).unwrap();
+    for len in [0, 31, 33] {
+        assert!(
+            matches!(layer.forward(&vec![1.0; len]), Err(OpError::Length { .. })),
+            "{len}"
+        );
+    }
+    assert!(matches!(
+        SplitLinear::new(&[], &packed, &scales, Split::Rows),
+        Err(OpError::Size { .. })
+    ));
+    let three = RowScales::per_tensor(3, 1.0).unwrap();
+    assert!(matches!(
+        SplitLinear::new(&devices, &packed, &three, Split::Rows),
+        Err(OpError::Dimension { .. })
+    ));
+}
