@@ -38,6 +38,7 @@ mod entry;
 pub mod feed_forward;
 pub mod gemv;
 pub mod norm;
+pub mod packed;
 pub mod quantize;
 pub mod row;
 pub mod weights;

@@ -6,7 +6,8 @@ use crate::device::{Buffer, LaunchConfig, Stream};
 use crate::layout::{Layout, MAX_K};
 use crate::reference::quantize::WeightGranularity;
 use kernels_gpu::Entry;
-use kernels_gpu::weights::{self, MAX_THREADS, ROWS, SUM_ROWS, WARP_COLUMNS};
+use kernels_gpu::packed::{self, MAX_THREADS, ROWS, WARP_COLUMNS};
+use kernels_gpu::weights::{self, SUM_ROWS};
 
 /// Sizes of a matrix `[n, k]` and of its padded form in a layout.
 #[derive(Clone, Copy, Debug)]
@@ -31,9 +32,9 @@ impl Matrix {
     fn arguments(&self) -> Result<Arguments, LaunchError> {
         const MAX_N: usize = i32::MAX as usize;
         let layout = match self.layout {
-            Layout::RowMajor => weights::Layout::RowMajor,
-            Layout::Ladder => weights::Layout::Ladder,
-            Layout::Tiled => weights::Layout::Tiled,
+            Layout::RowMajor => packed::Layout::RowMajor,
+            Layout::Ladder => packed::Layout::Ladder,
+            Layout::Tiled => packed::Layout::Tiled,
         };
         Ok(Arguments {
             layout: layout as u32,
@@ -204,7 +205,7 @@ pub(crate) fn dequantize_weights<T: Float>(
     unsafe {
         launch(
             stream,
-            Entry::of::<weights::dequantize_weights>(),
+            Entry::of::<packed::dequantize_weights>(),
             config,
             arguments,
         )
@@ -241,7 +242,7 @@ pub(crate) fn pack_ternary(
     unsafe {
         launch(
             stream,
-            Entry::of::<weights::pack_ternary>(),
+            Entry::of::<packed::pack_ternary>(),
             config,
             arguments,
         )
@@ -275,7 +276,7 @@ pub(crate) fn unpack_ternary(
     unsafe {
         launch(
             stream,
-            Entry::of::<weights::unpack_ternary>(),
+            Entry::of::<packed::unpack_ternary>(),
             config,
             arguments,
         )
@@ -304,7 +305,7 @@ pub(crate) fn convert_layout(
     unsafe {
         launch(
             stream,
-            Entry::of::<weights::convert_layout>(),
+            Entry::of::<packed::convert_layout>(),
             config,
             arguments,
         )
