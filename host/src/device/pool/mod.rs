@@ -280,6 +280,7 @@ impl Pool {
     }
 
     /// Takes a block of at least `bytes`.
+    #[inline]
     pub(super) fn allocate(
         &self,
         core: &Core,
@@ -347,7 +348,7 @@ impl Pool {
     }
 
     /// Takes back a block whose owner is gone; `in_flight` says which work may still use it.
-    pub(super) fn release(&self, core: &Core, block: Block, in_flight: InFlight) {
+    pub(super) fn release(&self, core: &Core, block: Block, mut in_flight: InFlight) {
         // The context's end has freed everything.
         if core.is_lost() {
             return;
@@ -384,9 +385,16 @@ impl Pool {
     fn reclaim(&self, core: &Core) {
         let done: VecDeque<_> = {
             let mut pending = lock(&self.pending);
-            let (done, waiting) = std::mem::take(&mut *pending)
-                .into_iter()
-                .partition(|(_, in_flight)| in_flight.is_done());
+            let mut done = VecDeque::new();
+            let mut waiting = VecDeque::new();
+            for (block, mut in_flight) in std::mem::take(&mut *pending) {
+                let to = if in_flight.is_done() {
+                    &mut done
+                } else {
+                    &mut waiting
+                };
+                to.push_back((block, in_flight));
+            }
             *pending = waiting;
             done
         };

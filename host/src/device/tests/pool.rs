@@ -72,7 +72,10 @@ fn blocks_never_overlap_and_all_memory_comes_back() {
             assert_eq!(metrics.requested_bytes, requested);
             assert_eq!(
                 metrics.held_bytes,
-                metrics.in_use_bytes + metrics.pending_bytes + metrics.cached_bytes() + metrics.unusable_bytes
+                metrics.in_use_bytes
+                    + metrics.pending_bytes
+                    + metrics.cached_bytes()
+                    + metrics.unusable_bytes
             );
             assert!(
                 metrics.in_use_bytes >= requested && metrics.peak_bytes >= metrics.in_use_bytes
