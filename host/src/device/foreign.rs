@@ -79,10 +79,16 @@ impl Stream {
             }
         }
         let core = self.device().core();
-        self.submit(name.to_owned(), None, uses.iter().map(|used| used.0), |raw| {
-            core.driver.make_current()?;
-            submit(raw.0 as *mut c_void)
-                .map_err(|ForeignError { call, name, code }| DriverError::Code { call, name, code })
-        })
+        self.submit(
+            name.to_owned(),
+            None,
+            uses.iter().map(|used| used.0),
+            |raw| {
+                core.driver.make_current()?;
+                submit(raw.0 as *mut c_void).map_err(|ForeignError { call, name, code }| {
+                    DriverError::Code { call, name, code }
+                })
+            },
+        )
     }
 }

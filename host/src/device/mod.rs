@@ -62,8 +62,8 @@ pub use self::{
     launch::{LaunchConfig, LaunchRecord},
     module::{Function, Module},
     pool::{
-        HybridMemoryPool, LeakReport, LiveAllocation, MemoryMetrics, MemoryPoolConfig, PressureLevel,
-        TrackingLevel,
+        HybridMemoryPool, LeakReport, LiveAllocation, MemoryMetrics, MemoryPoolConfig,
+        PressureLevel, TrackingLevel,
     },
     profile::{ArgumentTraffic, LaunchReport},
     stream::Stream,

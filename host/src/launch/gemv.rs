@@ -148,7 +148,10 @@ impl Gemv {
         }
         Err(LaunchError::UnknownVariant {
             name: self.name().to_owned(),
-            known: Self::all(layout).map(|variant| variant.name()).collect::<Vec<_>>().join(", "),
+            known: Self::all(layout)
+                .map(|variant| variant.name())
+                .collect::<Vec<_>>()
+                .join(", "),
         })
     }
 

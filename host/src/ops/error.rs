@@ -17,7 +17,9 @@ pub enum OpError {
     #[error(transparent)]
     Layout(#[from] LayoutError),
     /// Weights in another layout than the operation takes.
-    #[error("the weights are in the layout {actual}, {expected} is needed; `PackedWeights::convert` converts")]
+    #[error(
+        "the weights are in the layout {actual}, {expected} is needed; `PackedWeights::convert` converts"
+    )]
     WrongLayout {
         /// The layout that is needed.
         expected: Layout,

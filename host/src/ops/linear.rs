@@ -158,9 +158,13 @@ impl BitLinear {
         let (layout, k) = (self.layout, self.k_padded());
         for (index, choice) in self.choices.iter_mut().enumerate() {
             let m = index + 1;
-            let fits = |variant: &Gemv| variant.fits(m, k) && variant.require_layout(layout).is_ok();
+            let fits =
+                |variant: &Gemv| variant.fits(m, k) && variant.require_layout(layout).is_ok();
             if let Some(variant) = best(m).filter(fits) {
-                *choice = Choice { variant, reason: Reason::Caller };
+                *choice = Choice {
+                    variant,
+                    reason: Reason::Caller,
+                };
             }
         }
         self

@@ -13,10 +13,10 @@ mod quantize;
 mod weights;
 
 pub use crate::launch::GateUp;
+pub use crate::launch::Int8xInt2;
 pub use crate::reference::activation::Activation;
 pub use crate::reference::quantize::{ActivationGranularity, WeightGranularity};
 pub use activation::{activate, gated};
-pub use crate::launch::Int8xInt2;
 pub use error::OpError;
 pub use int8xint2::bitlinear_int8xint2;
 pub use linear::BitLinear;

@@ -9,9 +9,7 @@ use kernel_benches::Counts;
 pub fn count(stream: &Stream, operation: &mut dyn Operation) -> Result<(Counts, Vec<String>)> {
     let (result, reports) = stream.device().profile(|| operation.launch(stream))?;
     result?;
-    let counts = reports
-        .iter()
-        .fold(Counts::default(), add);
+    let counts = reports.iter().fold(Counts::default(), add);
     Ok((
         counts,
         reports.into_iter().map(|report| report.kernel).collect(),
