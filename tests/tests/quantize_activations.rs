@@ -1,7 +1,7 @@
 //! Activation quantization equals the golden files and the reference, bit for bit, on the device under test.
 
 use bitnet_cuda::device::Buffer;
-use bitnet_cuda::launch::Quantize;
+use bitnet_cuda::launch::Float;
 use bitnet_cuda::ops::{QuantizedActivations, quantize_activations};
 use bitnet_cuda::reference::Element;
 use bitnet_cuda::reference::quantize::{self, ActivationGranularity};
@@ -10,7 +10,7 @@ use integration_tests::{device, floats, random};
 use safetensors::SafeTensors;
 
 /// What the device makes of `x`: values `[m, k]`, scales' bits, sums. Padding is checked to be zero.
-fn quantized<T: Quantize>(x: &[T], m: usize, k: usize) -> (Vec<i8>, Vec<u32>, Vec<i32>) {
+fn quantized<T: Float>(x: &[T], m: usize, k: usize) -> (Vec<i8>, Vec<u32>, Vec<i32>) {
     let device = device();
     let input = Buffer::from_slice(&device, x).unwrap();
     let mut output = QuantizedActivations::uninit(&device, m, k).unwrap();
@@ -32,7 +32,7 @@ fn quantized<T: Quantize>(x: &[T], m: usize, k: usize) -> (Vec<i8>, Vec<u32>, Ve
     (values, scales, output.sum().to_vec().unwrap())
 }
 
-fn check<T: Quantize + Element>(x: &[T], m: usize, k: usize) {
+fn check<T: Float + Element>(x: &[T], m: usize, k: usize) {
     let expected = quantize::quantize_activations(x, m, k, ActivationGranularity::Token).unwrap();
     let (values, scales, sums) = quantized(x, m, k);
     assert_eq!(values, expected.values, "{m} x {k}");

@@ -20,8 +20,6 @@ mod weights;
 pub use activation::GateUp;
 pub(crate) use activation::{MAX_WIDTH, activate, gated};
 pub use error::LaunchError;
-/// The same; [`Float`] is its name.
-pub use gemv::Float as Quantize;
 pub use gemv::{Float, Gemv};
 pub(crate) use gemv::{Operands, Sizes, gemv};
 pub use int8xint2::{Int8xInt2, Int8xInt2Sizes, int8xint2};

@@ -2,7 +2,7 @@ use super::error::require_matrix;
 use super::{OpError, QuantizedActivations, quantize_activations};
 use crate::device::{Buffer, Device, Stream};
 use crate::launch::tune::{self, Choice, Reason, TuneCache};
-use crate::launch::{self, Float, Gemv, Operands, Quantize, Sizes};
+use crate::launch::{self, Float, Gemv, Operands, Sizes};
 use crate::layout::{Layout, PackedWeights, ladder, tiled};
 use crate::reference::quantize::{WeightGranularity, quantize_weights_ternary};
 use crate::reference::{Element, RowScales};
@@ -229,7 +229,7 @@ impl BitLinear {
     ///
     /// # Errors
     /// When a length does not fit, a buffer is on another device, or a launch fails.
-    pub fn forward<X: Quantize, Y: Float>(
+    pub fn forward<X: Float, Y: Float>(
         &self,
         stream: &Stream,
         input: &Buffer<X>,

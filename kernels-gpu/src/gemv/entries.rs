@@ -1,8 +1,10 @@
 //! The entry points, and their lists for the host.
 
+#[cfg(not(target_arch = "nvptx64"))]
+use super::Shape;
 use super::epilogue::{AnyFloat, Int8xInt2, Scaled};
 use super::layout::{Ladder, Tiled};
-use super::{Problem, Shape, UNIT_ROWS, gemv};
+use super::{Problem, UNIT_ROWS, gemv};
 use cuda_std::{kernel, thread};
 use half::bf16;
 
