@@ -348,7 +348,7 @@ impl Pool {
     }
 
     /// Takes back a block whose owner is gone; `in_flight` says which work may still use it.
-    pub(super) fn release(&self, core: &Core, block: Block, in_flight: InFlight) {
+    pub(super) fn release(&self, core: &Core, block: Block, mut in_flight: InFlight) {
         // The context's end has freed everything.
         if core.is_lost() {
             return;
@@ -387,7 +387,7 @@ impl Pool {
             let mut pending = lock(&self.pending);
             let mut done = VecDeque::new();
             let mut waiting = VecDeque::new();
-            for (block, in_flight) in std::mem::take(&mut *pending) {
+            for (block, mut in_flight) in std::mem::take(&mut *pending) {
                 let to = if in_flight.is_done() {
                     &mut done
                 } else {
