@@ -109,13 +109,22 @@ fn make(folder: &Path) -> Result<()> {
     let double = double.context("cargo built no libfake_libcuda.so")?;
     add(&double.file, &tests.join("libfake_libcuda.so"))?;
 
+    // Where cargo runs the tests, it lies beside them.
+    let golden = unpacked.path().join("golden");
+    fs::create_dir_all(&golden)?;
+    for entry in fs::read_dir(workspace::root().join("tests/golden"))? {
+        let path = entry?.path();
+        if let (true, Some(name)) = (
+            path.extension() == Some(OsStr::new("safetensors")),
+            path.file_name(),
+        ) {
+            fs::copy(&path, golden.join(name))?;
+        }
+    }
     // Most of each program is the PTX, which the others have, too.
     let mut tar = Command::new("tar");
-    tar.arg("-czf")
-        .arg(folder.join("tests.tar.gz"))
-        .arg("-C")
-        .arg(unpacked.path())
-        .arg("tests");
+    tar.arg("-czf").arg(folder.join("tests.tar.gz"));
+    tar.arg("-C").arg(unpacked.path()).args(["tests", "golden"]);
     process::capture(&mut tar, QUICK)?;
 
     for entry in fs::read_dir(workspace::ptx())? {

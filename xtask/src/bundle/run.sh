@@ -77,12 +77,13 @@ part() {
 }
 
 [ -z "$dry" ] || say "plan for $seconds s on $device, in this order; what a part leaves goes to the later ones"
-[ -n "$dry" ] || { mkdir -p "$out" && : >"$out/log.txt"; } || exit 2
+[ -n "$dry" ] || { mkdir -p "$out" && out=$(cd "$out" && pwd) && : >"$out/log.txt"; } || exit 2
 [ ! -f "$here/COMMIT" ] || export BITNET_COMMIT="$(cat "$here/COMMIT")"
 export BITNET_TEST_DEVICE=$device RUST_BACKTRACE=0
 
-# Test programs are packed: most of each is the same PTX.
+# Test programs are packed: most of each is the same PTX. They read their golden data from the folder that they run in.
 scratch=$(mktemp -d) && trap 'rm -rf "$scratch"' EXIT && tar -xzf "$here/tests.tar.gz" -C "$scratch" || exit 2
+cd "$scratch" || exit 2
 
 # Shares of the time: tests a third, the comparison a sixth, measurements the rest.
 part info 60 "$here/bitnet" info --json
