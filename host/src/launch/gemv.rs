@@ -1,10 +1,11 @@
 //! W2A8 GEMV: launcher and variant choice.
 
-use super::{Argument, Input, LaunchError, Output, launch, sealed};
-use crate::device::{Buffer, Capabilities, KernelArg, LaunchConfig, Stream};
+use super::floats::Floats;
+use super::{Input, LaunchError, Output, launch};
+use crate::device::{Buffer, Capabilities, LaunchConfig, Stream};
 use crate::layout::Layout;
 use half::{bf16, f16};
-use kernels_gpu::gemv::{self, AnyFloat, Dtype, Shape, Variant};
+use kernels_gpu::gemv::{self, Dtype, Shape, Variant};
 
 /// A type that a linear layer adds and writes: f32, f16, bf16.
 pub trait Float: bytemuck::Pod {
@@ -22,17 +23,6 @@ impl Float for f16 {
 impl Float for bf16 {
     const DTYPE: Dtype = Dtype::Bf16;
 }
-
-/// An [`Input`] or [`Output`] of floats whose type the kernel is told in another argument.
-struct Any<B>(B);
-
-impl<B: sealed::Bind> sealed::Bind for Any<B> {
-    fn bind(&self) -> KernelArg<'_> {
-        self.0.bind()
-    }
-}
-impl<T: Float> Argument<*const AnyFloat> for Option<Any<Input<'_, T>>> {}
-impl<T: Float> Argument<*mut AnyFloat> for Any<Output<'_, T>> {}
 
 /// One of the compiled GEMV variants.
 #[derive(Clone, Copy, Debug)]
@@ -231,9 +221,9 @@ pub(crate) fn gemv<T: Float>(
             .transpose()?,
         operands
             .residual
-            .map(|residual| Input::slice("residual", residual, first * n, m * n).map(Any))
+            .map(|residual| Input::slice("residual", residual, first * n, m * n).map(Floats))
             .transpose()?,
-        Any(Output::slice("output", operands.output, first * n, m * n)?),
+        Floats(Output::slice("output", operands.output, first * n, m * n)?),
         T::DTYPE as u32,
         n_argument,
         k as u32,
