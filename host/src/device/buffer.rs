@@ -5,17 +5,18 @@ use bytemuck::Pod;
 use super::{
     Device,
     core::{Core, Orphan, Resource},
-    driver::MemoryRange,
+    driver::{MemoryRange, MemorySpace},
     error::DeviceError,
     in_flight::InFlight,
     pool::Block,
     stream::Stream,
 };
 
-/// Device memory, freed when nothing refers to it and no submitted work uses it any more.
+/// Memory that a device uses, freed when nothing refers to it and no submitted work uses it any more.
 #[derive(Debug)]
 pub struct Allocation {
     core: Arc<Core>,
+    space: MemorySpace,
     address: u64,
     len: usize,
     /// What the driver has allocated; other memory than this only where the owner is `Caller` or `Pool`.
@@ -39,12 +40,17 @@ enum Owner {
 
 impl Allocation {
     #[track_caller]
-    fn new(core: &Arc<Core>, len: usize) -> Result<Arc<Self>, DeviceError> {
+    pub(super) fn new(
+        core: &Arc<Core>,
+        space: MemorySpace,
+        len: usize,
+    ) -> Result<Arc<Self>, DeviceError> {
         core.usable()?;
-        if let Some(pool) = core.pool.get() {
+        if let Some(pool) = core.pool_of(space) {
             let block = pool.allocate(core, len.max(1), Location::caller())?;
             return Ok(Arc::new(Self {
                 core: Arc::clone(core),
+                space,
                 address: block.address,
                 len,
                 whole: block.whole,
@@ -53,8 +59,8 @@ impl Allocation {
             }));
         }
         core.release_orphans();
-        let address = core.check(core.driver.allocate(len.max(1)))?;
-        Ok(Self::owned(core, address, len, Owner::Drop))
+        let address = core.check(core.driver.allocate_in(space, len.max(1)))?;
+        Ok(Self::owned(core, space, address, len, Owner::Drop))
     }
 
     /// Memory for work that comes later on the stream, freed in the stream's order: neither blocks.
@@ -64,18 +70,19 @@ impl Allocation {
         core.usable()?;
         // A graph that is being captured keeps its memory between replays.
         if stream.inner().is_capturing() {
-            return Self::new(core, len);
+            return Self::new(core, MemorySpace::Device, len);
         }
         // SAFETY: the stream is alive as long as the borrow.
         let allocated = unsafe { core.driver.allocate_on(stream.raw(), len.max(1)) };
         match core.check(allocated)? {
             Some(address) => Ok(Self::owned(
                 core,
+                MemorySpace::Device,
                 address,
                 len,
                 Owner::Stream(stream.clone()),
             )),
-            None => Self::new(core, len),
+            None => Self::new(core, MemorySpace::Device, len),
         }
     }
 
@@ -88,6 +95,7 @@ impl Allocation {
     ) -> Arc<Self> {
         Arc::new(Self {
             core: Arc::clone(core),
+            space: MemorySpace::Device,
             address,
             len,
             whole,
@@ -96,9 +104,16 @@ impl Allocation {
         })
     }
 
-    fn owned(core: &Arc<Core>, address: u64, len: usize, owner: Owner) -> Arc<Self> {
+    fn owned(
+        core: &Arc<Core>,
+        space: MemorySpace,
+        address: u64,
+        len: usize,
+        owner: Owner,
+    ) -> Arc<Self> {
         Arc::new(Self {
             core: Arc::clone(core),
+            space,
             address,
             len,
             whole: MemoryRange { base: address, len },
@@ -111,7 +126,7 @@ impl Allocation {
         &self.core
     }
 
-    /// Device address of the first byte; never null.
+    /// Address of the first byte; never null.
     pub(crate) fn address(&self) -> u64 {
         self.address
     }
@@ -135,7 +150,7 @@ impl Drop for Allocation {
         match &mut self.owner {
             Owner::Caller => return,
             Owner::Pool(block) => {
-                if let (Some(pool), Some(block)) = (self.core.pool.get(), block.take()) {
+                if let (Some(pool), Some(block)) = (self.core.pool_of(self.space), block.take()) {
                     pool.release(&self.core, block, std::mem::take(&mut self.in_flight));
                 }
                 return;
@@ -153,7 +168,7 @@ impl Drop for Allocation {
             Owner::Stream(_) | Owner::Drop => {}
         }
         self.core.release(Orphan {
-            resource: Resource::Memory(self.address),
+            resource: Resource::Memory(self.space, self.address),
             in_flight: std::mem::take(&mut self.in_flight),
             allocations: Vec::new(),
         });
@@ -165,7 +180,7 @@ impl Drop for Allocation {
 /// The buffer owns its memory. Dropping it frees the memory as soon as the work that uses it is done: the drop
 /// waits for that work, except where a graph keeps the memory for its replays.
 ///
-/// Copies between host and buffer block: they wait for all work that was submitted with this buffer, on
+/// Copies between ordinary host memory and a buffer block: they wait for all work that was submitted with this buffer, on
 /// whichever stream, and are complete when they return. A buffer can be sent to and read from any thread. Length
 /// zero is allowed; such a buffer has an address of its own, which no kernel may access.
 pub struct Buffer<T> {
@@ -181,7 +196,7 @@ impl<T: Pod> Buffer<T> {
     /// The emulator refuses a kernel's read of such memory.
     #[track_caller]
     pub fn uninit(device: &Device, len: usize) -> Result<Self, DeviceError> {
-        let allocation = Allocation::new(device.core(), Self::bytes(len)?)?;
+        let allocation = Allocation::new(device.core(), MemorySpace::Device, Self::bytes(len)?)?;
         Ok(Self::from_allocation(device, allocation, len))
     }
 
@@ -306,7 +321,7 @@ impl<T: Pod> Buffer<T> {
         &self.allocation
     }
 
-    fn require_len(&self, host: usize) -> Result<(), DeviceError> {
+    pub(super) fn require_len(&self, host: usize) -> Result<(), DeviceError> {
         if host == self.len {
             Ok(())
         } else {

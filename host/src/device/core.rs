@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use super::{
     buffer::Allocation,
-    driver::{Driver, DriverError, RawGraph},
+    driver::{Driver, DriverError, MemorySpace, RawGraph},
     error::DeviceError,
     in_flight::InFlight,
     launch::LaunchRecord,
@@ -25,8 +25,9 @@ pub(super) struct Core {
     lost: OnceLock<(String, Vec<LaunchRecord>)>,
     streams: Mutex<Vec<Weak<StreamInner>>>,
     orphans: Mutex<Vec<Orphan>>,
-    /// Where buffers come from, if not from the driver.
+    /// Where buffers come from, if not from the driver; set together.
     pub(super) pool: OnceLock<Pool>,
+    pub(super) pinned_pool: OnceLock<Pool>,
 }
 
 /// Something whose owner is gone, but which work on the device may still use.
@@ -40,7 +41,7 @@ pub(super) struct Orphan {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Resource {
-    Memory(u64),
+    Memory(MemorySpace, u64),
     Graph(RawGraph),
 }
 
@@ -53,6 +54,7 @@ impl Core {
             streams: Mutex::default(),
             orphans: Mutex::default(),
             pool: OnceLock::new(),
+            pinned_pool: OnceLock::new(),
         })
     }
 
@@ -89,6 +91,11 @@ impl Core {
                     total,
                 }
             }
+            DriverError::PinnedMemory { requested, reason } => DeviceError::PinnedMemory {
+                device,
+                requested,
+                reason,
+            },
             DriverError::Fault { cause } => {
                 let (cause, launches) = self.lost.get_or_init(|| (cause, self.pending_launches()));
                 DeviceError::Lost {
@@ -125,6 +132,20 @@ impl Core {
         }
     }
 
+    /// The pool that memory of that space comes from, if not from the driver.
+    pub(super) fn pool_of(&self, space: MemorySpace) -> Option<&Pool> {
+        match space {
+            MemorySpace::Device => self.pool.get(),
+            MemorySpace::PinnedHost => self.pinned_pool.get(),
+        }
+    }
+
+    pub(super) fn pools(&self) -> impl Iterator<Item = &Pool> {
+        [&self.pool, &self.pinned_pool]
+            .into_iter()
+            .filter_map(OnceLock::get)
+    }
+
     pub(super) fn register(&self, stream: &Arc<StreamInner>) {
         let mut streams = lock(&self.streams);
         streams.retain(|stream| stream.strong_count() > 0);
@@ -156,7 +177,7 @@ impl Core {
                 // SAFETY: the owner is gone and no submitted work uses the resource any more.
                 let released = unsafe {
                     match orphan.resource {
-                        Resource::Memory(address) => self.driver.free(address),
+                        Resource::Memory(space, address) => self.driver.free_in(space, address),
                         Resource::Graph(graph) => self.driver.destroy_graph(graph),
                     }
                 };

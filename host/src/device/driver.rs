@@ -69,6 +69,15 @@ pub(super) struct MemoryRange {
     pub(super) len: usize,
 }
 
+/// Which memory an allocation is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MemorySpace {
+    /// The device's own memory.
+    Device,
+    /// Page-locked memory of the host.
+    PinnedHost,
+}
+
 /// Where the rows of a matrix of bytes are: from `address` on, each `pitch` after the one before it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pitched {
@@ -81,6 +90,11 @@ pub(super) struct Pitched {
 pub(super) enum DriverError {
     OutOfMemory {
         requested: usize,
+    },
+    /// The host's memory cannot be had, or not be page-locked.
+    PinnedMemory {
+        requested: usize,
+        reason: String,
     },
     /// The device's memory and handles are gone.
     Fault {
@@ -133,10 +147,15 @@ pub(super) trait Driver: Debug + Send + Sync {
     fn make_current(&self) -> Result<(), DriverError>;
     /// Returns once no thread is in a driver call any more; from then on calls fail without reaching the driver.
     fn retire(&self);
+    /// Notes that the retired context has been destroyed, and with it what the driver knew of host memory.
+    fn context_destroyed(&self);
 
     /// Allocates at least one byte, aligned to 256.
     fn allocate(&self, bytes: usize) -> Result<u64, DriverError>;
     unsafe fn free(&self, address: u64) -> Result<(), DriverError>;
+    /// Allocates whole pages of host memory, zeroed, that copies of this device reach without the CPU.
+    fn allocate_host(&self, bytes: usize) -> Result<u64, DriverError>;
+    unsafe fn free_host(&self, address: u64) -> Result<(), DriverError>;
     /// As `allocate`, for work that comes later on the stream; `None` where the device has no such memory.
     unsafe fn allocate_on(
         &self,
@@ -155,12 +174,12 @@ pub(super) trait Driver: Debug + Send + Sync {
         &self,
         stream: RawStream,
         address: u64,
-        bytes: &[u8],
+        bytes: *const [u8],
     ) -> Result<(), DriverError>;
     unsafe fn copy_to_host(
         &self,
         stream: RawStream,
-        bytes: &mut [u8],
+        bytes: *mut [u8],
         address: u64,
     ) -> Result<(), DriverError>;
     unsafe fn fill(
@@ -214,4 +233,30 @@ pub(super) trait Driver: Debug + Send + Sync {
     unsafe fn end_capture(&self, stream: RawStream) -> Result<RawGraph, DriverError>;
     unsafe fn launch_graph(&self, stream: RawStream, graph: RawGraph) -> Result<(), DriverError>;
     unsafe fn destroy_graph(&self, graph: RawGraph) -> Result<(), DriverError>;
+}
+
+impl dyn Driver {
+    pub(super) fn allocate_in(&self, space: MemorySpace, bytes: usize) -> Result<u64, DriverError> {
+        match space {
+            MemorySpace::Device => self.allocate(bytes),
+            MemorySpace::PinnedHost => self.allocate_host(bytes),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for the driver's unsafe functions; the memory is of that space.
+    pub(super) unsafe fn free_in(
+        &self,
+        space: MemorySpace,
+        address: u64,
+    ) -> Result<(), DriverError> {
+        // SAFETY: the caller says so.
+        unsafe {
+            match space {
+                MemorySpace::Device => self.free(address),
+                MemorySpace::PinnedHost => self.free_host(address),
+            }
+        }
+    }
 }

@@ -19,6 +19,7 @@ use super::{
     },
     error::DeviceError,
     launch::LaunchConfig,
+    pages::Pages,
     profile::{ArgumentTraffic, LaunchReport, Profiler},
 };
 
@@ -59,6 +60,8 @@ pub(super) struct EmulatedDriver {
     last_handle: AtomicU64,
     /// Lengths by address.
     allocations: Mutex<BTreeMap<u64, usize>>,
+    /// By address.
+    host_memory: Mutex<HashMap<u64, Pages>>,
     modules: Mutex<HashMap<RawModule, Arc<LoadedModule>>>,
     kernels: Mutex<HashMap<RawFunction, Arc<Kernel>>>,
     /// The streams that are being captured.
@@ -97,6 +100,7 @@ impl EmulatedDriver {
             profiler: Profiler::default(),
             last_handle: AtomicU64::new(0),
             allocations: Mutex::default(),
+            host_memory: Mutex::default(),
             modules: Mutex::default(),
             kernels: Mutex::default(),
             captures: Mutex::default(),
@@ -217,8 +221,8 @@ fn memory_error(call: &'static str) -> impl Fn(MemoryError) -> DriverError {
     }
 }
 
-// Nothing here relies on the contract of the unsafe functions: handles are looked up, and the emulator checks
-// addresses itself.
+// Of the contract of the unsafe functions, only copies rely on the host memory: handles are looked up, and the emulator
+// checks addresses itself.
 impl Driver for EmulatedDriver {
     fn kind(&self) -> DeviceKind {
         DeviceKind::Emulated
@@ -255,6 +259,8 @@ impl Driver for EmulatedDriver {
     /// Another emulated device shares nothing with this one.
     fn retire(&self) {}
 
+    fn context_destroyed(&self) {}
+
     fn allocate(&self, bytes: usize) -> Result<u64, DriverError> {
         let address = self
             .emulator
@@ -270,6 +276,20 @@ impl Driver for EmulatedDriver {
             .map_err(memory_error("freeing memory"))?;
         lock(&self.allocations).remove(&address);
         Ok(())
+    }
+
+    fn allocate_host(&self, bytes: usize) -> Result<u64, DriverError> {
+        let pages = Pages::zeroed(bytes)?;
+        let address = pages.address();
+        lock(&self.host_memory).insert(address, pages);
+        Ok(address)
+    }
+
+    unsafe fn free_host(&self, address: u64) -> Result<(), DriverError> {
+        match lock(&self.host_memory).remove(&address) {
+            Some(_) => Ok(()),
+            None => Err(invalid_handle("freeing pinned memory")),
+        }
     }
 
     unsafe fn allocate_on(
@@ -310,8 +330,10 @@ impl Driver for EmulatedDriver {
         &self,
         _stream: RawStream,
         address: u64,
-        bytes: &[u8],
+        bytes: *const [u8],
     ) -> Result<(), DriverError> {
+        // SAFETY: the caller passes valid host memory, which nothing writes meanwhile.
+        let bytes = unsafe { &*bytes };
         self.emulator
             .write(address, bytes)
             .map_err(memory_error("a copy to the device"))
@@ -320,9 +342,11 @@ impl Driver for EmulatedDriver {
     unsafe fn copy_to_host(
         &self,
         _stream: RawStream,
-        bytes: &mut [u8],
+        bytes: *mut [u8],
         address: u64,
     ) -> Result<(), DriverError> {
+        // SAFETY: the caller passes valid host memory, which nothing else accesses meanwhile.
+        let bytes = unsafe { &mut *bytes };
         self.emulator
             .read(address, bytes)
             .map_err(memory_error("a copy to the host"))

@@ -56,6 +56,19 @@ pub enum DeviceError {
         /// Bytes of memory that the device has.
         total: usize,
     },
+    /// Host memory that cannot be had, or not be page-locked.
+    #[error(
+        "{device}: {requested} bytes of pinned host memory cannot be had: {reason}; \
+         drop pinned buffers that are no longer needed, or copy in smaller pieces"
+    )]
+    PinnedMemory {
+        /// The device whose copies the memory was for.
+        device: String,
+        /// Bytes asked for.
+        requested: usize,
+        /// What refused it.
+        reason: String,
+    },
     /// A buffer whose size in bytes does not fit the address space.
     #[error("a buffer of {elements} elements of {element_size} bytes exceeds the address space")]
     BufferTooLarge {
@@ -271,6 +284,23 @@ pub enum DeviceError {
         /// The `CUresult`.
         code: i32,
     },
+}
+
+impl DeviceError {
+    /// Whether memory was not to be had, on the device or, page-locked, on the host.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::OutOfMemory { .. } | Self::PinnedMemory { .. })
+    }
+
+    /// The same error for so many bytes, where it is about memory that is not to be had.
+    pub(super) fn with_requested(mut self, bytes: usize) -> Self {
+        if let Self::OutOfMemory { requested, .. } | Self::PinnedMemory { requested, .. } =
+            &mut self
+        {
+            *requested = bytes;
+        }
+        self
+    }
 }
 
 struct MemoryAt<'a>(&'a Option<(u64, u64)>);

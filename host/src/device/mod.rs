@@ -37,6 +37,8 @@ mod in_flight;
 mod launch;
 mod module;
 mod open;
+mod pages;
+mod pinned;
 mod pool;
 mod profile;
 mod stream;
@@ -53,6 +55,7 @@ pub(crate) use self::launch::KernelArg;
 pub use self::{
     buffer::Buffer,
     capabilities::{Capabilities, DeviceKind},
+    driver::MemorySpace,
     emulated::EmulatedConfig,
     error::DeviceError,
     event::Event,
@@ -61,6 +64,7 @@ pub use self::{
     graph::Graph,
     launch::{LaunchConfig, LaunchRecord},
     module::{Function, Module},
+    pinned::PinnedBuffer,
     pool::{
         HybridMemoryPool, LeakReport, LiveAllocation, MemoryMetrics, MemoryPoolConfig,
         PressureLevel, TrackingLevel,
@@ -73,6 +77,7 @@ use self::{
     core::{Core, lock},
     driver::Driver,
     module::ModuleInner,
+    pool::Pool,
     stream::StreamInner,
 };
 
@@ -265,9 +270,7 @@ impl fmt::Debug for Device {
 impl Drop for Inner {
     fn drop(&mut self) {
         if self.core.is_lost() {
-            if let Some(pool) = self.core.pool.get() {
-                pool.abandon();
-            }
+            self.core.pools().for_each(Pool::abandon);
             return;
         }
         if let Err(error) = self.core.check(self.core.driver.synchronize()) {
@@ -275,10 +278,10 @@ impl Drop for Inner {
             return;
         }
         self.core.release_orphans();
-        if let Some(pool) = self.core.pool.get()
-            && let Err(error) = pool.close(&self.core)
-        {
-            tracing::warn!(%error, "the pool's memory could not be freed");
+        for pool in self.core.pools() {
+            if let Err(error) = pool.close(&self.core) {
+                tracing::warn!(%error, "the pool's memory could not be freed");
+            }
         }
         for module in lock(&self.modules).values() {
             // SAFETY: the device is idle, and every handle to the module held this device open.

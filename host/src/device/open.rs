@@ -36,6 +36,9 @@ impl Device {
             lost.core().driver.retire();
         }
         let (driver, name) = CudaDriver::open(ordinal, known.is_some())?;
+        if let Some(lost) = &known {
+            lost.core().driver.context_destroyed();
+        }
         let device = Self::new(Box::new(driver), name)?;
         open.insert(ordinal, Arc::downgrade(&device.0));
         Ok(device)

@@ -203,6 +203,24 @@ impl Stream {
             .submit_launch(&mut queue, self.raw, (name, config), in_flight, submit)
     }
 
+    /// Submits a copy, which no graph can have.
+    pub(super) fn submit_copy(
+        &self,
+        operation: &'static str,
+        allocations: [&Arc<Allocation>; 2],
+        submit: impl FnOnce(RawStream) -> Result<(), DriverError>,
+    ) -> Result<(), DeviceError> {
+        self.require_own(operation)?;
+        let mut queue = self.inner.lock_idle(operation)?;
+        if allocations[0].len() == 0 {
+            return Ok(());
+        }
+        let in_flight = allocations.iter().map(|allocation| allocation.in_flight());
+        let record = (operation.to_owned(), None);
+        self.inner
+            .submit_launch(&mut queue, self.raw, record, in_flight, submit)
+    }
+
     /// Fails where the stream is one of the caller's.
     pub(super) fn require_own(&self, operation: &'static str) -> Result<(), DeviceError> {
         match self.inner.raw {

@@ -64,6 +64,15 @@ unsafe extern "C" {
     pub fn cuDevicePrimaryCtxRetain(context: *mut CUcontext, device: CUdevice) -> c_int;
     pub fn cuDevicePrimaryCtxRelease_v2(device: CUdevice) -> c_int;
     pub fn cuDevicePrimaryCtxReset_v2(device: CUdevice) -> c_int;
+    pub fn cuDevicePrimaryCtxGetState(
+        device: CUdevice,
+        flags: *mut c_uint,
+        active: *mut c_int,
+    ) -> c_int;
+    pub fn cuDeviceCanAccessPeer(can_access: *mut c_int, device: CUdevice, peer: CUdevice)
+    -> c_int;
+    /// Lets the current context access `peer`'s memory.
+    pub fn cuCtxEnablePeerAccess(peer: CUcontext, flags: c_uint) -> c_int;
     pub fn cuCtxGetCurrent(context: *mut CUcontext) -> c_int;
     pub fn cuCtxSetCurrent(context: CUcontext) -> c_int;
     pub fn cuCtxGetDevice(device: *mut CUdevice) -> c_int;
@@ -76,6 +85,8 @@ unsafe extern "C" {
     pub fn cuMemAllocAsync(address: *mut CUdeviceptr, bytes: usize, stream: CUstream) -> c_int;
     /// Since CUDA 11.2.
     pub fn cuMemFreeAsync(address: CUdeviceptr, stream: CUstream) -> c_int;
+    pub fn cuMemHostRegister_v2(memory: *mut c_void, bytes: usize, flags: c_uint) -> c_int;
+    pub fn cuMemHostUnregister(memory: *mut c_void) -> c_int;
     /// Sets each value to zero where the address is no pointer of CUDA's.
     pub fn cuPointerGetAttributes(
         count: c_uint,
@@ -92,6 +103,14 @@ unsafe extern "C" {
     pub fn cuMemcpyDtoHAsync_v2(
         to: *mut c_void,
         from: CUdeviceptr,
+        bytes: usize,
+        stream: CUstream,
+    ) -> c_int;
+    pub fn cuMemcpyPeerAsync(
+        to: CUdeviceptr,
+        to_context: CUcontext,
+        from: CUdeviceptr,
+        from_context: CUcontext,
         bytes: usize,
         stream: CUstream,
     ) -> c_int;

@@ -1,7 +1,7 @@
 //! A primary context: what is alive in it, and the work that is pending.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     ffi::{c_int, c_void},
     sync::Arc,
 };
@@ -19,14 +19,26 @@ use crate::{
 /// The null stream. Unlike CUDA's, it waits for no other: what relies on that goes wrong here.
 const LEGACY_STREAM: Handle = 0;
 
-/// A handle, as the caller holds it.
+/// A handle, as the caller holds it: the GPU's ordinal is above its lowest bits.
 pub(crate) type Handle = usize;
 
+const HANDLE_BITS: u32 = 32;
+
+/// The GPU that a handle belongs to.
+pub(crate) fn owner(handle: Handle) -> usize {
+    handle >> HANDLE_BITS
+}
+
 pub(crate) struct Context {
-    pub(crate) emulator: Emulator,
+    /// Shared with copies to other GPUs.
+    pub(crate) emulator: Arc<Emulator>,
     /// The code that every call returns since the context failed.
     pub(crate) lost: Option<c_int>,
     pub(crate) allocations: HashMap<u64, usize>,
+    /// Page-locked ranges of the host, by address.
+    pub(crate) registered: HashMap<usize, usize>,
+    /// The GPUs whose memory this context may access.
+    pub(crate) peers: HashSet<usize>,
     pub(crate) streams: HashMap<Handle, Stream>,
     /// Destroyed streams whose work is still pending.
     pub(crate) departed: Vec<Handle>,
@@ -34,7 +46,7 @@ pub(crate) struct Context {
     pub(crate) modules: HashMap<Handle, Module>,
     pub(crate) functions: HashMap<Handle, Function>,
     pub(crate) graphs: HashMap<Handle, Vec<Work>>,
-    pub(crate) executables: HashMap<Handle, Vec<Work>>,
+    pub(crate) executables: HashMap<Handle, Arc<[Work]>>,
     last_handle: Handle,
     /// Works done so far: the double's clock.
     clock: u64,
@@ -107,22 +119,31 @@ pub(crate) enum Work {
         len: usize,
     },
     CopyRows(CopyRows),
+    FromPeer {
+        address: u64,
+        peer: Arc<Emulator>,
+        peer_address: u64,
+        len: usize,
+    },
     Free(u64),
     Record,
     Wait(Mark),
-    Graph(Handle),
+    /// What an executable graph had when it was submitted.
+    Graph(Handle, Arc<[Work]>),
 }
 
 impl Context {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(ordinal: usize) -> Self {
         Self {
-            emulator: Emulator::new(Config {
+            emulator: Arc::new(Emulator::new(Config {
                 compute_capability: 90,
                 memory_limit: MEMORY_BYTES,
                 ..Config::default()
-            }),
+            })),
             lost: None,
             allocations: HashMap::new(),
+            registered: HashMap::new(),
+            peers: HashSet::new(),
             streams: HashMap::from([(LEGACY_STREAM, Stream::default())]),
             departed: Vec::new(),
             events: HashMap::new(),
@@ -130,7 +151,7 @@ impl Context {
             functions: HashMap::new(),
             graphs: HashMap::new(),
             executables: HashMap::new(),
-            last_handle: 0x1000,
+            last_handle: ordinal << HANDLE_BITS | 0x1000,
             clock: 0,
         }
     }
@@ -143,6 +164,7 @@ impl Context {
     pub(crate) fn alive(&self) -> u64 {
         let streams = self.streams.len() - self.departed.len() - 1;
         let count = self.allocations.len()
+            + self.registered.len()
             + streams
             + self.events.len()
             + self.modules.len()
@@ -250,14 +272,26 @@ impl Context {
                     .copy(copy.to + to, copy.from + from, copy.width)
                     .map_err(memory)
             }),
+            Work::FromPeer {
+                address,
+                peer,
+                peer_address,
+                len,
+            } => {
+                let mut bytes = vec![0; *len];
+                peer.read(*peer_address, &mut bytes).map_err(memory)?;
+                self.emulator.write(*address, &bytes).map_err(memory)
+            }
             Work::Free(address) => {
                 self.allocations.remove(address).ok_or(ILLEGAL_ADDRESS)?;
                 self.emulator.free(*address).map_err(memory)
             }
             Work::Record => Ok(()),
             Work::Wait(mark) => self.run_until(mark.stream, mark.number),
-            Work::Graph(graph) => {
-                let works = self.executables.get(graph).ok_or(LAUNCH_FAILED)?.clone();
+            Work::Graph(graph, works) => {
+                if !self.executables.contains_key(graph) {
+                    return Err(LAUNCH_FAILED);
+                }
                 works.iter().try_for_each(|work| self.run(work))
             }
         }

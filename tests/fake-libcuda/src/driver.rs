@@ -4,13 +4,18 @@ use std::{
     cell::Cell,
     collections::HashMap,
     ffi::{c_char, c_int, c_uint, c_void},
-    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
+use ptx_emulator::Emulator;
+
 use crate::{
-    context::Context,
+    context::{Context, Handle},
     inject::Injection,
-    status::{INVALID_CONTEXT, INVALID_DEVICE, INVALID_VALUE, SUCCESS, is_sticky},
+    status::{
+        INVALID_CONTEXT, INVALID_DEVICE, INVALID_VALUE, PEER_ACCESS_ALREADY_ENABLED,
+        PEER_ACCESS_UNSUPPORTED, SUCCESS, is_sticky,
+    },
 };
 
 /// How many GPUs the double has.
@@ -223,7 +228,11 @@ unsafe extern "C" fn cuDeviceGetAttribute(
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut *mut c_void, device: c_int) -> c_int {
     with_gpu(device, "cuDevicePrimaryCtxRetain", |gpu| {
-        if let Some(lost) = gpu.context.get_or_insert_with(Context::new).lost {
+        if let Some(lost) = gpu
+            .context
+            .get_or_insert_with(|| Context::new(device as usize))
+            .lost
+        {
             return Err(lost);
         }
         gpu.retained += 1;
@@ -250,6 +259,80 @@ extern "C" fn cuDevicePrimaryCtxReset_v2(device: c_int) -> c_int {
         gpu.context = None;
         Ok(())
     })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuDevicePrimaryCtxGetState(
+    device: c_int,
+    flags: *mut c_uint,
+    active: *mut c_int,
+) -> c_int {
+    with_gpu(device, "cuDevicePrimaryCtxGetState", |gpu| {
+        // SAFETY: the caller passes pointers that are valid for the write.
+        unsafe {
+            flags.write(0);
+            active.write(gpu.context.is_some().into());
+        }
+        Ok(())
+    })
+}
+
+/// Even ordinals reach each other's memory, and odd ones.
+fn can_access(device: usize, peer: usize) -> bool {
+    device != peer && device % 2 == peer % 2
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuDeviceCanAccessPeer(can: *mut c_int, device: c_int, peer: c_int) -> c_int {
+    with_gpu(device, "cuDeviceCanAccessPeer", |_| {
+        let peer = usize::try_from(peer).ok().filter(|&peer| peer < DEVICES);
+        let peer = peer.ok_or(INVALID_DEVICE)?;
+        // SAFETY: the caller passes a pointer that is valid for the write.
+        unsafe { can.write(can_access(device as usize, peer).into()) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuCtxEnablePeerAccess(peer: *mut c_void, flags: c_uint) -> c_int {
+    let (Some(device), Some(peer)) = (CURRENT.get(), peer.addr().checked_sub(1)) else {
+        return INVALID_CONTEXT;
+    };
+    with_context("cuCtxEnablePeerAccess", |context| {
+        if flags != 0 {
+            return Err(INVALID_VALUE);
+        }
+        if !can_access(device, peer) {
+            return Err(PEER_ACCESS_UNSUPPORTED);
+        }
+        if !context.peers.insert(peer) {
+            return Err(PEER_ACCESS_ALREADY_ENABLED);
+        }
+        Ok(())
+    })
+}
+
+/// The memory of a context that is there and not lost.
+pub(crate) fn emulator_of(context: *mut c_void) -> Option<Arc<Emulator>> {
+    let driver = lock();
+    let gpu = driver.gpus.get(context.addr().checked_sub(1)?)?;
+    let context = gpu.context.as_ref()?;
+    context
+        .lost
+        .is_none()
+        .then(|| Arc::clone(&context.emulator))
+}
+
+/// Runs the work of a GPU up to one of its events. What fails there is lost there.
+pub(crate) fn run_to_event(device: usize, event: Handle) {
+    let mut driver = lock();
+    let context = driver.gpus.get_mut(device);
+    if let Some(context) = context.and_then(|gpu| gpu.context.as_mut())
+        && context.lost.is_none()
+        && let Some(&Some(mark)) = context.events.get(&event)
+    {
+        let _ = context.run_until(mark.stream, mark.number);
+    }
 }
 
 /// The device whose primary context is current on this thread.

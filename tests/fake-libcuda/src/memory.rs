@@ -4,8 +4,11 @@ use std::ffi::{c_int, c_uint, c_void};
 
 use crate::{
     context::{CopyRows, Work},
-    driver::{MEMORY_BYTES, with_context},
-    status::{INVALID_VALUE, OUT_OF_MEMORY, SUCCESS},
+    driver::{MEMORY_BYTES, emulator_of, with_context},
+    status::{
+        HOST_MEMORY_ALREADY_REGISTERED, HOST_MEMORY_NOT_REGISTERED, INVALID_CONTEXT, INVALID_VALUE,
+        OUT_OF_MEMORY, SUCCESS,
+    },
 };
 
 #[unsafe(no_mangle)]
@@ -41,6 +44,32 @@ extern "C" fn cuMemFree_v2(address: u64) -> c_int {
     with_context("cuMemFree_v2", |context| {
         context.allocations.remove(&address).ok_or(INVALID_VALUE)?;
         context.emulator.free(address).map_err(|_| INVALID_VALUE)
+    })
+}
+
+/// Refuses memory that is locked already; locks nothing.
+#[unsafe(no_mangle)]
+extern "C" fn cuMemHostRegister_v2(memory: *mut c_void, bytes: usize, flags: c_uint) -> c_int {
+    with_context("cuMemHostRegister_v2", |context| {
+        if memory.is_null() || bytes == 0 || flags > 1 {
+            return Err(INVALID_VALUE);
+        }
+        let start = memory.addr();
+        let overlaps =
+            |(&other, &len): (&usize, &usize)| start < other + len && other < start + bytes;
+        if context.registered.iter().any(overlaps) {
+            return Err(HOST_MEMORY_ALREADY_REGISTERED);
+        }
+        context.registered.insert(start, bytes);
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuMemHostUnregister(memory: *mut c_void) -> c_int {
+    with_context("cuMemHostUnregister", |context| {
+        let registered = context.registered.remove(&memory.addr());
+        registered.map(drop).ok_or(HOST_MEMORY_NOT_REGISTERED)
     })
 }
 
@@ -194,6 +223,34 @@ extern "C" fn cuMemcpyDtoHAsync_v2(
         context
             .submit(stream, Work::ToHost { host, address, len })
             .map(drop)
+    })
+}
+
+/// To the stream's GPU only. The other GPU's memory is read when the stream comes to it.
+#[unsafe(no_mangle)]
+extern "C" fn cuMemcpyPeerAsync(
+    to: u64,
+    to_context: *mut c_void,
+    from: u64,
+    from_context: *mut c_void,
+    bytes: usize,
+    stream: *mut c_void,
+) -> c_int {
+    let current = crate::driver::current();
+    let Some(peer) = emulator_of(from_context) else {
+        return INVALID_CONTEXT;
+    };
+    with_context("cuMemcpyPeerAsync", |context| {
+        if to_context.addr().checked_sub(1) != current {
+            return Err(INVALID_VALUE);
+        }
+        let work = Work::FromPeer {
+            address: to,
+            peer,
+            peer_address: from,
+            len: bytes,
+        };
+        context.submit(stream, work).map(drop)
     })
 }
 

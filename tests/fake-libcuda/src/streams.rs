@@ -6,9 +6,12 @@ use std::{
 };
 
 use crate::{
-    context::{Capture, Mark, Stream, Work, refuse_capture},
-    driver::with_context,
-    status::{INVALID_HANDLE, INVALID_VALUE, NOT_READY, STREAM_CAPTURE_INVALIDATED},
+    context::{Capture, Mark, Stream, Work, owner, refuse_capture},
+    driver::{run_to_event, with_context},
+    status::{
+        GRAPH_EXEC_UPDATE_FAILURE, INVALID_HANDLE, INVALID_VALUE, NOT_READY,
+        STREAM_CAPTURE_INVALIDATED,
+    },
 };
 
 /// Milliseconds that each piece of work takes on the double's clock.
@@ -48,6 +51,13 @@ extern "C" fn cuStreamSynchronize(stream: *mut c_void) -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn cuStreamWaitEvent(stream: *mut c_void, event: *mut c_void, flags: c_uint) -> c_int {
+    if owner(event.addr()) != owner(stream.addr()) {
+        // Work may run at any time: that of another GPU runs now.
+        run_to_event(owner(event.addr()), event.addr());
+        return with_context("cuStreamWaitEvent", |context| {
+            context.stream(stream).map(drop)
+        });
+    }
     with_context("cuStreamWaitEvent", |context| {
         if flags != 0 {
             return Err(INVALID_VALUE);
@@ -180,7 +190,7 @@ unsafe extern "C" fn cuGraphInstantiateWithFlags(
             .ok_or(INVALID_HANDLE)?
             .clone();
         let handle = context.new_handle();
-        context.executables.insert(handle, works);
+        context.executables.insert(handle, works.into());
         // SAFETY: the caller passes a pointer that is valid for the write.
         unsafe { executable.write(ptr::without_provenance_mut(handle)) };
         Ok(())
@@ -190,12 +200,63 @@ unsafe extern "C" fn cuGraphInstantiateWithFlags(
 #[unsafe(no_mangle)]
 extern "C" fn cuGraphLaunch(executable: *mut c_void, stream: *mut c_void) -> c_int {
     with_context("cuGraphLaunch", |context| {
-        if !context.executables.contains_key(&executable.addr()) {
-            return Err(INVALID_HANDLE);
-        }
+        let works = context.executables.get(&executable.addr());
+        let works = works.ok_or(INVALID_HANDLE)?.clone();
         context
-            .submit(stream, Work::Graph(executable.addr()))
+            .submit(stream, Work::Graph(executable.addr(), works))
             .map(drop)
+    })
+}
+
+/// `CUgraphExecUpdateResultInfo`, as `cuda.h` has it.
+#[repr(C)]
+struct UpdateResult {
+    result: c_int,
+    node: *mut c_void,
+    from_node: *mut c_void,
+}
+
+/// Replays submitted before keep what they had.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuGraphExecUpdate_v2(
+    executable: *mut c_void,
+    graph: *mut c_void,
+    info: *mut c_void,
+) -> c_int {
+    const TOPOLOGY_CHANGED: c_int = 2;
+    const UNSUPPORTED_FUNCTION_CHANGE: c_int = 7;
+    with_context("cuGraphExecUpdate_v2", |context| {
+        let old = context.executables.get(&executable.addr());
+        let new = context.graphs.get(&graph.addr());
+        let (old, new) = (old.ok_or(INVALID_HANDLE)?, new.ok_or(INVALID_HANDLE)?);
+        let same_kind =
+            |(old, new): (&Work, &Work)| std::mem::discriminant(old) == std::mem::discriminant(new);
+        let same_function = |(old, new): (&Work, &Work)| match (old, new) {
+            (Work::Launch { function: old, .. }, Work::Launch { function: new, .. }) => old == new,
+            _ => true,
+        };
+        let pairs = || old.iter().zip(new.iter());
+        let result = if old.len() != new.len() || !pairs().all(same_kind) {
+            TOPOLOGY_CHANGED
+        } else if !pairs().all(same_function) {
+            UNSUPPORTED_FUNCTION_CHANGE
+        } else {
+            0
+        };
+        // SAFETY: the caller passes a `CUgraphExecUpdateResultInfo`.
+        unsafe {
+            info.cast::<UpdateResult>().write(UpdateResult {
+                result,
+                node: ptr::null_mut(),
+                from_node: ptr::null_mut(),
+            });
+        }
+        if result != 0 {
+            return Err(GRAPH_EXEC_UPDATE_FAILURE);
+        }
+        let works = new.as_slice().into();
+        context.executables.insert(executable.addr(), works);
+        Ok(())
     })
 }
 

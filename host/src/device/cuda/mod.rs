@@ -7,9 +7,13 @@ mod module;
 mod open;
 
 use std::{
+    collections::HashMap,
     ffi::{c_int, c_void},
     ptr,
-    sync::{PoisonError, RwLock},
+    sync::{
+        Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use cust::sys::{
@@ -19,17 +23,21 @@ use cust_lazy::ffi;
 
 use super::{
     capabilities::{Capabilities, DeviceKind},
+    core::lock,
     driver::{
         Driver, DriverError, FunctionInfo, MemoryRange, Parameter, Pitched, RawEvent, RawGraph,
         RawModule, RawStream,
     },
     launch::LaunchConfig,
+    pages::Pages,
     profile::Profiler,
 };
 
 const SUCCESS: c_int = 0;
 const INVALID_VALUE: c_int = 1;
 const OUT_OF_MEMORY: c_int = 2;
+/// What the operating system has refused, such as more locked memory than its limit.
+const OPERATING_SYSTEM: c_int = 304;
 const NOT_FOUND: c_int = 500;
 const LAUNCH_OUT_OF_RESOURCES: c_int = 701;
 const NOT_SUPPORTED: c_int = 801;
@@ -37,6 +45,8 @@ const COOPERATIVE_LAUNCH_TOO_LARGE: c_int = 720;
 
 const STREAM_NON_BLOCKING: u32 = 1;
 const EVENT_DEFAULT: u32 = 0;
+/// For copies of all contexts.
+const HOST_REGISTER_PORTABLE: u32 = 1;
 /// Other threads' and this one's allocations go on during a capture.
 const CAPTURE_RELAXED: c_int = 2;
 const FUNCTION_MAX_DYNAMIC_SHARED: c_int = 8;
@@ -55,6 +65,10 @@ pub(super) struct CudaDriver {
     /// Whether the context is about to be reset, after a fault. Read-locked during every call, so that none has a
     /// handle of the old context in the new one.
     retired: RwLock<bool>,
+    /// Whether that reset is done.
+    destroyed: AtomicBool,
+    /// Registered host memory, by address.
+    host_memory: Mutex<HashMap<u64, Pages>>,
 }
 
 // SAFETY: the context is a handle that every thread may use; the driver API is thread-safe, and each call here makes
@@ -81,6 +95,16 @@ impl CudaDriver {
             ffi::cuCtxSetCurrent(self.context)
         })?;
         check(name, function())
+    }
+}
+
+impl CudaDriver {
+    /// Whether the GPU has a primary context, of whomever.
+    fn context_exists(&self) -> bool {
+        let (mut flags, mut active) = (0, 0);
+        // SAFETY: both are valid for the write.
+        let code = unsafe { ffi::cuDevicePrimaryCtxGetState(self.device, &mut flags, &mut active) };
+        code != SUCCESS || active != 0
     }
 }
 
@@ -153,6 +177,10 @@ impl Driver for CudaDriver {
         *self.retired.write().unwrap_or_else(PoisonError::into_inner) = true;
     }
 
+    fn context_destroyed(&self) {
+        self.destroyed.store(true, Ordering::Release);
+    }
+
     fn allocate(&self, bytes: usize) -> Result<u64, DriverError> {
         let mut address = 0;
         // SAFETY: `address` is valid for the write.
@@ -170,6 +198,44 @@ impl Driver for CudaDriver {
     unsafe fn free(&self, address: u64) -> Result<(), DriverError> {
         // SAFETY: the caller passes an address of `allocate` that no work uses any more.
         self.call("cuMemFree", || unsafe { ffi::cuMemFree_v2(address) })
+    }
+
+    // Memory of `cuMemHostAlloc` would go with a lost context, under slices that the caller may still have. Memory of our own
+    // that the driver page-locks stays.
+    fn allocate_host(&self, bytes: usize) -> Result<u64, DriverError> {
+        let pages = Pages::zeroed(bytes)?;
+        let registered = self.call("cuMemHostRegister", || {
+            // SAFETY: the pages are ours, and stay until they are unregistered or the context is gone.
+            unsafe {
+                ffi::cuMemHostRegister_v2(pages.as_ptr(), pages.len(), HOST_REGISTER_PORTABLE)
+            }
+        });
+        match registered {
+            Ok(()) => {
+                let address = pages.address();
+                lock(&self.host_memory).insert(address, pages);
+                Ok(address)
+            }
+            Err(DriverError::Code {
+                call,
+                name,
+                code: OUT_OF_MEMORY | OPERATING_SYSTEM,
+            }) => Err(DriverError::PinnedMemory {
+                requested: bytes,
+                reason: format!("{call} returned {name}"),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    unsafe fn free_host(&self, address: u64) -> Result<(), DriverError> {
+        let memory = ptr::with_exposed_provenance_mut::<c_void>(address as usize);
+        // SAFETY: the caller passes an address of `allocate_host` that no copy uses any more.
+        self.call("cuMemHostUnregister", || unsafe {
+            ffi::cuMemHostUnregister(memory)
+        })?;
+        lock(&self.host_memory).remove(&address);
+        Ok(())
     }
 
     unsafe fn allocate_on(&self, raw: RawStream, bytes: usize) -> Result<Option<u64>, DriverError> {
@@ -262,10 +328,10 @@ impl Driver for CudaDriver {
         &self,
         raw: RawStream,
         address: u64,
-        bytes: &[u8],
+        bytes: *const [u8],
     ) -> Result<(), DriverError> {
         self.call("cuMemcpyHtoDAsync", || {
-            let from = bytes.as_ptr().cast();
+            let from = bytes.cast();
             // SAFETY: the caller passes a live stream, a range within an allocation, and host memory that stays
             // valid until the stream is synchronized.
             unsafe { ffi::cuMemcpyHtoDAsync_v2(address, from, bytes.len(), stream(raw)) }
@@ -275,11 +341,11 @@ impl Driver for CudaDriver {
     unsafe fn copy_to_host(
         &self,
         raw: RawStream,
-        bytes: &mut [u8],
+        bytes: *mut [u8],
         address: u64,
     ) -> Result<(), DriverError> {
         self.call("cuMemcpyDtoHAsync", || {
-            let to = bytes.as_mut_ptr().cast();
+            let to = bytes.cast();
             // SAFETY: as for `copy_to_device`.
             unsafe { ffi::cuMemcpyDtoHAsync_v2(to, address, bytes.len(), stream(raw)) }
         })
@@ -533,6 +599,15 @@ impl Drop for CudaDriver {
         });
         if let Err(error) = released {
             tracing::debug!(?error, "the primary context could not be released");
+        }
+        let pages = std::mem::take(&mut *lock(&self.host_memory));
+        if !pages.is_empty() && !self.destroyed.load(Ordering::Acquire) && self.context_exists() {
+            // It may still have these pages locked, and copies to them under way.
+            tracing::warn!(
+                allocations = pages.len(),
+                "pinned host memory of a lost device is not freed, because the context is still there"
+            );
+            std::mem::forget(pages);
         }
     }
 }

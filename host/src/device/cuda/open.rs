@@ -1,4 +1,8 @@
-use std::{ffi::c_int, ptr, sync::RwLock};
+use std::{
+    ffi::c_int,
+    ptr,
+    sync::{Mutex, RwLock, atomic::AtomicBool},
+};
 
 use cust::{
     device::{Device as GpuHandle, DeviceAttribute},
@@ -97,6 +101,8 @@ impl CudaDriver {
                 context,
                 capabilities,
                 retired: RwLock::new(false),
+                destroyed: AtomicBool::new(false),
+                host_memory: Mutex::default(),
             },
             name,
         ))

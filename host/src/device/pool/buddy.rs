@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, ops::RangeInclusive};
 
 use super::{
-    MemoryRange, TrackingLevel,
+    MemoryRange, MemorySpace, TrackingLevel,
     metrics::{Counts, MemoryMetrics},
 };
 use crate::device::{core::Core, error::DeviceError};
@@ -17,6 +17,7 @@ const WHOLE_GRANULARITY: usize = 2 << 20;
 /// All chunks of a device.
 #[derive(Debug)]
 pub(super) struct Buddy {
+    space: MemorySpace,
     chunk_bytes: usize,
     max_bytes: Option<usize>,
     /// Bytes taken from the driver and not given back.
@@ -61,9 +62,10 @@ fn bytes_of(order: usize) -> usize {
 }
 
 impl Buddy {
-    pub(super) fn new(chunk_bytes: usize, max_bytes: Option<usize>) -> Self {
+    pub(super) fn new(space: MemorySpace, chunk_bytes: usize, max_bytes: Option<usize>) -> Self {
         let orders = order_of(chunk_bytes) + 1;
         Self {
+            space,
             chunk_bytes,
             max_bytes,
             held: 0,
@@ -158,7 +160,7 @@ impl Buddy {
         let mut chunk_order = *orders.end();
         let whole = loop {
             match self.allocate(core, bytes_of(chunk_order), requested) {
-                Err(DeviceError::OutOfMemory { .. }) if chunk_order > *orders.start() => {
+                Err(error) if error.is_out_of_memory() && chunk_order > *orders.start() => {
                     chunk_order -= 1
                 }
                 result => break result?,
@@ -199,14 +201,22 @@ impl Buddy {
         if let Some(most) = self.max_bytes
             && bytes > most.saturating_sub(self.held)
         {
-            return Err(DeviceError::OutOfMemory {
-                device: format!("{}, whose pool holds at most {most} bytes", core.name),
-                requested,
-                free: most.saturating_sub(self.held) + self.free_bytes,
-                total: most,
+            let free = most.saturating_sub(self.held) + self.free_bytes;
+            return Err(match self.space {
+                MemorySpace::Device => DeviceError::OutOfMemory {
+                    device: format!("{}, whose pool holds at most {most} bytes", core.name),
+                    requested,
+                    free,
+                    total: most,
+                },
+                MemorySpace::PinnedHost => DeviceError::PinnedMemory {
+                    device: core.name.clone(),
+                    requested,
+                    reason: format!("the pool holds at most {most} bytes, {free} of them are free"),
+                },
             });
         }
-        let base = core.check(core.driver.allocate(bytes))?;
+        let base = core.check(core.driver.allocate_in(self.space, bytes))?;
         self.held += bytes;
         self.driver_allocations += 1;
         Ok(MemoryRange { base, len: bytes })
@@ -214,7 +224,7 @@ impl Buddy {
 
     fn give_back(&mut self, core: &Core, whole: MemoryRange) -> Result<(), DeviceError> {
         // SAFETY: every block of the allocation has been put back, and blocks are put back once their work is done.
-        core.check(unsafe { core.driver.free(whole.base) })?;
+        core.check(unsafe { core.driver.free_in(self.space, whole.base) })?;
         self.held -= whole.len;
         self.driver_frees += 1;
         Ok(())

@@ -34,7 +34,7 @@ use std::{
 use super::{
     Device,
     core::{Core, lock},
-    driver::MemoryRange,
+    driver::{MemoryRange, MemorySpace},
     error::DeviceError,
     in_flight::InFlight,
 };
@@ -64,6 +64,10 @@ pub struct MemoryPoolConfig {
     /// Bytes of dropped buffers that may wait for the work that uses them; beyond it, allocations wait for that work.
     /// Default 256 MiB.
     pub max_pending_bytes: usize,
+    /// As `chunk_bytes`, for pinned host memory. Default 8 MiB.
+    pub pinned_chunk_bytes: usize,
+    /// As `max_bytes`, for pinned host memory. Default `None`.
+    pub max_pinned_bytes: Option<usize>,
     /// What is recorded of each allocation. Default [`TrackingLevel::Basic`].
     pub tracking: TrackingLevel,
     /// Shares of `max_bytes` (or of the device's memory) in use from which pressure is moderate, high and critical;
@@ -78,6 +82,8 @@ impl Default for MemoryPoolConfig {
             max_bytes: None,
             initial_bytes: 0,
             max_pending_bytes: 256 << 20,
+            pinned_chunk_bytes: 8 << 20,
+            max_pinned_bytes: None,
             tracking: TrackingLevel::Basic,
             pressure: [0.7, 0.85, 0.95],
         }
@@ -91,17 +97,22 @@ impl MemoryPoolConfig {
             value,
             expected,
         };
-        if !self.chunk_bytes.is_power_of_two() || self.chunk_bytes < buddy::MIN_BLOCK {
-            let value = self.chunk_bytes.to_string();
-            return Err(invalid(
-                "chunk_bytes",
-                value,
-                "a power of two of at least 1 MiB",
-            ));
+        for (option, chunk) in [
+            ("chunk_bytes", self.chunk_bytes),
+            ("pinned_chunk_bytes", self.pinned_chunk_bytes),
+        ] {
+            if !chunk.is_power_of_two() || chunk < buddy::MIN_BLOCK {
+                let expected = "a power of two of at least 1 MiB";
+                return Err(invalid(option, chunk.to_string(), expected));
+            }
         }
-        if self.max_bytes.is_some_and(|most| most < buddy::MIN_BLOCK) {
-            let value = format!("{:?}", self.max_bytes);
-            return Err(invalid("max_bytes", value, "at least 1 MiB"));
+        for (option, most) in [
+            ("max_bytes", self.max_bytes),
+            ("max_pinned_bytes", self.max_pinned_bytes),
+        ] {
+            if most.is_some_and(|most| most < buddy::MIN_BLOCK) {
+                return Err(invalid(option, format!("{most:?}"), "at least 1 MiB"));
+            }
         }
         if self.max_bytes.is_some_and(|most| most < self.initial_bytes) {
             let value = self.initial_bytes.to_string();
@@ -122,7 +133,8 @@ impl MemoryPoolConfig {
 
 /// A device's memory pool: a cheap handle, `Send` and `Sync`, made by [`Device::enable_pool`].
 ///
-/// Every [`Buffer`](super::Buffer) that is made on the device from then on comes from the pool and returns to it.
+/// Every [`Buffer`](super::Buffer) and [`PinnedBuffer`](super::PinnedBuffer) that is made on the device from then on comes from
+/// the pool and returns to it.
 #[derive(Clone)]
 pub struct HybridMemoryPool {
     device: Device,
@@ -143,7 +155,7 @@ impl Device {
         config.check()?;
         let core = self.core();
         core.usable()?;
-        let pool = Pool::new(self, config);
+        let pool = Pool::new(self, config.clone(), MemorySpace::Device);
         if let Err(pool) = core.pool.set(pool) {
             return Err(DeviceError::InvalidConfig {
                 option: "the pool",
@@ -151,6 +163,9 @@ impl Device {
                 expected: "a device without a pool; this one has one, see `Device::pool`",
             });
         }
+        // Not set before: that goes with `pool`.
+        let pinned = Pool::new(self, config, MemorySpace::PinnedHost);
+        let _ = core.pinned_pool.set(pinned);
         let handle = HybridMemoryPool {
             device: self.clone(),
         };
@@ -173,6 +188,11 @@ impl HybridMemoryPool {
         pool.expect("a handle is made of a device with a pool")
     }
 
+    /// `None` while another thread is about to set it.
+    fn pinned_pool(&self) -> Option<&Pool> {
+        self.device.core().pinned_pool.get()
+    }
+
     /// The device whose memory it manages.
     pub fn device(&self) -> &Device {
         &self.device
@@ -183,9 +203,15 @@ impl HybridMemoryPool {
         &self.pool().config
     }
 
-    /// What the pool holds and has done.
+    /// What the pool holds of the device's memory, and has done.
     pub fn metrics(&self) -> MemoryMetrics {
         self.pool().metrics()
+    }
+
+    /// What the pool holds of pinned host memory, and has done.
+    pub fn pinned_metrics(&self) -> MemoryMetrics {
+        self.pinned_pool()
+            .map_or_else(MemoryMetrics::default, Pool::metrics)
     }
 
     /// Gives memory that no buffer uses back to the driver until at most `keep_bytes` of it are left; returns how many
@@ -200,7 +226,19 @@ impl HybridMemoryPool {
         self.pool().trim(core, keep_bytes)
     }
 
-    /// How much of what can be had is in use.
+    /// As [`HybridMemoryPool::trim`], for pinned host memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`HybridMemoryPool::trim`].
+    pub fn trim_pinned(&self, keep_bytes: usize) -> Result<usize, DeviceError> {
+        let core = self.device.core();
+        core.usable()?;
+        self.pinned_pool()
+            .map_or(Ok(0), |pool| pool.trim(core, keep_bytes))
+    }
+
+    /// How much of the device's memory that can be had is in use.
     pub fn pressure(&self) -> PressureLevel {
         self.pool().pressure.level()
     }
@@ -215,9 +253,16 @@ impl HybridMemoryPool {
         self.pool().pressure.register(Box::new(callback));
     }
 
-    /// The buffers that exist, with the place in the program that made each at [`TrackingLevel::Detailed`].
+    /// The buffers that exist, those in pinned host memory last, with the place in the program that made each at [`TrackingLevel::Detailed`].
     pub fn leak_report(&self) -> LeakReport {
-        self.pool().sites.report(self.pool().config.tracking)
+        let mut live = self.pool().sites.live(MemorySpace::Device);
+        if let Some(pinned) = self.pinned_pool() {
+            live.extend(pinned.sites.live(MemorySpace::PinnedHost));
+        }
+        LeakReport {
+            tracking: self.config().tracking,
+            live,
+        }
     }
 }
 
@@ -263,12 +308,22 @@ enum Place {
 }
 
 impl Pool {
-    fn new(device: &Device, config: MemoryPoolConfig) -> Self {
-        let total = device.capabilities().memory_bytes;
-        let capacity = config.max_bytes.map_or(total, |most| most.min(total));
+    fn new(device: &Device, config: MemoryPoolConfig, space: MemorySpace) -> Self {
+        let (chunk_bytes, max_bytes, total) = match space {
+            MemorySpace::Device => {
+                let total = device.capabilities().memory_bytes;
+                (config.chunk_bytes, config.max_bytes, total)
+            }
+            MemorySpace::PinnedHost => (
+                config.pinned_chunk_bytes,
+                config.max_pinned_bytes,
+                usize::MAX,
+            ),
+        };
+        let capacity = max_bytes.map_or(total, |most| most.min(total));
         Self {
             classes: std::array::from_fn(|index| Mutex::new(Class::new(index))),
-            buddy: Mutex::new(Buddy::new(config.chunk_bytes, config.max_bytes)),
+            buddy: Mutex::new(Buddy::new(space, chunk_bytes, max_bytes)),
             pending: Mutex::default(),
             pending_bytes: AtomicUsize::new(0),
             in_use: AtomicUsize::new(0),
@@ -291,14 +346,16 @@ impl Pool {
             self.wait_for_pending(core, self.config.max_pending_bytes / 2)?;
         }
         let block = match self.find(core, bytes) {
-            Err(DeviceError::OutOfMemory { .. }) => {
+            Err(error) if error.is_out_of_memory() => {
                 // What is pending or cached in the wrong shape may be enough.
                 self.wait_for_pending(core, 0)?;
                 self.trim(core, 0)?;
                 self.find(core, bytes)
             }
             found => found,
-        }?;
+        }
+        // Not what a slab or a chunk would take.
+        .map_err(|error| error.with_requested(bytes))?;
         let in_use = self.in_use.fetch_add(block.bytes, Ordering::Relaxed) + block.bytes;
         if self.config.tracking >= TrackingLevel::Basic
             && in_use > self.peak.load(Ordering::Relaxed)

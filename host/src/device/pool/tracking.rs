@@ -1,6 +1,6 @@
 use std::{collections::HashMap, fmt, panic::Location, sync::Mutex};
 
-use crate::device::core::lock;
+use crate::device::{core::lock, driver::MemorySpace};
 
 /// What a pool records of each allocation; every level includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,17 +18,19 @@ pub enum TrackingLevel {
 /// A buffer that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveAllocation {
-    /// Device address.
+    /// Which memory it is in.
+    pub space: MemorySpace,
+    /// Its address there.
     pub address: u64,
     /// Bytes asked for.
     pub bytes: usize,
     /// The call that made it, outside the device layer.
     pub site: &'static Location<'static>,
-    /// Number of the allocation, ascending with time.
+    /// Number of the allocation in that memory, ascending with time.
     pub sequence: u64,
 }
 
-/// The buffers that existed when it was made, the oldest first.
+/// The buffers that existed when it was made: of each memory the oldest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeakReport {
     /// The pool's level: below [`TrackingLevel::Detailed`], nothing is known.
@@ -51,8 +53,15 @@ impl fmt::Display for LeakReport {
         for live in &self.live {
             write!(
                 f,
-                "\n  #{} {:#x}: {} bytes, made at {}",
-                live.sequence, live.address, live.bytes, live.site
+                "\n  #{} {:#x}: {} bytes{}, made at {}",
+                live.sequence,
+                live.address,
+                live.bytes,
+                match live.space {
+                    MemorySpace::Device => "",
+                    MemorySpace::PinnedHost => " of pinned host memory",
+                },
+                live.site
             )?;
         }
         Ok(())
@@ -65,7 +74,7 @@ pub(super) struct Sites(Mutex<Recorded>);
 
 #[derive(Debug, Default)]
 struct Recorded {
-    live: HashMap<u64, LiveAllocation>,
+    live: HashMap<u64, (usize, &'static Location<'static>, u64)>,
     sequence: u64,
 }
 
@@ -74,24 +83,24 @@ impl Sites {
         let mut recorded = lock(&self.0);
         recorded.sequence += 1;
         let sequence = recorded.sequence;
-        recorded.live.insert(
-            address,
-            LiveAllocation {
-                address,
-                bytes,
-                site,
-                sequence,
-            },
-        );
+        recorded.live.insert(address, (bytes, site, sequence));
     }
 
     pub(super) fn remove(&self, address: u64) {
         lock(&self.0).live.remove(&address);
     }
 
-    pub(super) fn report(&self, tracking: TrackingLevel) -> LeakReport {
-        let mut live: Vec<_> = lock(&self.0).live.values().cloned().collect();
+    /// What is live, the oldest first.
+    pub(super) fn live(&self, space: MemorySpace) -> Vec<LiveAllocation> {
+        let live = |(&address, &(bytes, site, sequence)): (&u64, &_)| LiveAllocation {
+            space,
+            address,
+            bytes,
+            site,
+            sequence,
+        };
+        let mut live: Vec<_> = lock(&self.0).live.iter().map(live).collect();
         live.sort_by_key(|live| live.sequence);
-        LeakReport { tracking, live }
+        live
     }
 }

@@ -9,6 +9,7 @@ mod faults;
 mod launches;
 mod lifetimes;
 mod opening;
+mod pinned;
 mod pool;
 mod threads;
 

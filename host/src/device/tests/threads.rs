@@ -9,6 +9,8 @@ fn everything_is_send_and_sync() {
     fn check<T: Send + Sync>() {}
     check::<Device>();
     check::<Buffer<f32>>();
+    check::<PinnedBuffer<f32>>();
+    check::<HybridMemoryPool>();
     check::<Stream>();
     check::<Event>();
     check::<Graph>();
