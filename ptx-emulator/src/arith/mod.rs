@@ -5,3 +5,4 @@ pub(crate) mod convert;
 pub(crate) mod float;
 pub(crate) mod half;
 pub(crate) mod soft;
+pub(crate) mod sum;

@@ -3,7 +3,7 @@
 use super::block::Context;
 use super::control::truth;
 use super::data::{set_initialized, set_pred};
-use super::lanes::{Row, lanes, write_row};
+use super::lanes::{FULL, Row, lanes, write_row};
 use super::stop::{Step, Stop};
 use super::warp::Frame;
 use crate::error::FaultKind;
@@ -14,6 +14,7 @@ pub(crate) fn members(frame: &Frame, inst: &Inst, active: u32) -> Step<u32> {
     let slot = match inst.op {
         Op::Shfl { .. } => inst.src[3],
         Op::Match { .. } | Op::Redux(_) => inst.src[1],
+        Op::Mma(_) | Op::MoveMatrix(_) => return Ok(FULL),
         _ => inst.src[0],
     };
     let row = &frame.rows[slot as usize];

@@ -4,7 +4,7 @@ use super::block::Context;
 use super::lanes::lanes;
 use super::stop::{Step, Stop};
 use super::warp::{Frame, Wait, Warp};
-use super::{access, atomic, collective, data};
+use super::{access, atomic, collective, data, matrix};
 use crate::device::Image;
 use crate::error::FaultKind;
 use crate::isa::{
@@ -91,6 +91,21 @@ fn check_operands(frame: &Frame, image: &Image<'_>, inst: &Inst, active: u32) ->
             let access = &image.function.accesses[index as usize];
             if access.space != AccessSpace::FrameParam {
                 for &slot in &access.elements {
+                    check_row(frame, image, slot, active)?;
+                }
+            }
+        }
+        Op::Mma(index) => {
+            for slot in image.function.mmas[index as usize].sources() {
+                check_row(frame, image, slot, active)?;
+            }
+        }
+        Op::MoveMatrix(index) => {
+            let matrices = &image.function.matrix_moves[index as usize];
+            let addressing = active & matrices.address_lanes();
+            check_row(frame, image, matrices.address, addressing)?;
+            if matrices.store {
+                for &slot in &matrices.elements {
                     check_row(frame, image, slot, active)?;
                 }
             }
@@ -261,7 +276,9 @@ impl Warp {
                 | Op::Vote { .. }
                 | Op::Match { .. }
                 | Op::Redux(_)
-                | Op::Elect { .. } => {
+                | Op::Elect { .. }
+                | Op::Mma(_)
+                | Op::MoveMatrix(_) => {
                     let wait = self.splits[at].wait;
                     self.splits[at].pc = pc;
                     let executing = if let Wait::Together(all) = wait {
@@ -275,7 +292,18 @@ impl Warp {
                         active
                     };
                     let frame = &mut self.frames[frame_index];
-                    collective::execute(context, frame, inst, executing, self.index)?;
+                    let function = image.function;
+                    match inst.op {
+                        Op::Mma(index) => {
+                            let mma = &function.mmas[index as usize];
+                            matrix::multiply(context, frame, mma, executing)?;
+                        }
+                        Op::MoveMatrix(index) => {
+                            let matrices = &function.matrix_moves[index as usize];
+                            matrix::transfer(context, frame, matrices, executing, self.index)?;
+                        }
+                        _ => collective::execute(context, frame, inst, executing, self.index)?,
+                    }
                     if wait != Wait::Nothing {
                         for other in self.companions(at, executing) {
                             self.splits[other].pc = pc + 1;

@@ -16,6 +16,7 @@ mod global;
 mod grid;
 mod integer;
 mod lanes;
+mod matrix;
 mod race;
 mod shared;
 mod stats;

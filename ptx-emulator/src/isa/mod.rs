@@ -1,7 +1,9 @@
 //! The typed instruction set: one enum a family, every modifier a type of its own.
 
+mod matrix;
 mod op;
 mod types;
 
+pub(crate) use matrix::*;
 pub(crate) use op::*;
 pub(crate) use types::*;

@@ -208,6 +208,10 @@ pub(crate) enum Op {
         dst: PredSlot,
     },
     ActiveMask,
+    /// Index into the function's `mma` instructions.
+    Mma(u32),
+    /// Index into the function's `ldmatrix` and `stmatrix` instructions.
+    MoveMatrix(u32),
     Fence,
     /// A special register whose value changes while the warp runs.
     Clock(ClockKind),

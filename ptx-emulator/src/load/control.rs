@@ -62,6 +62,8 @@ impl<'a> FunctionBuilder<'a, '_> {
             "vote" => self.vote(instruction, modifiers),
             "match" => self.match_sync(instruction, modifiers),
             "redux" => self.redux(instruction, modifiers),
+            "mma" => self.mma(instruction, modifiers),
+            "ldmatrix" | "stmatrix" => self.move_matrix(instruction, modifiers),
             "elect" => self.elect(instruction, modifiers),
             "activemask" => self.activemask(instruction, modifiers),
             "bar" | "barrier" => self.barrier(instruction, modifiers),

@@ -6,8 +6,8 @@ use super::names::ModuleBuilder;
 use super::variables::{align_up, param_layout, size_and_align, variable_type};
 use crate::error::LoadError;
 use crate::isa::{
-    Access, Call, Class, Constant, Inst, Op, ParamPlace, Pred, PredSlot, SINK_PRED, SINK_SLOT,
-    Slot, Type, ZERO_SLOT,
+    Access, Call, Class, Constant, Inst, MatrixMove, Mma, Op, ParamPlace, Pred, PredSlot,
+    SINK_PRED, SINK_SLOT, Slot, Type, ZERO_SLOT,
 };
 use crate::syntax::ast::{self, Statement, VariableSpace};
 
@@ -23,6 +23,8 @@ pub(crate) struct Function {
     /// Where lanes that part at a branch meet again; [`NO_JOIN`] where they meet only at the end.
     pub(crate) joins: Vec<u32>,
     pub(crate) accesses: Vec<Access>,
+    pub(crate) mmas: Vec<Mma>,
+    pub(crate) matrix_moves: Vec<MatrixMove>,
     /// Operands of instructions that have more than fit.
     pub(crate) pool: Vec<Slot>,
     pub(crate) branch_tables: Vec<Vec<u32>>,
@@ -107,6 +109,8 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
                 classes: Vec::new(),
                 joins: Vec::new(),
                 accesses: Vec::new(),
+                mmas: Vec::new(),
+                matrix_moves: Vec::new(),
                 pool: Vec::new(),
                 branch_tables: Vec::new(),
                 calls: Vec::new(),

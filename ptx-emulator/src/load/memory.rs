@@ -11,7 +11,7 @@ use crate::isa::{
 use crate::syntax::ast::{Instruction, Operand};
 
 impl<'a> FunctionBuilder<'a, '_> {
-    fn access_space(modifiers: &mut Modifiers<'_>) -> AccessSpace {
+    pub(super) fn access_space(modifiers: &mut Modifiers<'_>) -> AccessSpace {
         modifiers
             .choose(&[
                 ("global", AccessSpace::Global),

@@ -8,6 +8,7 @@ mod float;
 mod function;
 mod integer;
 mod logic;
+mod matrix;
 mod memory;
 mod modifiers;
 mod module;

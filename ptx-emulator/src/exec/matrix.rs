@@ -1,0 +1,270 @@
+//! `mma`, `ldmatrix` and `stmatrix`: all lanes of a warp take part, or the instruction has no meaning.
+
+use super::access::{Direction, by_space, taking_part};
+use super::block::Context;
+use super::lanes::{FULL, Row, lanes};
+use super::shared::{SharedRequest, prepare_shared};
+use super::stop::{Step, Stop};
+use super::warp::Frame;
+use crate::arith::{float, half, soft, sum};
+use crate::error::FaultKind;
+use crate::isa::{
+    AccessSpace, FloatMode, FloatOp, HalfType, MatrixMove, Mma, MmaInput, MmaKind, Ordering, Slot,
+    Type,
+};
+
+/// A matrix by row and column, large enough for every shape.
+type Matrix<T> = [[T; 64]; 16];
+
+fn check_whole_warp(context: &Context<'_>, active: u32) -> Step<()> {
+    if active != FULL && context.checks.synchronization {
+        let lane = (!active).trailing_zeros();
+        return Stop::first(FaultKind::InactiveLane { lane }, active);
+    }
+    Ok(())
+}
+
+/// Collects a matrix from the lanes. Lane `4 * r + t` has, in its first register, the elements of row `r` from column
+/// `t * in_register`; of a tall matrix, the next register is 8 rows further down; the ones after that are to the right.
+fn gather<T: Copy>(
+    rows: &[Row],
+    slots: &[Slot],
+    tall: bool,
+    bits: u32,
+    zero: T,
+    decode: impl Fn(u64) -> T,
+) -> Matrix<T> {
+    let mut matrix = [[zero; 64]; 16];
+    let in_register = (32 / bits).max(1) as usize;
+    let cut = u64::MAX >> (64 - bits);
+    for (register, &slot) in slots.iter().enumerate() {
+        let (down, right) = if tall {
+            (8 * (register & 1), register >> 1)
+        } else {
+            (0, register)
+        };
+        for (lane, &value) in rows[slot as usize].iter().enumerate() {
+            for element in 0..in_register {
+                let column = (lane % 4 + 4 * right) * in_register + element;
+                matrix[lane / 4 + down][column] = decode(value >> (bits as usize * element) & cut);
+            }
+        }
+    }
+    matrix
+}
+
+/// Row and column of each element of a lane's part of the accumulator.
+fn sum_position(lane: usize, index: usize) -> (usize, usize) {
+    (lane / 4 + 8 * (index / 2), lane % 4 * 2 + index % 2)
+}
+
+/// Puts the sums into their registers: two to a register where they are of 16 bits.
+fn scatter(
+    frame: &mut Frame,
+    mma: &Mma,
+    packed: bool,
+    active: u32,
+    sum: impl Fn(usize, usize) -> u64,
+) {
+    for (register, &slot) in mma.d.iter().enumerate() {
+        let row = &mut frame.rows[slot as usize];
+        for lane in lanes(active) {
+            let value = |index| {
+                let (row, column) = sum_position(lane, index);
+                sum(row, column)
+            };
+            row[lane] = if packed {
+                value(2 * register) | value(2 * register + 1) << 16
+            } else {
+                value(register)
+            };
+        }
+        frame.initialized[slot as usize] |= active;
+    }
+}
+
+/// `mma.sync`.
+pub(crate) fn multiply(
+    context: &Context<'_>,
+    frame: &mut Frame,
+    mma: &Mma,
+    active: u32,
+) -> Step<()> {
+    check_whole_warp(context, active)?;
+    let tall = mma.m == 16;
+    let depth = usize::from(mma.k);
+    let bits = u32::from(mma.kind.input_bits());
+    let rows = frame.rows.as_slice();
+    // The accumulator's registers, as bits.
+    let packed = matches!(mma.kind, MmaKind::Float { half_sum: true, .. });
+    let mut c = [[0u64; 8]; 16];
+    for (register, &slot) in mma.c.iter().enumerate() {
+        for (lane, &value) in rows[slot as usize].iter().enumerate() {
+            if packed {
+                let (row, column) = sum_position(lane, 2 * register);
+                c[row][column] = value & 0xffff;
+                c[row][column + 1] = value >> 16 & 0xffff;
+            } else {
+                let (row, column) = sum_position(lane, register);
+                c[row][column] = value;
+            }
+        }
+    }
+    match mma.kind {
+        MmaKind::Int {
+            a_signed,
+            b_signed,
+            saturate,
+            ..
+        } => {
+            let decode = |signed: bool| {
+                move |value: u64| {
+                    if signed {
+                        (value << (64 - bits)) as i64 >> (64 - bits)
+                    } else {
+                        value as i64
+                    }
+                }
+            };
+            let a = gather(rows, &mma.a, tall, bits, 0, decode(a_signed));
+            let b = gather(rows, &mma.b, false, bits, 0, decode(b_signed));
+            scatter(frame, mma, false, active, |row, column| {
+                let products: i64 = (0..depth).map(|k| a[row][k] * b[column][k]).sum();
+                let sum = products + i64::from(c[row][column] as i32);
+                let sum = if saturate {
+                    sum.clamp(i32::MIN.into(), i32::MAX.into())
+                } else {
+                    sum
+                };
+                u64::from(sum as u32)
+            });
+        }
+        MmaKind::Float { input, half_sum } => {
+            let decode = |value: u64| match input {
+                MmaInput::F16 => f64::from(half::value(value as u16, HalfType::F16)),
+                MmaInput::BF16 => f64::from(half::value(value as u16, HalfType::BF16)),
+                // The low bits of a register are not part of the number.
+                MmaInput::TF32 => f64::from(f32::from_bits(value as u32 & !0x1fff)),
+            };
+            let a = gather(rows, &mma.a, tall, bits, 0.0, decode);
+            let b = gather(rows, &mma.b, false, bits, 0.0, decode);
+            let addend = if half_sum { Type::F16 } else { Type::F32 };
+            scatter(frame, mma, packed, active, |row, column| {
+                // Products are exact in `f64`.
+                let mut terms = [0.0; 17];
+                for k in 0..depth {
+                    terms[k] = a[row][k] * b[column][k];
+                }
+                terms[depth] = soft::float_value(c[row][column], addend);
+                let sum = sum::sum_odd(&terms[..=depth]);
+                if half_sum {
+                    u64::from(half::round(half::narrow_odd(sum), HalfType::F16))
+                } else if sum.is_nan() {
+                    u64::from(float::NAN_F32)
+                } else {
+                    u64::from((sum as f32).to_bits())
+                }
+            });
+        }
+        MmaKind::Double(rounding) => {
+            let a = gather(rows, &mma.a, tall, bits, 0.0, f64::from_bits);
+            let b = gather(rows, &mma.b, false, bits, 0.0, f64::from_bits);
+            let mode = FloatMode {
+                rounding,
+                ..FloatMode::default()
+            };
+            scatter(frame, mma, false, active, |row, column| {
+                let c = f64::from_bits(c[row][column]);
+                (0..depth)
+                    .fold(c, |sum, k| {
+                        float::op_f64(FloatOp::Fma, mode, a[row][k], b[column][k], sum)
+                    })
+                    .to_bits()
+            });
+        }
+    }
+    Ok(())
+}
+
+/// `ldmatrix` and `stmatrix`. Each address lane moves one row of 16 bytes.
+pub(crate) fn transfer(
+    context: &mut Context<'_>,
+    frame: &mut Frame,
+    matrices: &MatrixMove,
+    active: u32,
+    warp: u32,
+) -> Step<()> {
+    check_whole_warp(context, active)?;
+    let base = &frame.rows[matrices.address as usize];
+    let mut addresses = [0; 32];
+    for lane in 0..32 {
+        addresses[lane] = base[lane].wrapping_add(matrices.offset as u64);
+    }
+    let direction = if matrices.store {
+        Direction::Store
+    } else {
+        Direction::Load
+    };
+    // Where each row is in shared memory; `None` for those that an unchecked access leaves out.
+    let mut starts = [None; 32];
+    by_space(
+        matrices.space,
+        &addresses,
+        matrices.address_lanes() & active,
+        |space, addresses, mask| {
+            if space != AccessSpace::Shared {
+                let reason = "matrices are in shared memory".to_owned();
+                return Stop::first(FaultKind::InvalidOperand { reason }, mask);
+            }
+            let store = matrices.store;
+            let sound = taking_part(context, frame, space, addresses, mask, 16, store)?;
+            if sound == 0 {
+                return Ok(());
+            }
+            let request = SharedRequest {
+                warp,
+                addresses,
+                active: sound,
+                size: 16,
+                ordering: Ordering::Weak,
+                atomic: false,
+                direction,
+            };
+            prepare_shared(context, request)?;
+            for lane in lanes(sound) {
+                starts[lane] = Some(addresses[lane] as usize);
+            }
+            Ok(())
+        },
+    )?;
+    let shared = &mut context.block.shared;
+    for (matrix, &slot) in matrices.elements.iter().enumerate() {
+        let row = &mut frame.rows[slot as usize];
+        for lane in lanes(active) {
+            // A lane has two neighbours of a row, or, transposed, of a column.
+            let pair = [0, 1].map(|element| {
+                let (row, column) = (lane / 4, lane % 4 * 2 + element);
+                let (row, column) = if matrices.transpose {
+                    (column, row)
+                } else {
+                    (row, column)
+                };
+                starts[8 * matrix + row].map(|start| start + 2 * column)
+            });
+            if matrices.store {
+                for (element, at) in pair.into_iter().enumerate() {
+                    if let Some(at) = at {
+                        shared.store(at, 2, row[lane] >> (16 * element) & 0xffff);
+                    }
+                }
+            } else {
+                let load = |at: Option<usize>| at.map_or(0, |at| shared.load(at, 2));
+                row[lane] = load(pair[0]) | load(pair[1]) << 16;
+            }
+        }
+        if !matrices.store {
+            frame.initialized[slot as usize] |= active;
+        }
+    }
+    Ok(())
+}
