@@ -1,4 +1,4 @@
-//! A layer captured once and replayed on new input.
+//! A layer captured once, replayed on new input, and given another buffer.
 
 use bitnet_cuda::device::{Buffer, Device, Graph};
 use bitnet_cuda::ops::{BitLinear, OpError, QuantizedActivations, quantize_activations};
@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut x = Buffer::<f32>::zeroed(&device, k)?;
     let mut quantized = QuantizedActivations::uninit(&device, 1, k)?;
     let mut y = Buffer::<f32>::uninit(&device, n)?;
-    let graph = Graph::capture(&stream, |stream| -> Result<(), OpError> {
+    let mut graph = Graph::capture(&stream, |stream| -> Result<(), OpError> {
         quantize_activations(stream, &x, &mut quantized)?;
         layer.forward_quantized(stream, &quantized, &mut y)
     })?;
@@ -24,5 +24,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         graph.launch(&stream)?;
         println!("step {step}: {:?}", &y.to_vec()?[..3]);
     }
+
+    // The same kernels with another input buffer; the graph is not made anew.
+    let other = Buffer::from_slice(&device, &vec![1.0_f32; k])?;
+    graph.update(&stream, |stream| -> Result<(), OpError> {
+        quantize_activations(stream, &other, &mut quantized)?;
+        layer.forward_quantized(stream, &quantized, &mut y)
+    })?;
+    graph.launch(&stream)?;
+    println!("updated: {:?}", &y.to_vec()?[..3]);
     Ok(())
 }

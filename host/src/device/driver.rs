@@ -229,8 +229,13 @@ pub(super) trait Driver: Debug + Send + Sync {
 
     /// From here on the stream collects launches instead of running them.
     unsafe fn begin_capture(&self, stream: RawStream) -> Result<(), DriverError>;
-    /// Ends the capture in any case, also where it fails.
-    unsafe fn end_capture(&self, stream: RawStream) -> Result<RawGraph, DriverError>;
+    /// Ends the capture in any case, also where it fails, and returns a graph of it: `into` with new arguments where it can take
+    /// them, which does not change replays submitted before, else another one.
+    unsafe fn end_capture(
+        &self,
+        stream: RawStream,
+        into: Option<RawGraph>,
+    ) -> Result<RawGraph, DriverError>;
     unsafe fn launch_graph(&self, stream: RawStream, graph: RawGraph) -> Result<(), DriverError>;
     unsafe fn destroy_graph(&self, graph: RawGraph) -> Result<(), DriverError>;
 }

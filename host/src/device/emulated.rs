@@ -482,10 +482,14 @@ impl Driver for EmulatedDriver {
         Ok(())
     }
 
-    unsafe fn end_capture(&self, stream: RawStream) -> Result<RawGraph, DriverError> {
+    unsafe fn end_capture(
+        &self,
+        stream: RawStream,
+        into: Option<RawGraph>,
+    ) -> Result<RawGraph, DriverError> {
         let launches = lock(&self.captures).remove(&stream);
         let launches = launches.ok_or_else(|| invalid_handle("ending a capture"))?;
-        let graph = RawGraph(self.new_handle());
+        let graph = into.unwrap_or_else(|| RawGraph(self.new_handle()));
         lock(&self.graphs).insert(graph, launches.into());
         Ok(graph)
     }

@@ -227,6 +227,20 @@ pub enum DeviceError {
     /// A capture in which nothing was launched.
     #[error("nothing was launched while the graph was captured")]
     EmptyGraph,
+    /// An update of a graph that launches other kernels than the graph has.
+    #[error(
+        "launch {index} of the graph is {}, but that of the update is {}; an update changes \
+         arguments and shapes only, capture another graph for other kernels",
+        Launched(.captured), Launched(.updated)
+    )]
+    GraphMismatch {
+        /// The first launch that differs, from 0.
+        index: usize,
+        /// Its kernel in the graph, where it has so many launches.
+        captured: Option<String>,
+        /// Its kernel in the update, where it has so many launches.
+        updated: Option<String>,
+    },
     /// A kernel wrote to a buffer that its signature only reads. Only the emulator sees this.
     #[error(
         "kernel {kernel} wrote {bytes} bytes to argument {index}, which its signature only reads"
@@ -311,6 +325,14 @@ impl fmt::Display for MemoryAt<'_> {
             Some((base, len)) => write!(f, "the allocation at {base:#x} has {len} bytes"),
             None => f.write_str("no allocation is there"),
         }
+    }
+}
+
+struct Launched<'a>(&'a Option<String>);
+
+impl fmt::Display for Launched<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_deref().unwrap_or("missing"))
     }
 }
 

@@ -48,6 +48,54 @@ impl Graph {
         Ok(capturing.finish()?)
     }
 
+    /// Gives the graph's launches other arguments and shapes: those that the same kernels get in `launches`, which the stream
+    /// collects as in [`Graph::capture`].
+    ///
+    /// Replays submitted before keep the arguments they had. Buffers that only the old arguments need are let go, as if
+    /// they were dropped here. On a GPU this is `cuGraphExecUpdate`, much cheaper than another graph; where a driver cannot do it,
+    /// the graph is made anew.
+    ///
+    /// ```
+    /// use bitnet_cuda::device::{Buffer, Device, Graph};
+    /// use bitnet_cuda::ops::{Activation, OpError, activate};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let device = Device::auto()?;
+    /// let stream = device.new_stream()?;
+    /// let first = Buffer::from_slice(&device, &[-1.0_f32, 2.0])?;
+    /// let second = Buffer::from_slice(&device, &[3.0_f32, -4.0])?;
+    /// let mut y = Buffer::uninit(&device, 2)?;
+    /// let mut graph = Graph::capture(&stream, |stream| -> Result<(), OpError> {
+    ///     activate(stream, Activation::SquaredRelu, &first, &mut y)
+    /// })?;
+    /// graph.launch(&stream)?;
+    /// assert_eq!(y.to_vec()?, [0.0, 4.0]);
+    /// graph.update(&stream, |stream| -> Result<(), OpError> {
+    ///     activate(stream, Activation::SquaredRelu, &second, &mut y)
+    /// })?;
+    /// graph.launch(&stream)?;
+    /// assert_eq!(y.to_vec()?, [9.0, 0.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The closure's error, [`DeviceError::GraphMismatch`] where it launches other kernels than the graph has, in number or
+    /// order, and as [`Graph::capture`]. The graph is then what it was.
+    pub fn update<E: From<DeviceError>>(
+        &mut self,
+        stream: &Stream,
+        launches: impl FnOnce(&Stream) -> Result<(), E>,
+    ) -> Result<(), E> {
+        stream.device().require("the graph", &self.device)?;
+        stream.require_own("capturing into a graph")?;
+        stream.inner().begin_capture()?;
+        let capturing = Capturing(stream);
+        launches(stream)?;
+        Ok(capturing.update(self)?)
+    }
+
     /// Submits all launches of the graph to the stream.
     pub fn launch(&self, stream: &Stream) -> Result<(), DeviceError> {
         stream.device().require("the graph", &self.device)?;
@@ -97,7 +145,7 @@ struct Capturing<'a>(&'a Stream);
 impl Capturing<'_> {
     fn finish(self) -> Result<Graph, DeviceError> {
         let stream = std::mem::ManuallyDrop::new(self).0;
-        let (capture, raw) = stream.inner().end_capture()?;
+        let (capture, raw) = stream.inner().end_capture(None)?;
         let graph = Graph {
             device: stream.device().clone(),
             raw,
@@ -111,6 +159,33 @@ impl Capturing<'_> {
         } else {
             Ok(graph)
         }
+    }
+
+    fn update(self, graph: &mut Graph) -> Result<(), DeviceError> {
+        let captured = self.0.inner().captured();
+        let len = graph.kernels.len().max(captured.len());
+        for index in 0..len {
+            let (old, new) = (graph.kernels.get(index), captured.get(index));
+            if old != new {
+                return Err(DeviceError::GraphMismatch {
+                    index,
+                    captured: old.cloned(),
+                    updated: new.cloned(),
+                });
+            }
+        }
+        let stream = std::mem::ManuallyDrop::new(self).0;
+        let (capture, raw) = stream.inner().end_capture(Some(graph.raw))?;
+        graph.kernels = capture.kernels;
+        let allocations = std::mem::replace(&mut graph.allocations, capture.allocations);
+        if raw != graph.raw {
+            graph.device.core().release(Orphan {
+                resource: Resource::Graph(std::mem::replace(&mut graph.raw, raw)),
+                in_flight: std::mem::take(&mut graph.in_flight),
+                allocations,
+            });
+        }
+        Ok(())
     }
 }
 

@@ -378,24 +378,35 @@ impl StreamInner {
         Ok(())
     }
 
-    /// Ends the capture and returns what was captured, with the driver's executable graph of it.
-    pub(super) fn end_capture(&self) -> Result<(Capture, RawGraph), DeviceError> {
+    /// Ends the capture and returns what was captured, with the driver's executable graph of it: `into`, which is
+    /// alive, where that can take it.
+    pub(super) fn end_capture(
+        &self,
+        into: Option<RawGraph>,
+    ) -> Result<(Capture, RawGraph), DeviceError> {
         let mut queue = lock(&self.queue);
         let capture = queue.capture.take().unwrap_or_default();
         self.capturing.store(0, Ordering::Release);
         let ended = self.core.usable().and_then(|()| {
-            // SAFETY: the stream is alive as long as `self`.
+            // SAFETY: the stream is alive as long as `self`, and the caller says so of the graph.
             self.core
-                .check(unsafe { self.core.driver.end_capture(self.own()) })
+                .check(unsafe { self.core.driver.end_capture(self.own(), into) })
         });
         drop(queue);
         self.core.release_orphans();
         Ok((capture, ended?))
     }
 
+    /// Names of the launches captured so far.
+    pub(super) fn captured(&self) -> Vec<String> {
+        let queue = lock(&self.queue);
+        let capture = queue.capture.as_ref();
+        capture.map_or_else(Vec::new, |capture| capture.kernels.clone())
+    }
+
     /// Ends a capture whose graph nobody wants.
     pub(super) fn abandon_capture(&self) {
-        if let Ok((_, graph)) = self.end_capture() {
+        if let Ok((_, graph)) = self.end_capture(None) {
             // SAFETY: the graph has just been made and was never launched.
             let destroyed = unsafe { self.core.driver.destroy_graph(graph) };
             if let Err(error) = self.core.check(destroyed) {

@@ -19,7 +19,7 @@ use std::{
 use cust::sys::{
     CUDA_MEMCPY2D, CUcontext, CUdevice, CUevent, CUfunction, CUgraphExec, CUmemorytype, CUstream,
 };
-use cust_lazy::ffi;
+use cust_lazy::ffi::{self, CUgraph, CUgraphExecUpdateResultInfo};
 
 use super::{
     capabilities::{Capabilities, DeviceKind},
@@ -41,6 +41,7 @@ const OPERATING_SYSTEM: c_int = 304;
 const NOT_FOUND: c_int = 500;
 const LAUNCH_OUT_OF_RESOURCES: c_int = 701;
 const NOT_SUPPORTED: c_int = 801;
+const GRAPH_EXEC_UPDATE_FAILURE: c_int = 910;
 const COOPERATIVE_LAUNCH_TOO_LARGE: c_int = 720;
 
 const STREAM_NON_BLOCKING: u32 = 1;
@@ -99,6 +100,36 @@ impl CudaDriver {
 }
 
 impl CudaDriver {
+    /// An executable graph of `graph`, which was just made: `into` where that can take its arguments.
+    fn executable(&self, graph: CUgraph, into: Option<RawGraph>) -> Result<RawGraph, DriverError> {
+        if let Some(into) = into {
+            let mut info = CUgraphExecUpdateResultInfo {
+                result: 0,
+                errorNode: ptr::null_mut(),
+                errorFromNode: ptr::null_mut(),
+            };
+            let updated = self.call("cuGraphExecUpdate", || {
+                // SAFETY: both graphs are live, and `info` is valid for the write.
+                unsafe { ffi::cuGraphExecUpdate_v2(into.0 as CUgraphExec, graph, &mut info) }
+            });
+            match updated {
+                Ok(()) => return Ok(into),
+                // Something that an update cannot change, or a driver before CUDA 12.0.
+                Err(DriverError::Code {
+                    code: GRAPH_EXEC_UPDATE_FAILURE | NOT_FOUND,
+                    ..
+                }) => tracing::debug!(reason = info.result, "a graph is instantiated anew"),
+                Err(error) => return Err(error),
+            }
+        }
+        let mut executable = ptr::null_mut();
+        self.call("cuGraphInstantiate", || {
+            // SAFETY: the graph is live, and `executable` is valid for the write.
+            unsafe { ffi::cuGraphInstantiateWithFlags(&mut executable, graph, 0) }
+        })?;
+        Ok(RawGraph(executable as u64))
+    }
+
     /// Whether the GPU has a primary context, of whomever.
     fn context_exists(&self) -> bool {
         let (mut flags, mut active) = (0, 0);
@@ -558,20 +589,20 @@ impl Driver for CudaDriver {
         })
     }
 
-    unsafe fn end_capture(&self, raw: RawStream) -> Result<RawGraph, DriverError> {
+    unsafe fn end_capture(
+        &self,
+        raw: RawStream,
+        into: Option<RawGraph>,
+    ) -> Result<RawGraph, DriverError> {
         let mut graph = ptr::null_mut();
         self.call("cuStreamEndCapture", || {
             // SAFETY: the caller passes a live stream, and `graph` is valid for the write.
             unsafe { ffi::cuStreamEndCapture(stream(raw), &mut graph) }
         })?;
-        let mut executable = ptr::null_mut();
-        let instantiated = self.call("cuGraphInstantiate", || {
-            // SAFETY: the graph was just made, and `executable` is valid for the write.
-            unsafe { ffi::cuGraphInstantiateWithFlags(&mut executable, graph, 0) }
-        });
+        let executable = self.executable(graph, into);
         // SAFETY: the graph was just made, and an executable graph does not need it any more.
         self.call("cuGraphDestroy", || unsafe { ffi::cuGraphDestroy(graph) })?;
-        instantiated.map(|()| RawGraph(executable as u64))
+        executable
     }
 
     unsafe fn launch_graph(&self, raw: RawStream, graph: RawGraph) -> Result<(), DriverError> {

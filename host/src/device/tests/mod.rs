@@ -6,6 +6,7 @@
 
 mod external;
 mod faults;
+mod graphs;
 mod launches;
 mod lifetimes;
 mod opening;
