@@ -138,7 +138,7 @@ pub struct Ceilings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
-    /// Such as `gemv` or `quantize bf16`.
+    /// Such as `gemv` or `rmsnorm + quantize`.
     pub op: String,
     /// Tokens.
     pub m: usize,

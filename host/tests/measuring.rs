@@ -286,27 +286,8 @@ fn the_double_and_the_emulator_agree() {
             .iter()
             .all(|comparison| comparison["bytes"].as_u64().unwrap() > 0)
     );
-    let missed: Vec<&str> = report["not_compared"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter_map(Value::as_str)
-        .collect();
-    let families = [
-        "gemv_m",
-        "norm",
-        "gated_norm_quantize",
-        "activation",
-        "quantize_c",
-        "quantize_streamed",
-    ];
-    for family in families {
-        let of_family: Vec<_> = missed
-            .iter()
-            .filter(|kernel| kernel.starts_with(family))
-            .collect();
-        assert!(of_family.is_empty(), "{of_family:?}");
-    }
+    // Every kernel of the PTX was launched.
+    assert_eq!(report["not_compared"], Value::Array(Vec::new()));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What a launch did, in exact numbers.
 
+use std::ops::AddAssign;
+
 use serde::Serialize;
 
 /// Instructions by class.
@@ -105,6 +107,22 @@ pub struct Counters {
     /// Block-wide barriers that warps arrived at.
     pub barriers: u64,
 }
+
+/// Adds field by field; destructured, so that a new field cannot be left out.
+macro_rules! add_fields {
+    ($type:ident: $($field:ident)*) => {
+        impl AddAssign for $type {
+            fn add_assign(&mut self, other: Self) {
+                let Self { $($field),* } = other;
+                $(self.$field += $field;)*
+            }
+        }
+    };
+}
+add_fields!(Instructions: total integer float dp4a load_global store_global shared branch other);
+add_fields!(GlobalCounters: load_requests store_requests load_sectors store_sectors bytes_read bytes_written);
+add_fields!(SharedCounters: requests wavefronts bank_conflicts bytes_read bytes_written);
+add_fields!(Counters: lane warp global shared local_bytes_read local_bytes_written divergent_branches barriers);
 
 /// What a launch did to one allocation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

@@ -174,6 +174,7 @@ fn traffic(parameters: &[Parameter], report: &ptx_emulator::Report) -> Vec<Argum
                 .find(|traffic| traffic.base == target.base);
             Some(ArgumentTraffic {
                 index,
+                address: u64::from_ne_bytes(parameter.bytes),
                 len: target.len,
                 bytes_read: traffic.map_or(0, |traffic| traffic.bytes_read),
                 bytes_written: traffic.map_or(0, |traffic| traffic.bytes_written),

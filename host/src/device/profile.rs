@@ -50,6 +50,8 @@ impl Profiler {
 pub struct ArgumentTraffic {
     /// Index of the kernel's argument, from 0.
     pub index: usize,
+    /// Device address that was passed.
+    pub address: u64,
     /// Size of the buffer in bytes.
     pub len: usize,
     /// Bytes read, as [`GlobalCounters::bytes_read`](ptx_emulator::GlobalCounters::bytes_read) counts them.

@@ -189,6 +189,11 @@ impl BitLinear {
         self.choices[m.clamp(1, MAX_TOKENS) - 1]
     }
 
+    /// The packed weights, as the kernels read them.
+    pub fn packed_weights(&self) -> &Buffer<u8> {
+        &self.weights
+    }
+
     /// Columns of the weights as their layout pads them.
     pub fn k_padded(&self) -> usize {
         let multiple = if self.layout == Layout::Ladder {

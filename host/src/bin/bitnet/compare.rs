@@ -1,6 +1,9 @@
 //! `bitnet compare`: the same PTX on the same inputs, on a GPU and on the emulator, compared bit for bit.
 
-use crate::operations::{MAX_TOKENS, Operation, Product, ProductData, ROW_OPERATIONS};
+use crate::operations::{
+    MAX_TOKENS, Named, Operation, PRODUCTS, Product, ProductData, ROW_OPERATIONS, Sizes,
+    WEIGHT_OPERATIONS,
+};
 use crate::output::{Outcome, Output, table};
 use anyhow::{Context, Result, ensure};
 use bitnet_cuda::device::{Device, DeviceKind, EmulatedConfig};
@@ -78,30 +81,29 @@ pub fn run(device: &str, args: &Args, output: Output) -> Result<Outcome> {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
 
     let mut comparisons = Vec::new();
-    for shape in SHAPES {
-        products::<f32>("gemv f32", [&gpu, &emulator], shape, seed, &mut comparisons)?;
-        products::<f16>("gemv f16", [&gpu, &emulator], shape, seed, &mut comparisons)?;
-        products::<bf16>(
-            "gemv bf16",
-            [&gpu, &emulator],
-            shape,
-            seed,
-            &mut comparisons,
-        )?;
+    let devices = [&gpu, &emulator];
+    let random = |&Named(op, make): &Named, sizes| {
+        compare(op, sizes, devices, |device| {
+            make(device, sizes, &mut fastrand::Rng::with_seed(seed))
+        })
+    };
+    for (n, k) in SHAPES {
+        products::<f32>("gemv f32", devices, (n, k), seed, &mut comparisons)?;
+        products::<f16>("gemv f16", devices, (n, k), seed, &mut comparisons)?;
+        products::<bf16>("gemv bf16", devices, (n, k), seed, &mut comparisons)?;
+        for operation in PRODUCTS {
+            for m in [1, MAX_TOKENS] {
+                comparisons.push(random(operation, Sizes { m, n, k })?);
+            }
+        }
+        for operation in WEIGHT_OPERATIONS {
+            comparisons.push(random(operation, Sizes { m: 0, n, k })?);
+        }
     }
-    for &(op, make) in ROW_OPERATIONS {
-        for width in WIDTHS {
+    for operation in ROW_OPERATIONS {
+        for k in WIDTHS {
             for m in ROW_TOKENS {
-                let make =
-                    |device: &Device| make(device, m, width, &mut fastrand::Rng::with_seed(seed));
-                comparisons.push(compare(
-                    op,
-                    format!("{m} x {width}"),
-                    make(&gpu)?,
-                    make(&emulator)?,
-                    &gpu,
-                    &emulator,
-                )?);
+                comparisons.push(random(operation, Sizes { m, n: 0, k })?);
             }
         }
     }
@@ -129,53 +131,47 @@ pub fn run(device: &str, args: &Args, output: Output) -> Result<Outcome> {
     Ok(Outcome::of(report.differing))
 }
 
-/// Every variant, with as many tokens as it takes and with one less.
+/// Every variant of both layouts, with as many tokens as it takes and with one less.
 fn products<Y: Float + Element>(
     op: &str,
-    [gpu, emulator]: [&Device; 2],
+    devices: [&Device; 2],
     (n, k): (usize, usize),
     seed: u64,
     comparisons: &mut Vec<Comparison>,
 ) -> Result<()> {
     let data = ProductData::random(n, k, &mut fastrand::Rng::with_seed(seed))?;
-    for variant in Gemv::all(Layout::Tiled) {
+    let layouts = [Layout::Tiled, Layout::Ladder];
+    let variants = layouts
+        .into_iter()
+        .flat_map(|layout| Gemv::all(layout).map(move |variant| (layout, variant)));
+    for (layout, variant) in variants {
         let most = variant.tokens().min(MAX_TOKENS);
         for m in [most - 1, most]
             .into_iter()
-            .filter(|&m| m > 0 && data.fits(variant, m))
+            .filter(|&m| m > 0 && data.fits(layout, variant, m))
         {
             let expected: Rc<Vec<Y>> = Rc::new(data.expected(m)?);
-            let product = |device| {
-                Product::new(
-                    data.layer(device)?,
-                    Some(variant),
-                    m,
-                    &data,
-                    Rc::clone(&expected),
-                )
+            let product = |device: &Device| {
+                let layer = match layout {
+                    Layout::Ladder => data.ladder_layer(device)?,
+                    _ => data.layer(device)?,
+                };
+                Product::new(layer, Some(variant), m, &data, Rc::clone(&expected))
             };
-            let shape = format!("{m} x {n} x {k}");
-            comparisons.push(compare(
-                op,
-                shape,
-                product(gpu)?,
-                product(emulator)?,
-                gpu,
-                emulator,
-            )?);
+            comparisons.push(compare(op, Sizes { m, n, k }, devices, product)?);
         }
     }
     Ok(())
 }
 
+/// The same operation on both devices, on the same inputs.
 fn compare<O: Operation>(
     op: &str,
-    shape: String,
-    mut on_gpu: O,
-    mut on_emulator: O,
-    gpu: &Device,
-    emulator: &Device,
+    sizes: Sizes,
+    [gpu, emulator]: [&Device; 2],
+    make: impl Fn(&Device) -> Result<O>,
 ) -> Result<Comparison> {
+    let (mut on_gpu, mut on_emulator) = (make(gpu)?, make(emulator)?);
     on_gpu.launch(&gpu.default_stream())?;
     let (launched, reports) =
         emulator.profile(|| on_emulator.launch(&emulator.default_stream()))?;
@@ -183,7 +179,7 @@ fn compare<O: Operation>(
     let (found, emulated) = (on_gpu.outputs()?, on_emulator.outputs()?);
     Ok(Comparison {
         op: op.to_owned(),
-        shape,
+        shape: sizes.to_string(),
         kernels: reports.into_iter().map(|report| report.kernel).collect(),
         bytes: found.len(),
         differing: differing(&found, &emulated),
@@ -225,14 +221,7 @@ fn text(report: &Report) -> String {
         })
         .collect();
     text += &table(
-        &[
-            "op",
-            "m (x n) x k",
-            "kernels",
-            "bytes",
-            "differing",
-            "wrong",
-        ],
+        &["op", "sizes", "kernels", "bytes", "differing", "wrong"],
         &rows,
     );
     text += &format!(

@@ -8,6 +8,7 @@ mod info;
 mod linear;
 mod operations;
 mod output;
+mod profile;
 mod tune;
 
 use anyhow::Result;
@@ -42,6 +43,8 @@ enum Command {
     Linear(linear::Args),
     /// Multiply random matrices of a given shape, and check the results
     Gemv(gemv::Args),
+    /// Count what an operation does: instructions, memory traffic, bank conflicts, on the emulator
+    Profile(profile::Args),
     /// Measure the kernel variants for a shape, and keep the fastest in the user's cache
     Tune(tune::Args),
     /// Measure everything: times on a GPU, counts on the emulator
@@ -77,6 +80,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Demo => demo::run(&device()?, output),
         Command::Linear(args) => linear::run(&device()?, args, output),
         Command::Gemv(args) => gemv::run(&device()?, args, output),
+        Command::Profile(args) => profile::run(&cli.device, args, output),
         Command::Tune(args) => tune::run(&device()?, args, output),
         Command::Bench(args) => bench::run(&device()?, args, output),
         Command::Compare(args) => compare::run(&cli.device, args, output),

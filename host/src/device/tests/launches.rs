@@ -438,6 +438,7 @@ fn the_emulator_reports_what_each_argument_saw() {
         );
         let expected = |index, bytes_read, bytes_written| ArgumentTraffic {
             index,
+            address: [&to, &from][index].device_ptr(),
             len: 160,
             bytes_read,
             bytes_written,

@@ -21,7 +21,7 @@ const LOST: &str = "the weights of this shape were lost in an earlier error";
 pub struct Shape<'a> {
     stream: &'a Stream,
     plan: &'a Plan,
-    data: ProductData,
+    data: Rc<ProductData>,
     /// Empty while they are lent to products.
     layers: Vec<BitLinear>,
     /// Whether the copies exceed L2 together.
@@ -36,7 +36,7 @@ impl<'a> Shape<'a> {
         random: &mut fastrand::Rng,
     ) -> Result<Self> {
         let device = stream.device();
-        let data = ProductData::random(n, k, random)?;
+        let data = Rc::new(ProductData::random(n, k, random)?);
         let sets = match device.kind() {
             DeviceKind::Cuda => sets_to_rotate(Layout::Tiled.packed_len(n, k)?, plan.rotated_bytes),
             DeviceKind::Emulated => None,
@@ -59,7 +59,7 @@ impl<'a> Shape<'a> {
         let expected = Rc::new(self.data.expected(m)?);
         let mut cases = Vec::new();
         for variant in Gemv::all(Layout::Tiled) {
-            if !self.data.fits(variant, m) {
+            if !self.data.fits(Layout::Tiled, variant, m) {
                 continue;
             }
             let mut sets = self.products(m, Some(variant), &expected)?;
@@ -83,8 +83,8 @@ impl<'a> Shape<'a> {
     pub fn fused(&mut self, m: usize) -> Result<Case> {
         let chosen = self.chosen(m)?;
         let layers = std::mem::take(&mut self.layers);
-        let fused = |layer| Fused::new(layer, chosen, m, &self.data);
-        let mut sets: Vec<Fused<'_>> = layers.into_iter().map(fused).collect::<Result<_>>()?;
+        let fused = |layer| Fused::new(layer, Some(chosen), m, &self.data);
+        let mut sets: Vec<Fused> = layers.into_iter().map(fused).collect::<Result<_>>()?;
         ensure!(!sets.is_empty(), "{LOST}");
         let measured = measure(self.stream, &mut sets, self.cold, &self.plan.settings)?;
         let shape = (m, Some(self.data.n), self.data.k);

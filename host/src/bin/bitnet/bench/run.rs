@@ -8,7 +8,7 @@ use super::plan::Plan;
 use super::products::Shape;
 use super::timing::{self, Replay};
 use super::{Request, ceilings, counts, machine, save};
-use crate::operations::{Operation, ROW_OPERATIONS};
+use crate::operations::{Named, ROW_OPERATIONS, Sizes};
 use anyhow::{Context, Result};
 use bitnet_cuda::device::{DeviceKind, Stream};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -62,12 +62,10 @@ pub fn run(request: &Request) -> Result<Results> {
         run.part(&format!("gemv {n}x{k}"), |run| run.products((n, k), &peers))?;
     }
     run.part("model", Run::model)?;
-    for &(op, make) in ROW_OPERATIONS {
+    for operation in ROW_OPERATIONS {
         for &width in &plan.widths {
-            run.part(&format!("{op}, width {width}"), |run| {
-                let make = |m, random: &mut fastrand::Rng| make(device, m, width, random);
-                run.rows(op, width, make)
-            })?;
+            let what = format!("{}, width {width}", operation.0);
+            run.part(&what, |run| run.rows(operation, width))?;
         }
     }
     run.progress.finish_and_clear();
@@ -193,20 +191,17 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn rows(
-        &mut self,
-        op: &str,
-        width: usize,
-        make: impl Fn(usize, &mut fastrand::Rng) -> Result<Box<dyn Operation>>,
-    ) -> Result<()> {
-        let gpu = self.request.device.kind() == DeviceKind::Cuda;
+    fn rows(&mut self, &Named(op, make): &Named, width: usize) -> Result<()> {
+        let device = &self.request.device;
+        let gpu = device.kind() == DeviceKind::Cuda;
         let mut random = fastrand::Rng::with_seed(self.request.seed);
         for &m in &self.plan.row_tokens {
-            let first = make(m, &mut random)?;
+            let sizes = Sizes { m, n: 0, k: width };
+            let first = make(device, sizes, &mut random)?;
             let count = sets_to_rotate(first.bytes(), self.plan.rotated_bytes).filter(|_| gpu);
             let mut sets = vec![first];
             for _ in 1..count.unwrap_or(1) {
-                sets.push(make(m, &mut random)?);
+                sets.push(make(device, sizes, &mut random)?);
             }
             let measured = measure(
                 &self.stream,

@@ -1,6 +1,6 @@
 //! What a layer of a model runs: a norm, the quantization of its outputs, and a product.
 
-use super::{Check, Operation, ProductData};
+use super::{Check, Operation, ProductData, addresses};
 use anyhow::Result;
 use bitnet_cuda::device::{Buffer, Stream};
 use bitnet_cuda::launch::Gemv;
@@ -8,12 +8,14 @@ use bitnet_cuda::ops::{BitLinear, Norm, QuantizedActivations};
 use bitnet_cuda::reference::linear::{Epilogue, Shape, accumulate, epilogue};
 use bitnet_cuda::reference::{RowScales, fused, norm};
 use half::bf16;
+use std::ops::Range;
+use std::rc::Rc;
 
 const EPS: f32 = 1e-5;
 
 /// `rmsnorm(x)`, quantized, times the weights.
-pub struct Fused<'a> {
-    data: &'a ProductData,
+pub struct Fused {
+    data: Rc<ProductData>,
     norm: Norm,
     host_input: Vec<bf16>,
     input: Buffer<bf16>,
@@ -22,21 +24,31 @@ pub struct Fused<'a> {
     output: Buffer<bf16>,
 }
 
-impl<'a> Fused<'a> {
-    pub fn new(layer: BitLinear, variant: Gemv, m: usize, data: &'a ProductData) -> Result<Self> {
+impl Fused {
+    /// `variant: None` leaves the choice to the library.
+    pub fn new(
+        layer: BitLinear,
+        variant: Option<Gemv>,
+        m: usize,
+        data: &Rc<ProductData>,
+    ) -> Result<Self> {
         let device = layer.device().clone();
         let host_input: Vec<bf16> = data.values[..m * data.k]
             .iter()
             .map(|&q| bf16::from_f32(f32::from(q) / 64.0))
             .collect();
+        let layer = match variant {
+            Some(variant) => layer.with_variant(variant)?,
+            None => layer,
+        };
         Ok(Self {
-            data,
+            data: Rc::clone(data),
             norm: Norm::rms(&device, data.k, None, EPS)?,
             input: Buffer::from_slice(&device, &host_input)?,
             host_input,
             quantized: QuantizedActivations::uninit(&device, m, data.k)?,
             output: Buffer::uninit(&device, m * data.n)?,
-            layer: layer.with_variant(variant)?,
+            layer,
         })
     }
 
@@ -45,7 +57,7 @@ impl<'a> Fused<'a> {
     }
 }
 
-impl Operation for Fused<'_> {
+impl Operation for Fused {
     fn launch(&mut self, stream: &Stream) -> Result<()> {
         self.norm
             .forward_quantized(stream, &self.input, &mut self.quantized)?;
@@ -95,5 +107,9 @@ impl Operation for Fused<'_> {
 
     fn operations(&self) -> usize {
         2 * self.quantized.m() * self.data.n * self.data.k
+    }
+
+    fn weights(&self) -> Option<Range<u64>> {
+        Some(addresses(self.layer.packed_weights()))
     }
 }

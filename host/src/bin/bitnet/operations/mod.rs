@@ -1,15 +1,43 @@
-//! The operations that `bench` times and `compare` compares, each on random data and with its reference.
+//! The operations that `bench` times, `compare` compares and `profile` counts, each on random data and with its reference.
 
 mod fused;
+mod ladder;
 mod product;
 mod rows;
+mod weights;
 
 pub use fused::Fused;
-pub use product::{MAX_TOKENS, Product, ProductData};
+pub use product::{MAX_TOKENS, PRODUCTS, Product, ProductData};
 pub use rows::ROW_OPERATIONS;
+pub use weights::WEIGHT_OPERATIONS;
 
 use anyhow::Result;
-use bitnet_cuda::device::Stream;
+use bitnet_cuda::device::{Buffer, Device, Stream};
+use std::fmt;
+use std::ops::Range;
+
+/// Sizes of an operation: `m` tokens of `k` features, weights `[n, k]`. Some have no tokens or no weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+}
+
+impl fmt::Display for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = [("m", self.m), ("n", self.n), ("k", self.k)];
+        let there = all.iter().filter(|(_, size)| *size > 0);
+        let texts: Vec<String> = there.map(|(name, size)| format!("{name} {size}")).collect();
+        f.write_str(&texts.join(" "))
+    }
+}
+
+/// An operation's name, and how it is made on random data.
+pub struct Named(pub &'static str, pub Make);
+
+/// Makes an operation on random data of these sizes.
+pub type Make = fn(&Device, Sizes, &mut fastrand::Rng) -> Result<Box<dyn Operation>>;
 
 /// An operation with its inputs and outputs on a device.
 pub trait Operation {
@@ -32,6 +60,11 @@ pub trait Operation {
     fn exact(&self) -> bool {
         true
     }
+
+    /// Device addresses of the packed weights that it reads, where it does.
+    fn weights(&self) -> Option<Range<u64>> {
+        None
+    }
 }
 
 impl<O: Operation + ?Sized> Operation for Box<O> {
@@ -53,6 +86,15 @@ impl<O: Operation + ?Sized> Operation for Box<O> {
     fn exact(&self) -> bool {
         (**self).exact()
     }
+    fn weights(&self) -> Option<Range<u64>> {
+        (**self).weights()
+    }
+}
+
+/// The addresses of a buffer's bytes.
+fn addresses(buffer: &Buffer<u8>) -> Range<u64> {
+    let first = buffer.device_ptr();
+    first..first + buffer.size_bytes() as u64
 }
 
 /// Outputs compared, and how many of them are wrong.

@@ -1,6 +1,6 @@
 //! W2A8 products: the data of one shape, and the product of up to [`MAX_TOKENS`] tokens with it on one kernel variant.
 
-use super::{Check, Operation};
+use super::{Check, Fused, Named, Operation, Sizes, addresses, ladder};
 use anyhow::{Result, ensure};
 use bitnet_cuda::device::{Buffer, Device, Stream};
 use bitnet_cuda::launch::{Float, Gemv};
@@ -8,11 +8,39 @@ use bitnet_cuda::layout::{Layout, PackedWeights};
 use bitnet_cuda::ops::{BitLinear, QuantizedActivations};
 use bitnet_cuda::reference::linear::{Epilogue, Shape, accumulate, epilogue};
 use bitnet_cuda::reference::{Element, RowScales};
-use half::bf16;
+use half::{bf16, f16};
+use std::ops::Range;
 use std::rc::Rc;
 
 /// The most tokens of one launch, and of [`ProductData`].
 pub const MAX_TOKENS: usize = 8;
+
+/// Products on the kernels that the library chooses. Outputs are bf16 where the name says nothing.
+pub const PRODUCTS: &[Named] = &[
+    Named("gemv", gemv::<bf16>),
+    Named("gemv f16", gemv::<f16>),
+    Named("gemv f32", gemv::<f32>),
+    Named("ladder gemv", ladder::gemv),
+    Named("int8xint2", ladder::int8xint2),
+    Named("rmsnorm + quantize + gemv", |device, sizes, random| {
+        let data = Rc::new(ProductData::for_tokens(sizes, random)?);
+        let layer = data.layer(device)?;
+        Ok(Box::new(Fused::new(layer, None, sizes.m, &data)?))
+    }),
+];
+
+fn gemv<Y: Float + Element>(
+    device: &Device,
+    sizes: Sizes,
+    random: &mut fastrand::Rng,
+) -> Result<Box<dyn Operation>> {
+    let data = ProductData::for_tokens(sizes, random)?;
+    let expected: Rc<Vec<Y>> = Rc::new(data.expected(sizes.m)?);
+    let layer = data.layer(device)?;
+    Ok(Box::new(Product::new(
+        layer, None, sizes.m, &data, expected,
+    )?))
+}
 
 /// Random weights and activations of one shape, and the exact sums of their product.
 ///
@@ -56,10 +84,26 @@ impl ProductData {
         })
     }
 
+    /// As [`ProductData::random`], for products of `sizes.m` tokens.
+    pub fn for_tokens(Sizes { m, n, k }: Sizes, random: &mut fastrand::Rng) -> Result<Self> {
+        ensure!(
+            m <= MAX_TOKENS,
+            "a product of {m} tokens; at most {MAX_TOKENS} go in one launch"
+        );
+        Self::random(n, k, random)
+    }
+
     /// A copy of the weights on the device.
     pub fn layer(&self, device: &Device) -> Result<BitLinear> {
         let scales = RowScales::per_tensor(self.n, self.weight_scale)?;
         Ok(BitLinear::from_packed(device, &self.packed, &scales)?)
+    }
+
+    /// A copy of the weights in Microsoft's layout.
+    pub fn ladder_layer(&self, device: &Device) -> Result<BitLinear> {
+        let scales = RowScales::per_tensor(self.n, self.weight_scale)?;
+        let ladder = self.packed.convert(Layout::Ladder)?;
+        Ok(BitLinear::from_ladder(device, &ladder, &scales)?)
     }
 
     /// What `m` tokens' outputs have to be, bit for bit.
@@ -76,8 +120,8 @@ impl ProductData {
 
     /// Whether a kernel variant takes `m` tokens of this shape in one launch. Variants for several tokens read whole groups,
     /// to which the activations of a single token are not padded.
-    pub fn fits(&self, variant: Gemv, m: usize) -> bool {
-        let padded = Layout::Tiled.padded_shape(self.n, self.k);
+    pub fn fits(&self, layout: Layout, variant: Gemv, m: usize) -> bool {
+        let padded = layout.padded_shape(self.n, self.k);
         let k_padded = padded.map_or(usize::MAX, |(_, k)| k);
         variant.fits(m, k_padded) && (m > 1 || variant.tokens() == 1)
     }
@@ -100,10 +144,6 @@ impl<Y: Float + Element> Product<Y> {
         data: &ProductData,
         expected: Rc<Vec<Y>>,
     ) -> Result<Self> {
-        ensure!(
-            m <= MAX_TOKENS,
-            "a product of {m} tokens; at most {MAX_TOKENS} go in one launch"
-        );
         let layer = match variant {
             Some(variant) => layer.with_variant(variant)?,
             None => layer,
@@ -149,5 +189,9 @@ impl<Y: Float + Element> Operation for Product<Y> {
 
     fn operations(&self) -> usize {
         2 * self.input.m() * self.layer.n() * self.layer.k()
+    }
+
+    fn weights(&self) -> Option<Range<u64>> {
+        Some(addresses(self.layer.packed_weights()))
     }
 }
