@@ -228,10 +228,29 @@ pub struct Site {
     pub line: usize,
     /// The instruction there.
     pub instruction: String,
+    /// Source file and line, where the PTX has `.loc` directives.
+    pub source: Option<(String, usize)>,
+    /// Block index within the grid.
+    pub block: [u32; 3],
     /// Thread within the block.
     pub thread: [u32; 3],
     /// Whether it wrote.
     pub write: bool,
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let access = if self.write { "write" } else { "read" };
+        write!(
+            f,
+            "the {access} at line {} (`{}`",
+            self.line, self.instruction
+        )?;
+        if let Some((file, line)) = &self.source {
+            write!(f, ", {file}:{line}")?;
+        }
+        write!(f, ") by thread {:?}", self.thread)
+    }
 }
 
 /// What a kernel did wrong.
@@ -268,6 +287,11 @@ pub enum FaultKind {
     /// Two accesses to shared memory, one of them a write, with nothing that orders them.
     SharedRace {
         /// The earlier access.
+        other: Site,
+    },
+    /// Two accesses to global memory, one of them a write, with nothing that orders them.
+    GlobalRace {
+        /// The access that came first, or that of the lower block.
         other: Site,
     },
     /// A barrier that only some lanes of a warp reached.
@@ -337,14 +361,14 @@ impl fmt::Display for FaultKind {
             Self::UninitializedRegister { register } => {
                 write!(f, "read of register {register}, which was never written")
             }
-            Self::SharedRace { other } => write!(
-                f,
-                "shared-memory race with the {} at line {} (`{}`) by thread {:?}",
-                if other.write { "write" } else { "read" },
-                other.line,
-                other.instruction,
-                other.thread
-            ),
+            Self::SharedRace { other } => write!(f, "shared-memory race with {other}"),
+            Self::GlobalRace { other } => {
+                write!(
+                    f,
+                    "global-memory race with {other} of block {:?}",
+                    other.block
+                )
+            }
             Self::DivergentBarrier { active, expected } => write!(
                 f,
                 "barrier reached by lanes {active:#010x} only, of {expected:#010x}"

@@ -55,7 +55,9 @@ pub(crate) struct Launch<'a> {
     pub(crate) shared_bytes: usize,
     pub(crate) cooperative: bool,
     pub(crate) params: Vec<u8>,
-    /// Whether blocks may run on several cores: none changes what another sees other than by plain stores.
+    /// Whether nothing can order what blocks do: no atomic, volatile or ordered access to global memory.
+    pub(crate) independent: bool,
+    /// Whether blocks may run on several cores.
     pub(crate) parallel: bool,
 }
 
@@ -143,6 +145,7 @@ impl<'a> Launch<'a> {
             shared_bytes: static_shared + shape.dynamic_shared as usize,
             cooperative: shape.cooperative,
             params,
+            independent: !strong && !shape.cooperative,
             parallel: !strong && !shape.cooperative && config.seed.is_none(),
         })
     }

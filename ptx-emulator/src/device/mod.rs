@@ -22,7 +22,7 @@ pub struct Checks {
     pub memory: bool,
     /// Reads of registers, and of bytes in global, shared and local memory, that were never written.
     pub initialization: bool,
-    /// Shared-memory accesses that nothing orders.
+    /// Accesses to shared or global memory that nothing orders, by threads of one block or of two.
     pub races: bool,
     /// Barriers that some threads never reach, and shuffles that read lanes which do not take part.
     pub synchronization: bool,

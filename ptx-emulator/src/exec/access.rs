@@ -381,8 +381,7 @@ pub(crate) fn store(
             }
             match space {
                 AccessSpace::Global | AccessSpace::Generic => {
-                    let rows = &warp.frames[frame].rows;
-                    store_global(context, rows, access, addresses, active, size)
+                    store_global(context, warp, frame, access, addresses, active, size)
                 }
                 AccessSpace::Shared => {
                     redirect(context, access, active, Direction::Store, true);
@@ -394,6 +393,7 @@ pub(crate) fn store(
                             active,
                             size,
                             ordering: access.ordering,
+                            scope: access.scope,
                             atomic: false,
                             direction: Direction::Store,
                         },

@@ -4,6 +4,7 @@ use super::access::{Direction, by_space, taking_part};
 use super::block::Context;
 use super::global::{Found, check_writable, count, find};
 use super::lanes::{Row, lanes, write_row};
+use super::race::{RaceRequest, check_global};
 use super::shared::{SharedRequest, prepare_shared};
 use super::stop::{Step, Stop};
 use super::warp::Warp;
@@ -35,6 +36,11 @@ pub(crate) fn execute(
     let size = usize::from(access.bytes);
     let mut old: Row = [0; 32];
     let number = warp.index;
+    let direction = if op.reduction {
+        Direction::Store
+    } else {
+        Direction::Load
+    };
     by_space(
         access.space,
         &addresses,
@@ -54,8 +60,9 @@ pub(crate) fn execute(
                         active,
                         size,
                         ordering: access.ordering,
+                        scope: access.scope,
                         atomic: true,
-                        direction: Direction::Store,
+                        direction,
                     },
                 )?;
                 for lane in lanes(active) {
@@ -78,6 +85,21 @@ pub(crate) fn execute(
                 count(context, addresses, active, size, &found, Direction::Load);
             }
             count(context, addresses, active, size, &found, Direction::Store);
+            if context.checks.races {
+                check_global(
+                    context,
+                    RaceRequest {
+                        warp: number,
+                        addresses,
+                        active,
+                        size,
+                        ordering: access.ordering,
+                        scope: access.scope,
+                        direction,
+                        atomic: true,
+                    },
+                )?;
+            }
             for lane in lanes(active) {
                 let allocation = match &found {
                     Found::One(index) => &allocations[*index],

@@ -1,6 +1,8 @@
 //! A block: its warps take turns until all are done.
 
 use super::control::Pause;
+use super::order::Order;
+use super::race::Races;
 use super::shared::Shared;
 use super::stats::Stats;
 use super::stop::Stop;
@@ -33,6 +35,7 @@ pub(crate) struct Barrier {
 pub(crate) struct BlockState {
     pub(crate) index: [u32; 3],
     pub(crate) shared: Shared,
+    pub(crate) order: Order,
     pub(crate) barriers: [Barrier; 16],
     /// Warp instructions so far.
     pub(crate) executed: u64,
@@ -46,6 +49,8 @@ pub(crate) struct Context<'a> {
     pub(crate) checks: Checks,
     pub(crate) stats: &'a mut Stats,
     pub(crate) block: &'a mut BlockState,
+    /// Accesses to global memory.
+    pub(crate) races: &'a mut Races,
     /// The current instruction among those of all functions.
     pub(crate) site: usize,
     /// Allocation that the last access hit.
@@ -73,6 +78,7 @@ impl Block {
             state: BlockState {
                 index: [0; 3],
                 shared: Shared::new(),
+                order: Order::default(),
                 barriers: [Barrier::default(); 16],
                 executed: 0,
                 changed: None,
@@ -89,6 +95,9 @@ impl Block {
         self.state.executed = 0;
         self.state.changed = None;
         let warps = launch.threads().div_ceil(32);
+        if launch.config.checks.races {
+            self.state.order.start(linear as u32, warps as usize);
+        }
         self.warps.truncate(warps as usize);
         for index in 0..warps {
             if self.warps.len() <= index as usize {
@@ -107,6 +116,7 @@ impl Block {
         &mut self,
         launch: &Launch<'_>,
         stats: &mut Stats,
+        races: &mut Races,
     ) -> Result<Turn, Box<Fault>> {
         let mut progress = false;
         for at in 0..self.order.len() {
@@ -122,6 +132,7 @@ impl Block {
                     checks: launch.config.checks,
                     stats,
                     block: &mut self.state,
+                    races,
                     site: 0,
                     last: 0,
                 };
@@ -180,7 +191,7 @@ impl Block {
         }
         let done = std::mem::take(barrier);
         if launch.config.checks.races {
-            self.state.shared.races.barrier(done.warps, done.waiting);
+            self.state.order.barrier(done.warps, done.waiting);
         }
         for warp in &mut self.warps {
             for at in 0..warp.splits.len() {
@@ -286,30 +297,41 @@ impl Block {
     }
 
     fn fault(&self, launch: &Launch<'_>, warp: usize, site: usize, stop: Stop) -> Box<Fault> {
-        let (image, pc) = locate(launch, site);
-        let function = image.function;
-        let line = function.lines[pc] as usize;
-        let (file, source_line) = function.locations[pc];
-        let nearest = match stop.access {
-            Some((Space::Global, address)) => launch.memory.nearest(address),
-            _ => None,
-        };
-        Box::new(Fault {
-            kind: stop.kind,
-            kernel: launch.entry.name.clone(),
-            ptx_line: line,
-            instruction: launch.module.text(line).to_owned(),
-            source: launch
-                .module
-                .file(file)
-                .map(|file| (file.to_owned(), source_line as usize)),
-            block: self.state.index,
-            thread: launch.thread_index(warp as u32 * 32 + stop.lane),
-            address: stop.access.map(|(_, address)| address),
-            space: stop.access.map(|(space, _)| space),
-            nearest,
-        })
+        fault(launch, self.state.index, warp, site, stop)
     }
+}
+
+/// A finding, with all that is known about where it is.
+pub(super) fn fault(
+    launch: &Launch<'_>,
+    block: [u32; 3],
+    warp: usize,
+    site: usize,
+    stop: Stop,
+) -> Box<Fault> {
+    let (image, pc) = locate(launch, site);
+    let function = image.function;
+    let line = function.lines[pc] as usize;
+    let (file, source_line) = function.locations[pc];
+    let nearest = match stop.access {
+        Some((Space::Global, address)) => launch.memory.nearest(address),
+        _ => None,
+    };
+    Box::new(Fault {
+        kind: stop.kind,
+        kernel: launch.entry.name.clone(),
+        ptx_line: line,
+        instruction: launch.module.text(line).to_owned(),
+        source: launch
+            .module
+            .file(file)
+            .map(|file| (file.to_owned(), source_line as usize)),
+        block,
+        thread: launch.thread_index(warp as u32 * 32 + stop.lane),
+        address: stop.access.map(|(_, address)| address),
+        space: stop.access.map(|(space, _)| space),
+        nearest,
+    })
 }
 
 /// The function and program counter of a site.

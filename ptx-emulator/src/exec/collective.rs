@@ -41,7 +41,7 @@ pub(crate) fn execute(
         Op::Shfl { mode, dst } => return shuffle(context, frame, inst, active, mode, dst),
         Op::WarpSync => {
             if context.checks.races {
-                context.block.shared.races.warp_sync(warp as usize);
+                context.block.order.warp_sync(warp as usize);
             }
             return Ok(());
         }

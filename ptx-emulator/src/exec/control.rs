@@ -328,9 +328,9 @@ impl Warp {
                     atomic::execute(context, self, frame_index, access, inst, active)?;
                     pc += 1;
                 }
-                Op::Fence => {
+                Op::Fence(scope) => {
                     if context.checks.races {
-                        context.block.shared.races.fence(self.index as usize);
+                        context.block.order.fence(self.index as usize, scope);
                     }
                     pc += 1;
                 }

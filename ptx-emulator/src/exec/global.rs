@@ -3,6 +3,7 @@
 use super::access::{Direction, extend, fault_space, gather, put, scatter};
 use super::block::Context;
 use super::lanes::{FULL, Row, lanes};
+use super::race::{RaceRequest, check_global};
 use super::stop::{Step, Stop};
 use super::warp::Warp;
 use crate::device::Allocation;
@@ -246,6 +247,11 @@ pub(super) fn load_global(
 ) -> Step<()> {
     let found = find(context, addresses, active, size, space)?;
     count(context, addresses, active, size, &found, Direction::Load);
+    // Nobody writes to constants.
+    if context.checks.races && space != AccessSpace::Const {
+        let direction = Direction::Load;
+        check_races(context, warp, access, addresses, active, size, direction)?;
+    }
     let allocations = context.launch.memory.allocations();
     let unwritten = |lane: usize, address| {
         Stop::access(
@@ -310,6 +316,30 @@ pub(super) fn load_global(
     Ok(())
 }
 
+fn check_races(
+    context: &mut Context<'_>,
+    warp: &Warp,
+    access: &Access,
+    addresses: &Row,
+    active: u32,
+    size: usize,
+    direction: Direction,
+) -> Step<()> {
+    check_global(
+        context,
+        RaceRequest {
+            warp: warp.index,
+            addresses,
+            active,
+            size,
+            ordering: access.ordering,
+            scope: access.scope,
+            direction,
+            atomic: false,
+        },
+    )
+}
+
 /// Faults where a store would go to a constant variable.
 pub(super) fn check_writable(
     allocations: &[Allocation],
@@ -339,7 +369,8 @@ pub(super) fn check_writable(
 
 pub(super) fn store_global(
     context: &mut Context<'_>,
-    rows: &[Row],
+    warp: &Warp,
+    frame: usize,
     access: &Access,
     addresses: &Row,
     active: u32,
@@ -349,6 +380,11 @@ pub(super) fn store_global(
     let allocations = context.launch.memory.allocations();
     check_writable(allocations, &found, addresses, active)?;
     count(context, addresses, active, size, &found, Direction::Store);
+    if context.checks.races {
+        let direction = Direction::Store;
+        check_races(context, warp, access, addresses, active, size, direction)?;
+    }
+    let rows = &warp.frames[frame].rows;
     match found {
         Found::One(index) => {
             let allocation = &allocations[index];

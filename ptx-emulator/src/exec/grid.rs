@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::block::{Block, Turn};
+use super::race::{Races, between_blocks};
 use super::stats::Stats;
 use crate::device::Launch;
 use crate::error::{Fault, LaunchError};
@@ -33,15 +34,17 @@ fn run_block(
     launch: &Launch<'_>,
     block: &mut Block,
     stats: &mut Stats,
+    races: &mut Races,
     index: u64,
 ) -> Result<(), Box<Fault>> {
     block.start(launch, index);
-    while block.turn(launch, stats)? == Turn::Running {}
+    while block.turn(launch, stats, races)? == Turn::Running {}
     Ok(())
 }
 
 fn run_one_by_one(launch: &Launch<'_>) -> Result<Stats, Box<Fault>> {
     let mut stats = Stats::new(launch);
+    let mut races = Races::global(launch);
     let mut block = Block::new();
     if let Some(seed) = launch.config.seed {
         // An order that visits every block once, without a list of them.
@@ -50,13 +53,14 @@ fn run_one_by_one(launch: &Launch<'_>) -> Result<Stats, Box<Fault>> {
         for at in 0..count {
             let index =
                 (u128::from(at) * u128::from(step) + u128::from(offset)) % u128::from(count);
-            run_block(launch, &mut block, &mut stats, index as u64)?;
+            run_block(launch, &mut block, &mut stats, &mut races, index as u64)?;
         }
     } else {
         for index in 0..launch.blocks() {
-            run_block(launch, &mut block, &mut stats, index)?;
+            run_block(launch, &mut block, &mut stats, &mut races, index)?;
         }
     }
+    between_blocks(launch, vec![races])?;
     Ok(stats)
 }
 
@@ -68,13 +72,14 @@ fn run_parallel(launch: &Launch<'_>, cores: usize) -> Result<Stats, Box<Fault>> 
     let count = launch.blocks();
     let worker = || {
         let mut stats = Stats::new(launch);
+        let mut races = Races::global(launch);
         let mut block = Block::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             if index >= count || index > first_fault.load(Ordering::Relaxed) {
-                return Ok(stats);
+                return Ok((stats, races));
             }
-            if let Err(fault) = run_block(launch, &mut block, &mut stats, index) {
+            if let Err(fault) = run_block(launch, &mut block, &mut stats, &mut races, index) {
                 first_fault.fetch_min(index, Ordering::Relaxed);
                 return Err((index, fault));
             }
@@ -95,10 +100,14 @@ fn run_parallel(launch: &Launch<'_>, cores: usize) -> Result<Stats, Box<Fault>> 
         outcomes
     });
     let mut total = Stats::new(launch);
+    let mut all_races = Vec::new();
     let mut first: Option<(u64, Box<Fault>)> = None;
     for outcome in outcomes {
         match outcome {
-            Ok(stats) => total.add(&stats),
+            Ok((stats, races)) => {
+                total.add(&stats);
+                all_races.push(races);
+            }
             Err((index, fault)) => {
                 if first.as_ref().is_none_or(|(known, _)| index < *known) {
                     first = Some((index, fault));
@@ -107,7 +116,7 @@ fn run_parallel(launch: &Launch<'_>, cores: usize) -> Result<Stats, Box<Fault>> 
         }
     }
     match first {
-        None => Ok(total),
+        None => between_blocks(launch, all_races).map(|()| total),
         Some((_, fault)) => Err(fault),
     }
 }
@@ -115,6 +124,7 @@ fn run_parallel(launch: &Launch<'_>, cores: usize) -> Result<Stats, Box<Fault>> 
 /// All blocks at once, in turns, so that they may wait for each other.
 fn run_together(launch: &Launch<'_>) -> Result<Stats, Box<Fault>> {
     let mut stats = Stats::new(launch);
+    let mut races = Races::global(launch);
     let mut order: Vec<usize> = (0..launch.blocks() as usize).collect();
     if let Some(seed) = launch.config.seed {
         shuffle(&mut order, seed);
@@ -130,7 +140,7 @@ fn run_together(launch: &Launch<'_>) -> Result<Stats, Box<Fault>> {
     let mut running = blocks.len();
     while running > 0 {
         for (block, alive) in &mut blocks {
-            if *alive && block.turn(launch, &mut stats)? == Turn::Done {
+            if *alive && block.turn(launch, &mut stats, &mut races)? == Turn::Done {
                 *alive = false;
                 running -= 1;
             }

@@ -9,8 +9,8 @@ use super::warp::Frame;
 use crate::arith::{float, half, soft, sum};
 use crate::error::FaultKind;
 use crate::isa::{
-    AccessSpace, FloatMode, FloatOp, HalfType, MatrixMove, Mma, MmaInput, MmaKind, Ordering, Slot,
-    Type,
+    AccessSpace, FloatMode, FloatOp, HalfType, MatrixMove, Mma, MmaInput, MmaKind, Ordering, Scope,
+    Slot, Type,
 };
 
 /// A matrix by row and column, large enough for every shape.
@@ -227,6 +227,7 @@ pub(crate) fn transfer(
                 active: sound,
                 size: 16,
                 ordering: Ordering::Weak,
+                scope: Scope::Block,
                 atomic: false,
                 direction,
             };

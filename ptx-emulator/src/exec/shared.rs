@@ -1,14 +1,14 @@
 //! A block's shared memory.
 
 use super::access::{Direction, check_end, gather};
-use super::block::{Context, locate};
+use super::block::Context;
 use super::lanes::{Row, lanes};
-use super::race::Races;
+use super::race::{RaceRequest, Races, check_shared};
 use super::stop::{Step, Stop};
 use super::warp::Warp;
 use crate::device::Launch;
-use crate::error::{FaultKind, Site, Space};
-use crate::isa::{Access, AccessSpace, Ordering};
+use crate::error::{FaultKind, Space};
+use crate::isa::{Access, AccessSpace, Ordering, Scope};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -22,7 +22,7 @@ impl Shared {
         Self {
             bytes: Vec::new(),
             written: Vec::new(),
-            races: Races::new(),
+            races: Races::shared(),
         }
     }
 
@@ -32,10 +32,7 @@ impl Shared {
         self.bytes.resize(size, 0xa5);
         self.written.clear();
         self.written.resize(size, false);
-        if launch.config.checks.races {
-            let warps = launch.threads().div_ceil(32) as usize;
-            self.races.start(size, warps);
-        }
+        self.races.start();
     }
 
     #[inline(always)]
@@ -119,6 +116,7 @@ pub(super) struct SharedRequest<'a> {
     pub(super) active: u32,
     pub(super) size: usize,
     pub(super) ordering: Ordering,
+    pub(super) scope: Scope,
     pub(super) atomic: bool,
     pub(super) direction: Direction,
 }
@@ -131,6 +129,7 @@ pub(super) fn prepare_shared(context: &mut Context<'_>, request: SharedRequest<'
         active,
         size,
         ordering,
+        scope,
         atomic,
         direction,
     } = request;
@@ -165,43 +164,19 @@ pub(super) fn prepare_shared(context: &mut Context<'_>, request: SharedRequest<'
     if !context.checks.races {
         return Ok(());
     }
-    let strong = atomic || ordering != Ordering::Weak;
-    let races = &mut context.block.shared.races;
-    if strong && (atomic || direction == Direction::Load) {
-        let acquire = matches!(ordering, Ordering::Acquire | Ordering::AcqRel);
-        races.observe(warp as usize, acquire);
-    }
-    let site = context.site as u32;
-    for lane in lanes(active) {
-        let thread = warp * 32 + lane as u32;
-        let at = addresses[lane] as usize;
-        let conflict = match direction {
-            Direction::Load => races.read(at, size, thread, site, strong),
-            Direction::Store => races.write(at, size, thread, site, strong),
-        };
-        if let Some(conflict) = conflict {
-            let (image, pc) = locate(context.launch, conflict.site as usize);
-            let line = image.function.lines[pc] as usize;
-            return Stop::access(
-                FaultKind::SharedRace {
-                    other: Site {
-                        line,
-                        instruction: context.launch.module.text(line).to_owned(),
-                        thread: context.launch.thread_index(conflict.thread),
-                        write: conflict.write,
-                    },
-                },
-                lane as u32,
-                Space::Shared,
-                addresses[lane],
-            );
-        }
-    }
-    if strong && (atomic || direction == Direction::Store) {
-        let release = matches!(ordering, Ordering::Release | Ordering::AcqRel);
-        races.publish(warp as usize, release);
-    }
-    Ok(())
+    check_shared(
+        context,
+        RaceRequest {
+            warp,
+            addresses,
+            active,
+            size,
+            ordering,
+            scope,
+            direction,
+            atomic,
+        },
+    )
 }
 
 pub(super) fn load_shared(
@@ -221,6 +196,7 @@ pub(super) fn load_shared(
             active,
             size,
             ordering: access.ordering,
+            scope: access.scope,
             atomic: false,
             direction: Direction::Load,
         },

@@ -212,7 +212,7 @@ pub(crate) enum Op {
     Mma(u32),
     /// Index into the function's `ldmatrix` and `stmatrix` instructions.
     MoveMatrix(u32),
-    Fence,
+    Fence(Scope),
     /// A special register whose value changes while the warp runs.
     Clock(ClockKind),
 }
@@ -384,6 +384,7 @@ pub(crate) struct Access {
     /// Widths of the destination registers.
     pub(crate) register_bits: u8,
     pub(crate) ordering: Ordering,
+    pub(crate) scope: Scope,
     pub(crate) atomic: Option<AtomicOp>,
 }
 
@@ -396,6 +397,15 @@ pub(crate) enum Ordering {
     Acquire,
     Release,
     AcqRel,
+}
+
+/// Threads that a strong access or a fence is ordered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Those of the block. A cluster is one block here.
+    Block,
+    /// All of the launch.
+    Device,
 }
 
 /// What an atomic computes.

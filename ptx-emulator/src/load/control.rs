@@ -4,7 +4,8 @@ use super::function::{FunctionBuilder, Name};
 use super::modifiers::Modifiers;
 use crate::error::LoadError;
 use crate::isa::{
-    BarrierKind, BarrierOp, Builtin, Call, CallTarget, Class, Op, ParamPlace, Type, ZERO_SLOT,
+    BarrierKind, BarrierOp, Builtin, Call, CallTarget, Class, Op, ParamPlace, Scope, Type,
+    ZERO_SLOT,
 };
 use crate::syntax::ast::{Instruction, Operand};
 
@@ -332,18 +333,18 @@ impl<'a> FunctionBuilder<'a, '_> {
             ("acquire", ()),
             ("release", ()),
         ]);
-        modifiers.require(
+        let scope = modifiers.require(
             "a scope",
             &[
-                ("cta", ()),
-                ("cluster", ()),
-                ("gpu", ()),
-                ("gl", ()),
-                ("sys", ()),
+                ("cta", Scope::Block),
+                ("cluster", Scope::Block),
+                ("gpu", Scope::Device),
+                ("gl", Scope::Device),
+                ("sys", Scope::Device),
             ],
         )?;
         modifiers.finish()?;
-        self.emit(Op::Fence, ZERO_SLOT, NONE, Class::Other);
+        self.emit(Op::Fence(scope), ZERO_SLOT, NONE, Class::Other);
         Ok(())
     }
 

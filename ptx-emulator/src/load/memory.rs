@@ -5,7 +5,7 @@ use super::modifiers::Modifiers;
 use super::operand::Width;
 use crate::error::LoadError;
 use crate::isa::{
-    Access, AccessSpace, AtomicKind, AtomicOp, Class, Op, Ordering, SINK_SLOT, Slot, Type,
+    Access, AccessSpace, AtomicKind, AtomicOp, Class, Op, Ordering, SINK_SLOT, Scope, Slot, Type,
     ZERO_SLOT,
 };
 use crate::syntax::ast::{Instruction, Operand};
@@ -27,7 +27,7 @@ impl<'a> FunctionBuilder<'a, '_> {
     }
 
     /// Memory-model qualifiers.
-    fn ordering(modifiers: &mut Modifiers<'_>) -> Ordering {
+    fn ordering(modifiers: &mut Modifiers<'_>) -> (Ordering, Scope) {
         let ordering = modifiers
             .choose(&[
                 ("volatile", Ordering::Relaxed),
@@ -38,10 +38,18 @@ impl<'a> FunctionBuilder<'a, '_> {
                 ("weak", Ordering::Weak),
             ])
             .unwrap_or(Ordering::Weak);
-        modifiers.choose(&[("cta", ()), ("cluster", ()), ("gpu", ()), ("sys", ())]);
+        // `.volatile` has no scope and means `.sys`; for atomics the default is `.gpu`.
+        let scope = modifiers
+            .choose(&[
+                ("cta", Scope::Block),
+                ("cluster", Scope::Block),
+                ("gpu", Scope::Device),
+                ("sys", Scope::Device),
+            ])
+            .unwrap_or(Scope::Device);
         // `.mmio` is `.relaxed.sys` for the emulator's purposes.
         modifiers.flag("mmio");
-        ordering
+        (ordering, scope)
     }
 
     /// Cache operators and eviction hints change no value.
@@ -136,7 +144,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         instruction: &'a Instruction<'a>,
         mut modifiers: Modifiers<'a>,
     ) -> Result<(), LoadError> {
-        let ordering = Self::ordering(&mut modifiers);
+        let (ordering, scope) = Self::ordering(&mut modifiers);
         let space = Self::access_space(&mut modifiers);
         let non_coherent = modifiers.flag("nc");
         Self::cache_hints(&mut modifiers);
@@ -169,6 +177,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             elements,
             register_bits,
             ordering,
+            scope,
             atomic: None,
         };
         self.emit_access(access, base, ZERO_SLOT, [ZERO_SLOT; 2]);
@@ -197,7 +206,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         instruction: &'a Instruction<'a>,
         mut modifiers: Modifiers<'a>,
     ) -> Result<(), LoadError> {
-        let ordering = Self::ordering(&mut modifiers);
+        let (ordering, scope) = Self::ordering(&mut modifiers);
         let space = Self::access_space(&mut modifiers);
         Self::cache_hints(&mut modifiers);
         let count = Self::vector_length(&mut modifiers);
@@ -224,6 +233,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             elements,
             register_bits: 0,
             ordering,
+            scope,
             atomic: None,
         };
         self.emit_access(access, base, ZERO_SLOT, [ZERO_SLOT; 2]);
@@ -237,9 +247,9 @@ impl<'a> FunctionBuilder<'a, '_> {
         mut modifiers: Modifiers<'a>,
     ) -> Result<(), LoadError> {
         let reduction = instruction.opcode == "red";
-        let ordering = match Self::ordering(&mut modifiers) {
-            Ordering::Weak => Ordering::Relaxed,
-            ordering => ordering,
+        let (ordering, scope) = match Self::ordering(&mut modifiers) {
+            (Ordering::Weak, scope) => (Ordering::Relaxed, scope),
+            qualified => qualified,
         };
         let space = Self::access_space(&mut modifiers);
         Self::cache_hints(&mut modifiers);
@@ -316,6 +326,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             elements: Vec::new(),
             register_bits: ty.bits(),
             ordering,
+            scope,
             atomic: Some(AtomicOp {
                 kind,
                 ty,

@@ -1,0 +1,439 @@
+//! Races in global memory: within a block, between blocks that nothing orders, and between blocks that could be ordered.
+
+use ptx_emulator::{Config, Fault, FaultKind, LaunchConfig, Site};
+
+use super::harness::line;
+use super::{fault, fault_with, kernel, outcome, silent};
+
+fn grid(blocks: u32, threads: u32) -> LaunchConfig {
+    LaunchConfig {
+        grid: [blocks, 1, 1],
+        ..line(threads)
+    }
+}
+
+fn cooperative(blocks: u32, threads: u32) -> LaunchConfig {
+    LaunchConfig {
+        cooperative: true,
+        ..grid(blocks, threads)
+    }
+}
+
+fn other(fault: &Fault) -> &Site {
+    match &fault.kind {
+        FaultKind::GlobalRace { other } => other,
+        _ => panic!("{fault}"),
+    }
+}
+
+/// Runs in ascending order, in others, and on several cores.
+fn silent_in(body: &str, shape: LaunchConfig) {
+    for (seed, threads) in [
+        (None, 1),
+        (None, 3),
+        (Some(1), 1),
+        (Some(2), 1),
+        (Some(3), 1),
+    ] {
+        let config = Config {
+            seed,
+            threads,
+            ..Config::default()
+        };
+        if let Err(error) = outcome(&kernel(body), shape, config) {
+            panic!("seed {seed:?}: {error}\n{body}");
+        }
+    }
+}
+
+#[test]
+fn within_a_block() {
+    // A word of the next warp, without a barrier.
+    let found = fault(
+        "st.global.u32 [%rd3], %r1;
+        setp.ge.u32 %p1, %r1, 32;
+        /*!*/ @%p1 ld.global.u32 %r7, [%rd3+-128];",
+        64,
+    );
+    let first = other(&found);
+    assert!(first.write);
+    assert_eq!(first.instruction, "st.global.u32 [%rd3], %r1;");
+    assert_eq!((first.thread, found.thread), ([0, 0, 0], [32, 0, 0]));
+    // One byte of what another lane writes as a vector.
+    fault(
+        "mul.wide.u32 %rd4, %r1, 16;
+        add.s64 %rd4, %rd1, %rd4;
+        st.global.v4.u32 [%rd4], {%r1, %r1, %r1, %r1};
+        xor.b32 %r6, %r1, 1;
+        mul.wide.u32 %rd5, %r6, 16;
+        add.s64 %rd5, %rd1, %rd5;
+        /*!*/ ld.global.u8 %r7, [%rd5+5];",
+        32,
+    );
+    // The same with a barrier.
+    silent(
+        "st.global.u32 [%rd3], %r1;
+        bar.sync 0;
+        setp.ge.u32 %p1, %r1, 32;
+        @%p1 ld.global.u32 %r7, [%rd3+-128];",
+        64,
+    );
+    // A thread reads its own bytes, in another size.
+    silent(
+        "mul.wide.u32 %rd4, %r1, 16;
+        add.s64 %rd4, %rd1, %rd4;
+        st.global.v4.u32 [%rd4], {%r1, %r1, %r1, %r1};
+        ld.global.u8 %r7, [%rd4+5];
+        ld.global.u64 %rd5, [%rd4+8];
+        st.global.u16 [%rd4+2], %r7;
+        ld.global.u32 %r8, [%rd4];",
+        32,
+    );
+}
+
+/// A read that is not among the last ones still races with a write.
+#[test]
+fn every_read_is_remembered() {
+    let read_by_all = |barrier: &str, mark: &str| {
+        format!(
+            "setp.ne.u32 %p1, %r1, 0;
+            @!%p1 st.shared.u32 [%r4], %r1;
+            bar.sync 0;
+            ld.shared.u32 %r6, [%r4];
+            {barrier}
+            // The last warp has read last, and writes.
+            setp.ne.u32 %p2, %r1, 255;
+            {mark} @!%p2 st.shared.u32 [%r4], %r1;"
+        )
+    };
+    let found = fault(&read_by_all("", "/*!*/"), 256);
+    let FaultKind::SharedRace { other } = &found.kind else {
+        panic!("{found}");
+    };
+    assert!(!other.write);
+    silent(&read_by_all("bar.sync 0;", ""), 256);
+    // Only warps 1 to 7 meet: the read by warp 0 is older than all of theirs.
+    let found = fault(
+        "setp.ne.u32 %p1, %r1, 0;
+        @!%p1 st.shared.u32 [%r4], %r1;
+        bar.sync 0;
+        ld.shared.u32 %r6, [%r4];
+        setp.lt.u32 %p3, %r1, 32;
+        @%p3 bra end;
+        bar.sync 1, 224;
+        setp.ne.u32 %p2, %r1, 255;
+        /*!*/ @!%p2 st.shared.u32 [%r4], %r1;
+        end:",
+        256,
+    );
+    let FaultKind::SharedRace { other } = &found.kind else {
+        panic!("{found}");
+    };
+    assert_eq!((other.write, other.thread[0] / 32), (false, 0));
+}
+
+#[test]
+fn blocks_that_nothing_orders() {
+    // Every block writes the buffer's first words.
+    let body = "/*!*/ st.global.u32 [%rd3], %r2;";
+    let mut seen = Vec::new();
+    for (seed, threads) in [(None, 1), (None, 2), (None, 4), (Some(7), 1)] {
+        let config = Config {
+            seed,
+            threads,
+            ..Config::default()
+        };
+        let found = fault_with(body, grid(40, 32), config);
+        assert!(other(&found).write);
+        assert_eq!(other(&found).block, [0, 0, 0]);
+        seen.push(found);
+    }
+    seen.dedup();
+    assert_eq!(seen.len(), 1, "{seen:?}");
+
+    // One block reads what another one writes. The higher block's access is the fault's own.
+    let found = fault_with(
+        "setp.eq.u32 %p1, %r2, 5;
+        @%p1 st.global.u32 [%rd3+64], %r2;
+        setp.eq.u32 %p2, %r2, 9;
+        /*!*/ @%p2 ld.global.u32 %r6, [%rd3+64];",
+        grid(12, 8),
+        Config::default(),
+    );
+    assert_eq!((found.block, other(&found).block), ([9, 0, 0], [5, 0, 0]));
+    assert_eq!(found.nearest.as_ref().unwrap().offset, 64);
+    // Read by many before and after it.
+    let found = fault_with(
+        "ld.global.u32 %r6, [%rd1];
+        setp.eq.u32 %p1, %r2, 5;
+        /*!*/ @%p1 st.global.u8 [%rd1+3], %r6;",
+        grid(12, 1),
+        Config::default(),
+    );
+    assert_eq!((found.block, other(&found).block), ([5, 0, 0], [0, 0, 0]));
+    // Neighbours: each block its own bytes of a word.
+    silent_in(
+        "mad.lo.u32 %r6, %r2, 3, %r1; cvt.u64.u32 %rd4, %r6; add.s64 %rd4, %rd1, %rd4;
+        cvt.u16.u32 %h1, %r2; st.global.u8 [%rd4], %h1; ld.global.u8 %h2, [%rd4];",
+        grid(50, 3),
+    );
+    // All read the same, and each writes its own.
+    silent_in(
+        "ld.global.u32 %r6, [%rd3]; mad.lo.u32 %r7, %r2, 32, %r1; mul.wide.u32 %rd4, %r7, 4;
+        add.s64 %rd4, %rd1, %rd4; st.global.u32 [%rd4+128], %r6;",
+        grid(6, 32),
+    );
+}
+
+/// The last block to finish adds up what all have written, as in CUDA's threadFenceReduction sample.
+fn last_block(write: &str, fence: &str, atomic: &str, fence_after: &str, mark: &str) -> String {
+    format!(
+        "setp.ne.u32 %p1, %r1, 0;
+        @%p1 bra end;
+        mul.wide.u32 %rd4, %r2, 4;
+        add.s64 %rd4, %rd1, %rd4;
+        {write} [%rd4+64], %r2;
+        {fence}
+        {atomic} %r6, [%rd1], 1;
+        {fence_after}
+        mov.u32 %r7, %nctaid.x;
+        sub.u32 %r7, %r7, 1;
+        setp.ne.u32 %p2, %r6, %r7;
+        @%p2 bra end;
+        mov.u32 %r8, 0;
+        mov.u64 %rd5, %rd1;
+        more:
+        {mark} ld.global.u32 %r9, [%rd5+64];
+        add.s64 %rd5, %rd5, 4;
+        add.u32 %r8, %r8, 1;
+        setp.le.u32 %p3, %r8, %r7;
+        @%p3 bra more;
+        end:"
+    )
+}
+
+#[test]
+fn last_block_reduction() {
+    let relaxed = "atom.global.add.u32";
+    for (fence, atomic, after) in [
+        ("membar.gl;", relaxed, "membar.gl;"),
+        (
+            "fence.acq_rel.gpu;",
+            "atom.relaxed.sys.global.add.u32",
+            "fence.sc.sys;",
+        ),
+        ("", "atom.acq_rel.gpu.global.add.u32", ""),
+        ("membar.gl;", "atom.acquire.gpu.global.add.u32", ""),
+    ] {
+        silent_in(
+            &last_block("st.global.u32", fence, atomic, after, ""),
+            grid(9, 32),
+        );
+    }
+    // What is volatile does not race with what is volatile only.
+    for (fence, atomic, after) in [
+        ("", relaxed, ""),
+        ("", relaxed, "membar.gl;"),
+        ("membar.gl;", relaxed, ""),
+        ("membar.cta;", relaxed, "membar.gl;"),
+        ("membar.gl;", relaxed, "membar.cta;"),
+        ("", "atom.release.gpu.global.add.u32", ""),
+        ("", "atom.acq_rel.cta.global.add.u32", ""),
+    ] {
+        let broken = last_block("st.global.u32", fence, atomic, after, "/*!*/");
+        let found = match (fence, atomic.contains(".cta")) {
+            // An atomic of block scope races with those of other blocks itself.
+            (_, true) => match outcome(&kernel(&broken), grid(9, 32), Config::default()) {
+                Err(ptx_emulator::LaunchError::Fault(found)) => *found,
+                outcome => panic!("{outcome:?}"),
+            },
+            _ => fault_with(&broken, grid(9, 32), Config::default()),
+        };
+        assert!(other(&found).write, "{found}");
+    }
+}
+
+/// One block writes data and then a flag; another one waits for the flag.
+fn flag(order_writer: &str, set: &str, get: &str, order_reader: &str, mark: &str) -> String {
+    format!(
+        "setp.ne.u32 %p1, %r1, 0;
+        @%p1 bra end;
+        setp.ne.u32 %p2, %r2, 0;
+        @%p2 bra reader;
+        st.global.u32 [%rd1+64], 5;
+        {order_writer}
+        {set} [%rd1], 1;
+        bra end;
+        reader:
+        {get} %r6, [%rd1];
+        setp.eq.u32 %p3, %r6, 0;
+        @%p3 bra reader;
+        {order_reader}
+        {mark} ld.global.u32 %r7, [%rd1+64];
+        end:"
+    )
+}
+
+#[test]
+fn flags() {
+    for (before, set, get, after) in [
+        (
+            "",
+            "st.release.gpu.global.u32",
+            "ld.acquire.gpu.global.u32",
+            "",
+        ),
+        (
+            "membar.gl;",
+            "st.volatile.global.u32",
+            "ld.volatile.global.u32",
+            "membar.gl;",
+        ),
+        (
+            "fence.acq_rel.gpu;",
+            "st.relaxed.gpu.global.u32",
+            "ld.acquire.sys.global.u32",
+            "",
+        ),
+        (
+            "",
+            "red.release.gpu.global.add.u32",
+            "ld.acquire.gpu.global.u32",
+            "",
+        ),
+    ] {
+        silent_in(&flag(before, set, get, after, ""), cooperative(4, 32));
+    }
+    for (before, set, get, after) in [
+        ("", "st.volatile.global.u32", "ld.volatile.global.u32", ""),
+        (
+            "",
+            "st.relaxed.gpu.global.u32",
+            "ld.acquire.gpu.global.u32",
+            "",
+        ),
+        (
+            "",
+            "st.release.gpu.global.u32",
+            "ld.relaxed.gpu.global.u32",
+            "",
+        ),
+        (
+            "membar.cta;",
+            "st.volatile.global.u32",
+            "ld.volatile.global.u32",
+            "membar.gl;",
+        ),
+    ] {
+        let body = flag(before, set, get, after, "/*!*/");
+        let found = fault_with(&body, cooperative(2, 32), Config::default());
+        assert_eq!((found.block, other(&found).block), ([1, 0, 0], [0, 0, 0]));
+    }
+}
+
+/// A store of another block ends what a location carries.
+#[test]
+fn a_plain_flag_passes_nothing_on() {
+    let body = "setp.ne.u32 %p1, %r1, 0;
+        @%p1 bra end;
+        setp.eq.u32 %p2, %r2, 1;
+        @%p2 bra middle;
+        setp.eq.u32 %p2, %r2, 2;
+        @%p2 bra reader;
+        st.global.u32 [%rd1+64], 5;
+        st.release.gpu.global.u32 [%rd1], 1;
+        bra end;
+        middle:
+        ld.relaxed.gpu.global.u32 %r6, [%rd1];
+        setp.ne.u32 %p3, %r6, 1;
+        @%p3 bra middle;
+        st.relaxed.gpu.global.u32 [%rd1], 2;
+        bra end;
+        reader:
+        ld.acquire.gpu.global.u32 %r6, [%rd1];
+        setp.ne.u32 %p3, %r6, 2;
+        @%p3 bra reader;
+        /*!*/ ld.global.u32 %r7, [%rd1+64];
+        end:";
+    fault_with(body, cooperative(3, 32), Config::default());
+    // A block that acquires and releases passes on what it learnt.
+    let chained = body
+        .replace("/*!*/", "")
+        .replace("ld.relaxed", "ld.acquire")
+        .replace("st.relaxed", "st.release");
+    silent_in(&chained, cooperative(3, 32));
+    // So does an atomic, whoever it is by.
+    let atomic = body.replace("/*!*/", "").replace(
+        "st.relaxed.gpu.global.u32 [%rd1], 2",
+        "red.relaxed.gpu.global.add.u32 [%rd1], 1",
+    );
+    silent_in(&atomic, cooperative(3, 32));
+}
+
+/// All blocks wait for each other, twice, as cooperative groups do.
+#[test]
+fn grid_barriers() {
+    let barrier = |round: u32, fence: &str| {
+        format!(
+            "bar.sync 0;
+            setp.ne.u32 %p1, %r1, 0;
+            @%p1 bra over{round};
+            {fence}
+            atom.global.add.u32 %r6, [%rd1], 1;
+            mov.u32 %r7, %nctaid.x;
+            mul.lo.u32 %r7, %r7, {round};
+            wait{round}:
+            ld.volatile.global.u32 %r6, [%rd1];
+            setp.lt.u32 %p2, %r6, %r7;
+            @%p2 bra wait{round};
+            {fence}
+            over{round}:
+            bar.sync 0;"
+        )
+    };
+    let exchange = |fence: &str, mark: &str| {
+        format!(
+            "mov.u32 %r10, %nctaid.x;
+            mad.lo.u32 %r8, %r2, 16, %r1;
+            mul.wide.u32 %rd4, %r8, 4;
+            add.s64 %rd4, %rd1, %rd4;
+            setp.ge.u32 %p3, %r1, 16;
+            @!%p3 st.global.u32 [%rd4+64], %r2;
+            {}
+            add.u32 %r9, %r2, 1;
+            rem.u32 %r9, %r9, %r10;
+            mad.lo.u32 %r9, %r9, 16, %r1;
+            mul.wide.u32 %rd5, %r9, 4;
+            add.s64 %rd5, %rd1, %rd5;
+            {mark} @!%p3 ld.global.u32 %r11, [%rd5+64];
+            {}
+            @!%p3 st.global.u32 [%rd4+64], %r11;",
+            barrier(1, fence),
+            barrier(2, fence),
+        )
+    };
+    silent_in(&exchange("membar.gl;", ""), cooperative(5, 64));
+    fault_with(
+        &exchange("", "/*!*/"),
+        cooperative(5, 64),
+        Config::default(),
+    );
+}
+
+/// Sums by atomics race with nothing but plain accesses.
+#[test]
+fn atomics() {
+    silent_in("red.global.add.u32 [%rd1], %r1;", grid(30, 64));
+    silent_in(
+        "atom.global.add.u32 %r6, [%rd3], %r1; ld.volatile.global.u32 %r7, [%rd3];",
+        grid(30, 64),
+    );
+    let found = fault_with(
+        "setp.ne.u32 %p1, %r2, 3;
+        red.global.add.u32 [%rd1], %r1;
+        /*!*/ @!%p1 ld.global.u32 %r6, [%rd1];",
+        grid(6, 1),
+        Config::default(),
+    );
+    assert_eq!((found.block, other(&found).block), ([3, 0, 0], [0, 0, 0]));
+}

@@ -1,0 +1,110 @@
+//! Reads of what was never written.
+
+use std::sync::Arc;
+
+use ptx_emulator::{Config, Emulator, FaultKind, LaunchError, Module, Space};
+
+use super::harness::{HEADER, line};
+use super::{fault, kernel, marked_line, outcome, silent};
+
+#[test]
+fn uninitialized_memory() {
+    let ptx = kernel("/*!*/ ld.global.u32 %r6, [%rd3];");
+    let device = Emulator::new(Config::default());
+    let loaded = device
+        .load(&Arc::new(Module::parse(&ptx).unwrap()))
+        .unwrap();
+    let buffer = device.alloc(64).unwrap();
+    // Three of the four bytes of the second word.
+    device.write(buffer, &[0; 7]).unwrap();
+    let error = device
+        .launch(&loaded, "k", &line(16), &[&buffer.to_le_bytes()])
+        .unwrap_err();
+    let LaunchError::Fault(found) = error else {
+        panic!("{error}");
+    };
+    assert_eq!(found.kind, FaultKind::UninitializedMemory { size: 4 });
+    assert_eq!(
+        (found.ptx_line, found.thread),
+        (marked_line(&ptx), [1, 0, 0])
+    );
+
+    let shared = fault(
+        "st.shared.u32 [%r5], %r1; /*!*/\nld.shared.u32 %r6, [%r5+4];"
+            .replace(" /*!*/\n", "\n/*!*/ ")
+            .as_str(),
+        1,
+    );
+    assert_eq!(shared.space, Some(Space::Shared));
+    let local = fault(
+        ".local .align 4 .b8 depot[16];
+        st.local.u32 [depot], %r1;
+        /*!*/ ld.local.u64 %rd4, [depot];",
+        1,
+    );
+    assert_eq!(local.space, Some(Space::Local));
+}
+
+#[test]
+fn uninitialized_registers() {
+    let found = fault("/*!*/ add.u32 %r6, %r1, %r7;", 1);
+    assert_eq!(
+        found.kind,
+        FaultKind::UninitializedRegister {
+            register: "%r7".into()
+        }
+    );
+    // Written on one way only.
+    let partly = fault(
+        "setp.lt.u32 %p1, %r1, 5;
+        @%p1 mov.u32 %r7, 3;
+        /*!*/ add.u32 %r6, %r1, %r7;",
+        32,
+    );
+    assert_eq!(partly.thread, [5, 0, 0]);
+    let guard = fault("/*!*/ @%p3 mov.u32 %r6, 3;", 1);
+    assert_eq!(
+        guard.kind,
+        FaultKind::UninitializedRegister {
+            register: "%p3".into()
+        }
+    );
+    fault("/*!*/ st.global.u32 [%rd3], %r9;", 1);
+    fault("/*!*/ ld.global.u32 %r6, [%rd7];", 1);
+    // A shuffle brings the property of the lane that is read.
+    let shuffled = fault(
+        "setp.lt.u32 %p1, %r1, 4;
+        @%p1 mov.u32 %r7, 3;
+        shfl.sync.down.b32 %r8, %r7, 2, 0x1f, -1;
+        /*!*/ add.u32 %r8, %r8, 1;",
+        32,
+    );
+    assert_eq!(shuffled.thread, [2, 0, 0]);
+    let ptx = format!(
+        "{HEADER}
+.func (.param .b32 result) same(.param .b32 x) {{ .reg .b32 %r<2>; ld.param.b32 %r1, [x]; st.param.b32 [result], %r1; ret; }}
+.visible .entry k(.param .u64 buffer)
+{{
+.reg .b32 %r<5>;
+.param .b32 a; .param .b32 r;
+st.param.b32 [a], %r1;
+call.uni (r), same, (a);
+ld.param.b32 %r2, [r];
+/*!*/ add.u32 %r3, %r2, 1;
+ret;
+}}"
+    );
+    let Err(LaunchError::Fault(passed)) = outcome(&ptx, line(1), Config::default()) else {
+        panic!("an argument that was never written");
+    };
+    assert_eq!(passed.ptx_line, marked_line(&ptx), "{passed}");
+    // Copies only pass the property on.
+    fault(
+        "mov.u32 %r6, %r7; mov.b64 %rd4, {%r1, %r6};\n/*!*/ add.s64 %rd4, %rd4, 1;",
+        1,
+    );
+    silent(
+        "mov.u32 %r6, %r7; mov.b64 %rd4, {%r1, %r6}; setp.eq.u32 %p1, %r1, %r1; selp.b32 %r8, %r1, %r6, %p1; add.u32 %r8, %r8, 1;",
+        1,
+    );
+}

@@ -1,0 +1,113 @@
+//! Races in shared memory.
+
+use ptx_emulator::{Config, FaultKind, LaunchConfig};
+
+use super::harness::line;
+use super::{fault, kernel, outcome, silent};
+
+#[test]
+fn shared_memory_races() {
+    // A write, then a read by a thread of another warp.
+    let found = fault(
+        "st.shared.u32 [%r5], %r1;
+        xor.b32 %r6, %r3, 128;
+        add.u32 %r6, %r4, %r6;
+        setp.ge.u32 %p1, %r1, 32;
+        /*!*/ @%p1 ld.shared.u32 %r7, [%r6];",
+        64,
+    );
+    let FaultKind::SharedRace { other } = &found.kind else {
+        panic!("{found}");
+    };
+    assert!(other.write);
+    assert_eq!(other.thread, [0, 0, 0]);
+    assert_eq!(other.instruction, "st.shared.u32 [%r5], %r1;");
+    assert_eq!(found.thread, [32, 0, 0]);
+
+    // A read, then a write.
+    let found = fault(
+        "st.shared.u32 [%r5], %r1;
+        bar.sync 0;
+        xor.b32 %r6, %r3, 4;
+        add.u32 %r6, %r4, %r6;
+        ld.shared.u32 %r7, [%r6];
+        /*!*/ st.shared.u32 [%r5], %r7;",
+        64,
+    );
+    let FaultKind::SharedRace { other } = &found.kind else {
+        panic!("{found}");
+    };
+    assert!(!other.write);
+
+    // Two writes to one byte, in one instruction.
+    fault("/*!*/ st.shared.u32 [%r4], %r1;", 2);
+    // Lanes of a warp are not ordered by running in step.
+    fault(
+        "st.shared.u32 [%r5], %r1;
+        xor.b32 %r6, %r3, 4;
+        add.u32 %r6, %r4, %r6;
+        /*!*/ ld.shared.u32 %r7, [%r6];",
+        32,
+    );
+}
+
+#[test]
+fn ordered_accesses_are_no_races() {
+    for order in ["bar.sync 0;", "bar.warp.sync -1;"] {
+        silent(
+            &format!(
+                "st.shared.u32 [%r5], %r1;
+                {order}
+                xor.b32 %r6, %r3, 4;
+                add.u32 %r6, %r4, %r6;
+                ld.shared.u32 %r7, [%r6];
+                {order}
+                st.shared.u32 [%r5], %r7;"
+            ),
+            64,
+        );
+    }
+    // Neighbouring bytes are different places.
+    silent(
+        "add.u32 %r6, %r4, %r1; cvt.u16.u32 %h1, %r1; st.shared.u8 [%r6], %h1;",
+        64,
+    );
+    // Atomics do not race with each other.
+    silent(
+        "setp.ne.u32 %p1, %r1, 0; @!%p1 st.shared.u32 [%r4], %r1; bar.sync 0; atom.shared.add.u32 %r6, [%r4], 1;",
+        64,
+    );
+    // Reads do not race.
+    silent(
+        "setp.ne.u32 %p1, %r1, 0; @!%p1 st.shared.u32 [%r4], %r1; bar.sync 0; ld.shared.u32 %r6, [%r4]; ld.shared.u32 %r7, [%r4];",
+        64,
+    );
+    // A flag with release and acquire orders what is around it.
+    silent(
+        "setp.ne.u32 %p1, %r1, 0;
+        @!%p1 st.shared.u32 [%r4], %r1;
+        bar.sync 0;
+        setp.eq.u32 %p2, %r1, 40;
+        @!%p2 bra reader;
+        st.shared.u32 [%r4+16], %r1;
+        st.release.cta.shared.u32 [%r4], %r1;
+        bra end;
+        reader:
+        setp.ne.u32 %p3, %r1, 3;
+        @%p3 bra end;
+        wait:
+        ld.acquire.cta.shared.u32 %r6, [%r4];
+        setp.eq.u32 %p4, %r6, 0;
+        @%p4 bra wait;
+        ld.shared.u32 %r7, [%r4+16];
+        end:",
+        64,
+    );
+    // Each block has its own.
+    let shape = LaunchConfig {
+        grid: [5, 1, 1],
+        ..line(64)
+    };
+    let body = "st.shared.u32 [%r5], %r1;";
+    outcome(&kernel(body), shape, Config::default()).unwrap();
+}
