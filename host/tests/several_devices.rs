@@ -1,10 +1,12 @@
 //! A layer over several devices gives what one device gives, bit for bit.
 
 use bitnet_cuda::backend::{Split, SplitLinear};
-use bitnet_cuda::device::{Buffer, Device, EmulatedConfig};
+use bitnet_cuda::device::{Buffer, Device, EmulatedConfig, PinnedBuffer};
 use bitnet_cuda::layout::{Layout, PackedWeights};
 use bitnet_cuda::ops::{BitLinear, OpError};
 use bitnet_cuda::reference::RowScales;
+
+mod fake;
 
 /// Two kinds of emulated GPU, and what `BITNET_TEST_DEVICE` names.
 fn devices() -> Vec<Device> {
@@ -20,9 +22,33 @@ fn devices() -> Vec<Device> {
     ]
 }
 
+/// The bits of the layer's output, with input and output on a device.
+fn on_device(layer: &SplitLinear, device: &Device, input: &[f32], len: usize) -> Vec<u32> {
+    let stream = device.new_stream().unwrap();
+    let mut x = Buffer::<f32>::uninit(device, input.len()).unwrap();
+    let mut y = Buffer::<f32>::uninit(device, len).unwrap();
+    let pinned = PinnedBuffer::from_slice(device, input).unwrap();
+    // On a GPU the input is still to come when the layer is called.
+    x.copy_from_pinned(&stream, &pinned).unwrap();
+    layer.forward_on(&stream, &x, &mut y).unwrap();
+    let output = y.to_vec().unwrap();
+    output.iter().map(|value| value.to_bits()).collect()
+}
+
 #[test]
 fn both_splits_equal_one_device() {
-    let devices = devices();
+    let mut devices = devices();
+    both_splits(&devices);
+    // Two GPUs that reach each other's memory, one that does not, and an emulator.
+    if let Some([a, b, c]) = fake::gpus([2, 4, 5]) {
+        devices.truncate(1);
+        devices.extend([a.clone(), b.clone(), c]);
+        both_splits(&devices);
+        assert!(a.can_access_peer(&b).unwrap());
+    }
+}
+
+fn both_splits(devices: &[Device]) {
     for (m, n, k) in [(1, 100, 200), (5, 64, 128), (9, 33, 70), (2, 7, 40)] {
         let mut random = fastrand::Rng::with_seed((m * n * k) as u64);
         let ternary: Vec<i8> = (0..n * k).map(|_| random.i8(-1..=1)).collect();
@@ -44,7 +70,7 @@ fn both_splits_equal_one_device() {
             .collect();
 
         for split in [Split::Rows, Split::Batch] {
-            let layer = SplitLinear::new(&devices, &packed, &scales, split).unwrap();
+            let layer = SplitLinear::new(devices, &packed, &scales, split).unwrap();
             let output: Vec<u32> = layer
                 .forward(&input)
                 .unwrap()
@@ -53,11 +79,15 @@ fn both_splits_equal_one_device() {
                 .collect();
             assert_eq!(output, expected, "{split:?} of {m} x {n} x {k}");
             let parts = if split == Split::Rows {
-                n.div_ceil(16).min(3)
+                n.div_ceil(16).min(devices.len())
             } else {
-                3
+                devices.len()
             };
             assert_eq!(layer.devices().count(), parts);
+            // With input and output on each of them, and on a device that has no part.
+            for device in devices.iter().chain([&Device::emulated().unwrap()]) {
+                assert_eq!(on_device(&layer, device, &input, m * n), expected);
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 use crate::{
     device::{Buffer, Device, Stream},
     layout::{Layout, PackedWeights},
-    ops::{BitLinear, OpError, QuantizedActivations, quantize_activations},
+    ops::{BitLinear, OpError, QuantizedActivations, quantize_activations, require_matrix},
     reference::RowScales,
 };
 use std::ops::Range;
@@ -11,8 +11,8 @@ const ROWS: usize = 16;
 
 /// A linear layer over several devices, any mix of GPUs and emulated ones.
 ///
-/// Input and output are on the host, and go to and come from each device through it. All devices work at once: results are
-/// read after everything has been submitted. They equal those of one device bit for bit, because an output depends on its
+/// Input and output are on the host ([`SplitLinear::forward`]) or on a device ([`SplitLinear::forward_on`]). All devices work at
+/// once: results are gathered after everything has been submitted. They equal those of one device bit for bit, because an output depends on its
 /// own row of weights and its own token alone, and every device computes it alike.
 #[derive(Debug)]
 pub struct SplitLinear {
@@ -117,37 +117,18 @@ impl SplitLinear {
         self.parts.iter().map(|part| part.layer.device())
     }
 
-    /// The layer's output, `[m, n]`, for float activations `input`, `[m, k]`.
+    /// The layer's output, `[m, n]`, for float activations `input`, `[m, k]`, both on the host.
     ///
     /// # Errors
     /// When `input` is no whole number of tokens, or a device fails.
     pub fn forward(&self, input: &[f32]) -> Result<Vec<f32>, OpError> {
-        let m = input.len() / self.k;
-        if m * self.k != input.len() || m == 0 {
-            return Err(OpError::Length {
-                name: "input",
-                shape: format!("[m, k] = [{m}, {}]", self.k),
-                expected: m.max(1) * self.k,
-                actual: input.len(),
-            });
-        }
-        let mut first_row = 0;
-        let mut tokens = shares(m, self.parts.len(), 1);
+        let m = self.tokens(input.len())?;
         let mut submitted = Vec::new();
-        for part in &self.parts {
-            let rows = match self.split {
-                Split::Rows => first_row..first_row + part.layer.n(),
-                Split::Batch => 0..self.n,
-            };
-            first_row = rows.end;
-            let tokens = match self.split {
-                Split::Rows => Some(0..m),
-                Split::Batch => tokens.next(),
-            };
-            let Some(tokens) = tokens else { break };
-            let output = part.submit(&input[tokens.start * self.k..tokens.end * self.k])?;
+        for (part, rows, tokens) in self.work(m) {
+            let values = &input[tokens.start * self.k..tokens.end * self.k];
+            let input = Buffer::from_slice(part.layer.device(), values)?;
             submitted.push(Submitted {
-                output,
+                output: part.submit(&input)?,
                 rows,
                 tokens,
             });
@@ -166,15 +147,113 @@ impl SplitLinear {
         }
         Ok(result)
     }
+
+    /// As [`SplitLinear::forward`], with input and output on the device of `stream`, in whose order the work is done. That
+    /// device need not be one of the layer's.
+    ///
+    /// Where the devices can access each other ([`Device::can_access_peer`]), nothing goes through the host, and nothing
+    /// waits but the freeing of memory that no pool keeps.
+    ///
+    /// # Errors
+    /// When a length does not fit, a buffer is not on the device of `stream`, or a device fails.
+    pub fn forward_on(
+        &self,
+        stream: &Stream,
+        input: &Buffer<f32>,
+        output: &mut Buffer<f32>,
+    ) -> Result<(), OpError> {
+        let m = self.tokens(input.len())?;
+        require_matrix("output", output.len(), ("m", m), ("n", self.n))?;
+        let device = stream.device();
+        device.require("the input", input.device())?;
+        device.require("the output", output.device())?;
+        let ready = stream.record()?;
+        let mut submitted = Vec::new();
+        for (part, rows, tokens) in self.work(m) {
+            part.stream.wait(&ready)?;
+            let output = if part.layer.device() == device && tokens.len() == m {
+                part.submit(input)?
+            } else {
+                let mut own = Buffer::uninit(part.layer.device(), tokens.len() * self.k)?;
+                let range = tokens.start * self.k..tokens.end * self.k;
+                own.copy_range(&part.stream, 0, input, range)?;
+                part.submit(&own)?
+            };
+            let done = part.stream.record()?;
+            submitted.push((
+                Submitted {
+                    output,
+                    rows,
+                    tokens,
+                },
+                done,
+            ));
+        }
+        for (part, done) in submitted {
+            stream.wait(&done)?;
+            self.gather(stream, part, output)?;
+        }
+        Ok(())
+    }
+
+    /// Submits the copy of a device's output to its place in the whole.
+    fn gather(
+        &self,
+        stream: &Stream,
+        part: Submitted,
+        output: &mut Buffer<f32>,
+    ) -> Result<(), OpError> {
+        let Submitted {
+            output: from,
+            rows,
+            tokens,
+        } = part;
+        if tokens.len() == 1 || rows.len() == self.n {
+            let first = tokens.start * self.n + rows.start;
+            return Ok(output.copy_range(stream, first, &from, 0..from.len())?);
+        }
+        let staged;
+        let from = if from.device() == stream.device() {
+            &from
+        } else {
+            let mut copy = Buffer::uninit(stream.device(), from.len())?;
+            copy.copy_from_buffer(stream, &from)?;
+            staged = copy;
+            &staged
+        };
+        let bytes = |features: usize| features * size_of::<f32>();
+        let (first, pitch, width) = (bytes(rows.start), bytes(self.n), bytes(rows.len()));
+        Ok(stream.copy_to_columns(output, first, pitch, from, width, tokens.len())?)
+    }
+
+    /// The number of tokens of an input.
+    fn tokens(&self, len: usize) -> Result<usize, OpError> {
+        let m = (len / self.k).max(1);
+        require_matrix("input", len, ("m", m), ("k", self.k))?;
+        Ok(m)
+    }
+
+    /// What each part has to do of `m` tokens: rows of the weights, and tokens.
+    fn work(&self, m: usize) -> impl Iterator<Item = (&Part, Range<usize>, Range<usize>)> {
+        let mut first_row = 0;
+        let mut tokens = shares(m, self.parts.len(), 1);
+        self.parts.iter().map_while(move |part| match self.split {
+            Split::Rows => {
+                let rows = first_row..first_row + part.layer.n();
+                first_row = rows.end;
+                Some((part, rows, 0..m))
+            }
+            Split::Batch => tokens.next().map(|tokens| (part, 0..self.n, tokens)),
+        })
+    }
 }
 
 impl Part {
-    fn submit(&self, input: &[f32]) -> Result<Buffer<f32>, OpError> {
+    fn submit(&self, input: &Buffer<f32>) -> Result<Buffer<f32>, OpError> {
         let device = self.layer.device();
         let m = input.len() / self.layer.k();
-        let input = Buffer::from_slice(device, input)?;
         let mut quantized = QuantizedActivations::uninit(device, m, self.layer.k())?;
-        quantize_activations(&self.stream, &input, &mut quantized)?;
+        quantize_activations(&self.stream, input, &mut quantized)?;
         let mut output = Buffer::uninit(device, m * self.layer.n())?;
         self.layer
             .forward_quantized(&self.stream, &quantized, &mut output)?;

@@ -333,7 +333,7 @@ impl<T: Pod> Buffer<T> {
     }
 
     /// Waits for all users of the buffer, then runs a transfer to its end.
-    fn run(
+    pub(super) fn run(
         &self,
         transfer: impl FnOnce(
             &Core,
@@ -345,7 +345,7 @@ impl<T: Pod> Buffer<T> {
         if self.allocation.len() == 0 {
             return Ok(());
         }
-        self.allocation.in_flight().wait()?;
+        self.allocation.in_flight().wait(self.device.core())?;
         let address = self.allocation.address();
         self.device
             .transfers()

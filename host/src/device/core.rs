@@ -172,7 +172,7 @@ impl Core {
         if self.is_lost() {
             return;
         }
-        match orphan.in_flight.wait() {
+        match orphan.in_flight.wait(self) {
             Ok(()) => {
                 // SAFETY: the owner is gone and no submitted work uses the resource any more.
                 let released = unsafe {

@@ -3,7 +3,7 @@
 //! Everything that is the same on every device (ownership, limits, argument checks, what a fault leaves
 //! behind) is written once, above this trait. A driver trusts its caller.
 
-use std::fmt::Debug;
+use std::{any::Any, fmt::Debug};
 
 use super::{
     capabilities::{Capabilities, DeviceKind},
@@ -134,7 +134,7 @@ pub(super) enum DriverError {
 /// lies within one allocation. Host memory passed to a copy stays valid until the stream has been
 /// synchronized. Memory, functions and graphs stay alive until the work submitted with them is done.
 /// The unsafe functions ask for nothing more.
-pub(super) trait Driver: Debug + Send + Sync {
+pub(super) trait Driver: Any + Debug + Send + Sync {
     fn kind(&self) -> DeviceKind;
     /// Whether work is complete when the call that submits it returns.
     fn synchronous(&self) -> bool;
@@ -199,12 +199,31 @@ pub(super) trait Driver: Debug + Send + Sync {
         rows: usize,
     ) -> Result<(), DriverError>;
 
+    /// Whether copies of this device reach the memory of `peer`; lets them where they can.
+    fn reaches(&self, peer: &dyn Driver) -> Result<bool, DriverError>;
+    /// Copies from the memory of a device that this one reaches.
+    unsafe fn copy_from_peer(
+        &self,
+        stream: RawStream,
+        address: u64,
+        peer: &dyn Driver,
+        peer_address: u64,
+        len: usize,
+    ) -> Result<(), DriverError>;
+
     /// Makes an event and records it on the stream.
     unsafe fn record_event(&self, stream: RawStream) -> Result<RawEvent, DriverError>;
     unsafe fn destroy_event(&self, event: RawEvent) -> Result<(), DriverError>;
     unsafe fn synchronize_event(&self, event: RawEvent) -> Result<(), DriverError>;
     /// Makes the stream's further work wait for the event.
     unsafe fn wait_event(&self, stream: RawStream, event: RawEvent) -> Result<(), DriverError>;
+    /// As `wait_event`, for an event of another device of the same kind.
+    unsafe fn wait_peer_event(
+        &self,
+        stream: RawStream,
+        peer: &dyn Driver,
+        event: RawEvent,
+    ) -> Result<(), DriverError>;
     /// Milliseconds between two completed events, where the device has a clock.
     unsafe fn elapsed_ms(&self, start: RawEvent, end: RawEvent)
     -> Result<Option<f32>, DriverError>;

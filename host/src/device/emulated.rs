@@ -381,6 +381,22 @@ impl Driver for EmulatedDriver {
         })
     }
 
+    /// Only buffers of one emulator share its addresses.
+    fn reaches(&self, _peer: &dyn Driver) -> Result<bool, DriverError> {
+        Ok(false)
+    }
+
+    unsafe fn copy_from_peer(
+        &self,
+        _stream: RawStream,
+        _address: u64,
+        _peer: &dyn Driver,
+        _peer_address: u64,
+        _len: usize,
+    ) -> Result<(), DriverError> {
+        Err(invalid_handle("a copy from another device"))
+    }
+
     unsafe fn record_event(&self, _stream: RawStream) -> Result<RawEvent, DriverError> {
         Ok(RawEvent(self.new_handle()))
     }
@@ -394,6 +410,15 @@ impl Driver for EmulatedDriver {
     }
 
     unsafe fn wait_event(&self, _stream: RawStream, _event: RawEvent) -> Result<(), DriverError> {
+        Ok(())
+    }
+
+    unsafe fn wait_peer_event(
+        &self,
+        _stream: RawStream,
+        _peer: &dyn Driver,
+        _event: RawEvent,
+    ) -> Result<(), DriverError> {
         Ok(())
     }
 

@@ -49,11 +49,28 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::Capturing`] while the stream is being captured by [`Graph::capture`](super::Graph::capture), whose
-    /// graphs hold launches only.
+    /// As [`Stream::copy_to_columns`].
     pub(crate) fn copy_to_pitched<T: Pod>(
         &self,
         to: &mut Buffer<T>,
+        pitch: usize,
+        from: &Buffer<T>,
+        width: usize,
+        rows: usize,
+    ) -> Result<(), DeviceError> {
+        self.copy_to_columns(to, 0, pitch, from, width, rows)
+    }
+
+    /// As [`Stream::copy_to_pitched`], to each row from byte `first` on.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Capturing`] while the stream is being captured by [`Graph::capture`](super::Graph::capture), whose
+    /// graphs hold launches only.
+    pub(crate) fn copy_to_columns<T: Pod>(
+        &self,
+        to: &mut Buffer<T>,
+        first: usize,
         pitch: usize,
         from: &Buffer<T>,
         width: usize,
@@ -68,10 +85,10 @@ impl Stream {
                 operation: "copying to padded rows",
             });
         }
-        assert!(width <= pitch && fits(to, pitch) && fits(from, width));
+        assert!(first + width <= pitch && fits(to, pitch) && fits(from, width));
         let (to, from) = (to.allocation(), from.allocation());
         let target = Pitched {
-            address: to.address(),
+            address: to.address() + first as u64,
             pitch,
         };
         let source = Pitched {

@@ -1,6 +1,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{core::lock, error::DeviceError, stream::StreamInner};
+use super::{
+    core::{Core, lock},
+    error::DeviceError,
+    stream::StreamInner,
+};
 
 /// Which work on which streams may still use a resource.
 ///
@@ -48,20 +52,31 @@ impl InFlight {
         })
     }
 
-    /// Whether all marked work is known to be done. Takes no lock, since nobody else can mark more.
-    pub(super) fn is_done(&mut self) -> bool {
+    /// Whether all marked work on a resource of `owner` is known to be done. Takes no lock, since nobody else can mark more.
+    pub(super) fn is_done(&mut self, owner: &Core) -> bool {
         let uses = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        uses.iter().all(|used| used.stream.is_past(used.moment))
+        uses.iter().all(|used| used.is_over(owner))
     }
 
-    /// Waits until all marked work is done.
-    pub(super) fn wait(&self) -> Result<(), DeviceError> {
+    /// Waits until all marked work on a resource of `owner` is done.
+    pub(super) fn wait(&self, owner: &Core) -> Result<(), DeviceError> {
         // Cloned, so that other threads can mark further work during the wait.
         let uses = lock(&self.0).clone();
         for used in &uses {
-            used.stream.wait_for(used.moment)?;
+            let waited = used.stream.wait_for(used.moment);
+            if !used.is_over(owner) {
+                waited?;
+            }
         }
-        lock(&self.0).retain(|used| !used.stream.is_past(used.moment));
+        lock(&self.0).retain(|used| !used.is_over(owner));
         Ok(())
+    }
+}
+
+impl Use {
+    /// Whether the work is done, or was another device's that is lost: a fault ends all work of its context, and the memory of
+    /// `owner` is as it was.
+    fn is_over(&self, owner: &Core) -> bool {
+        self.stream.is_past(self.moment) || self.stream.is_of_other_lost(owner)
     }
 }

@@ -38,6 +38,7 @@ mod launch;
 mod module;
 mod open;
 mod pages;
+mod peer;
 mod pinned;
 mod pool;
 mod profile;
@@ -67,7 +68,7 @@ pub use self::{
     pinned::PinnedBuffer,
     pool::{
         HybridMemoryPool, LeakReport, LiveAllocation, MemoryMetrics, MemoryPoolConfig,
-        PressureLevel, TrackingLevel,
+        PressureLevel, TrackingLevel, WeakMemoryPool,
     },
     profile::{ArgumentTraffic, LaunchReport},
     stream::Stream,
@@ -236,7 +237,7 @@ impl Device {
     }
 
     /// Fails where `what` belongs to another device than this one.
-    fn require(&self, what: &str, found: &Device) -> Result<(), DeviceError> {
+    pub(crate) fn require(&self, what: &str, found: &Device) -> Result<(), DeviceError> {
         if self == found {
             Ok(())
         } else {

@@ -105,7 +105,7 @@ impl<T: Pod> PinnedBuffer<T> {
     /// [`DeviceError::Lost`] where such a copy, or work before it, failed; [`DeviceError::Capturing`] while the stream of such a
     /// copy is being captured.
     pub fn as_slice(&self) -> Result<&[T], DeviceError> {
-        self.allocation.in_flight().wait()?;
+        self.allocation.in_flight().wait(self.device.core())?;
         // SAFETY: the allocation is at least so long and aligned, its bytes are initialized from the start, and any bytes are
         // a `T`. No copy writes to it: those submitted are done, and a new one needs `&mut self`.
         Ok(unsafe { slice::from_raw_parts(self.as_ptr(), self.len) })
@@ -117,7 +117,7 @@ impl<T: Pod> PinnedBuffer<T> {
     ///
     /// As [`PinnedBuffer::as_slice`].
     pub fn as_mut_slice(&mut self) -> Result<&mut [T], DeviceError> {
-        self.allocation.in_flight().wait()?;
+        self.allocation.in_flight().wait(self.device.core())?;
         // SAFETY: as for `as_slice`; and no copy reads it, as a new one needs `&self`.
         Ok(unsafe { slice::from_raw_parts_mut(self.as_ptr(), self.len) })
     }

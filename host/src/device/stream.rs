@@ -125,16 +125,30 @@ impl Stream {
 
     /// Makes what is submitted from now on wait for the event, without blocking the calling thread.
     ///
+    /// The event may be another device's. Where one of the two is a GPU and the other is emulated, the calling thread waits.
+    ///
     /// # Errors
     ///
     /// [`DeviceError::Unsupported`] on a stream of the caller's; see [`Stream::from_raw`].
     pub fn wait(&self, event: &Event) -> Result<(), DeviceError> {
         self.require_own("waiting for an event on a stream of the caller")?;
-        self.device.require("the event", event.device())?;
+        let (core, other) = (self.device.core(), event.device().core());
+        other.usable()?;
+        if core.driver.kind() != other.driver.kind() {
+            // Nothing else knows both.
+            return event.synchronize();
+        }
         self.inner
             .submit_other("waiting for an event", |core, stream| {
-                // SAFETY: both belong to this device, as just checked, and are alive as long as the borrows.
-                unsafe { core.driver.wait_event(stream, event.raw()) }
+                // SAFETY: stream and event are alive as long as the borrows, and the event is of the driver that it is said to.
+                unsafe {
+                    if *event.device() == self.device {
+                        core.driver.wait_event(stream, event.raw())
+                    } else {
+                        core.driver
+                            .wait_peer_event(stream, &*other.driver, event.raw())
+                    }
+                }
             })?;
         Ok(())
     }
@@ -424,6 +438,10 @@ impl StreamInner {
             Moment::Submission(number) => number <= self.completed.load(Ordering::Acquire),
             Moment::Capture(number) => number != self.capturing.load(Ordering::Acquire),
         }
+    }
+
+    pub(super) fn is_of_other_lost(&self, core: &Core) -> bool {
+        !std::ptr::eq(Arc::as_ptr(&self.core), core) && self.core.is_lost()
     }
 
     pub(super) fn wait_for(&self, moment: Moment) -> Result<(), DeviceError> {

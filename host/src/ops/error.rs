@@ -101,7 +101,7 @@ pub enum OpError {
 }
 
 /// Checks that `actual` elements are `[rows, columns]`.
-pub(super) fn require_matrix(
+pub(crate) fn require_matrix(
     name: &'static str,
     actual: usize,
     (rows_name, rows): (&'static str, usize),

@@ -18,6 +18,7 @@ pub use crate::reference::activation::Activation;
 pub use crate::reference::quantize::{ActivationGranularity, WeightGranularity};
 pub use activation::{activate, gated};
 pub use error::OpError;
+pub(crate) use error::require_matrix;
 pub use int8xint2::bitlinear_int8xint2;
 pub use linear::BitLinear;
 pub use norm::Norm;

@@ -5,6 +5,7 @@
 
 mod module;
 mod open;
+mod peer;
 
 use std::{
     collections::HashMap,
@@ -68,6 +69,10 @@ pub(super) struct CudaDriver {
     retired: RwLock<bool>,
     /// Whether that reset is done.
     destroyed: AtomicBool,
+    /// Tells this from every other `CudaDriver` of the process.
+    id: u64,
+    /// Whether copies reach the memory of others, by their `id`.
+    peers: Mutex<HashMap<u64, bool>>,
     /// Registered host memory, by address.
     host_memory: Mutex<HashMap<u64, Pages>>,
 }
@@ -427,6 +432,22 @@ impl Driver for CudaDriver {
         })
     }
 
+    fn reaches(&self, peer: &dyn Driver) -> Result<bool, DriverError> {
+        self.enable_peer(peer)
+    }
+
+    unsafe fn copy_from_peer(
+        &self,
+        raw: RawStream,
+        address: u64,
+        peer: &dyn Driver,
+        peer_address: u64,
+        len: usize,
+    ) -> Result<(), DriverError> {
+        // SAFETY: the caller passes a live stream and ranges within allocations.
+        unsafe { self.copy_peer(raw, address, peer, peer_address, len) }
+    }
+
     unsafe fn record_event(&self, raw: RawStream) -> Result<RawEvent, DriverError> {
         let mut event = ptr::null_mut();
         self.call("cuEventCreate", || {
@@ -464,6 +485,16 @@ impl Driver for CudaDriver {
             // SAFETY: the caller passes a live stream and a live event; flags have to be 0.
             unsafe { ffi::cuStreamWaitEvent(stream(raw), event(waited), 0) }
         })
+    }
+
+    unsafe fn wait_peer_event(
+        &self,
+        raw: RawStream,
+        peer: &dyn Driver,
+        waited: RawEvent,
+    ) -> Result<(), DriverError> {
+        // SAFETY: the caller passes a live stream, and a live event of `peer`.
+        unsafe { self.wait_peer(raw, peer, waited) }
     }
 
     unsafe fn elapsed_ms(

@@ -1,7 +1,10 @@
 use std::{
     ffi::c_int,
     ptr,
-    sync::{Mutex, RwLock, atomic::AtomicBool},
+    sync::{
+        Mutex, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use cust::{
@@ -15,6 +18,9 @@ use super::{
     super::{capabilities::Capabilities, driver::DriverError, error::DeviceError},
     CudaDriver, check,
 };
+
+/// How many GPUs have been opened.
+static OPENED: AtomicU64 = AtomicU64::new(0);
 
 /// Loads the driver, once a process.
 fn load() -> Result<&'static LoadedDriver, DeviceError> {
@@ -102,6 +108,8 @@ impl CudaDriver {
                 capabilities,
                 retired: RwLock::new(false),
                 destroyed: AtomicBool::new(false),
+                id: OPENED.fetch_add(1, Ordering::Relaxed),
+                peers: Mutex::default(),
                 host_memory: Mutex::default(),
             },
             name,

@@ -26,13 +26,13 @@ use std::{
     fmt,
     panic::Location,
     sync::{
-        Mutex,
+        Arc, Mutex, Weak,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
 use super::{
-    Device,
+    Device, Inner,
     core::{Core, lock},
     driver::{MemoryRange, MemorySpace},
     error::DeviceError,
@@ -182,7 +182,31 @@ impl Device {
     }
 }
 
+/// A handle that does not keep the device open: for what the pool itself holds, such as a pressure callback.
+#[derive(Clone)]
+pub struct WeakMemoryPool(Weak<Inner>);
+
+impl WeakMemoryPool {
+    /// The pool, unless its device has been closed.
+    pub fn upgrade(&self) -> Option<HybridMemoryPool> {
+        self.0.upgrade().map(|inner| HybridMemoryPool {
+            device: Device(inner),
+        })
+    }
+}
+
+impl fmt::Debug for WeakMemoryPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakMemoryPool")
+    }
+}
+
 impl HybridMemoryPool {
+    /// A handle that does not keep the device open.
+    pub fn downgrade(&self) -> WeakMemoryPool {
+        WeakMemoryPool(Arc::downgrade(&self.device.0))
+    }
+
     fn pool(&self) -> &Pool {
         let pool = self.device.core().pool.get();
         pool.expect("a handle is made of a device with a pool")
@@ -245,7 +269,9 @@ impl HybridMemoryPool {
 
     /// Has `callback` called whenever the pressure reaches another level, on the thread whose allocation or drop did it.
     ///
-    /// It may use the pool, and drop buffers. A panic in it is caught and reported by `tracing`.
+    /// It may use the pool, and drop buffers. A panic in it is caught and reported by `tracing`. It lives as long as the device:
+    /// a callback that owns the pool, a buffer or the device would keep the device open for ever, so let it own what
+    /// [`HybridMemoryPool::downgrade`] returns.
     pub fn register_pressure_callback(
         &self,
         callback: impl Fn(PressureLevel) + Send + Sync + 'static,
@@ -414,7 +440,7 @@ impl Pool {
         if self.config.tracking >= TrackingLevel::Detailed {
             self.sites.remove(block.address);
         }
-        if in_flight.is_done() {
+        if in_flight.is_done(core) {
             self.put_back(core, block);
         } else {
             self.pending_bytes.fetch_add(block.bytes, Ordering::Relaxed);
@@ -445,7 +471,7 @@ impl Pool {
             let mut done = VecDeque::new();
             let mut waiting = VecDeque::new();
             for (block, mut in_flight) in std::mem::take(&mut *pending) {
-                let to = if in_flight.is_done() {
+                let to = if in_flight.is_done(core) {
                     &mut done
                 } else {
                     &mut waiting
@@ -471,7 +497,7 @@ impl Pool {
             let Some((block, in_flight)) = lock(&self.pending).pop_front() else {
                 break;
             };
-            match in_flight.wait() {
+            match in_flight.wait(core) {
                 Ok(()) => {
                     self.pending_bytes.fetch_sub(block.bytes, Ordering::Relaxed);
                     self.put_back(core, block);
@@ -502,11 +528,13 @@ impl Pool {
         lock(&self.buddy).trim(core, keep_bytes)
     }
 
-    /// Gives everything back to the driver. The device is idle, and no buffer is left.
+    /// Gives everything back to the driver. The device itself is idle, and no buffer is left.
     pub(super) fn close(&self, core: &Core) -> Result<(), DeviceError> {
         let pending = std::mem::take(&mut *lock(&self.pending));
         self.pending_bytes.store(0, Ordering::Relaxed);
-        for (block, _) in pending {
+        for (block, in_flight) in pending {
+            // Another device may still be copying from it.
+            in_flight.wait(core)?;
             self.put_back(core, block);
         }
         lock(&self.buddy).release_all(core)

@@ -287,7 +287,7 @@ fn things_of_two_devices_do_not_meet() {
         let what = mismatch(stream.launch(&function_there, config(1, 32), &args));
         assert_eq!(what, "kernel add_one");
         let event = there.default_stream().record().unwrap();
-        assert_eq!(mismatch(stream.wait(&event)), "the event");
+        stream.wait(&event).unwrap();
         let start = stream.record().unwrap();
         assert_eq!(
             mismatch(start.elapsed_ms(&event).map(drop)),

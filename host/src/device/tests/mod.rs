@@ -10,6 +10,7 @@ mod graphs;
 mod launches;
 mod lifetimes;
 mod opening;
+mod peers;
 mod pinned;
 mod pool;
 mod threads;
@@ -79,6 +80,14 @@ impl FakeGpu {
             fake: fake?,
             ordinal: NEXT_GPU.fetch_add(1, Ordering::Relaxed),
         })
+    }
+
+    /// Another GPU, whose memory this one reaches or does not.
+    fn other(&self, reachable: bool) -> Self {
+        // Of the double's GPUs, those with even ordinals reach each other, and those with odd ones.
+        std::iter::repeat_with(|| Self::take().expect("this one is the double's, too"))
+            .find(|other| (other.ordinal % 2 == self.ordinal % 2) == reachable)
+            .expect("the double has many GPUs")
     }
 
     fn open(&self) -> Device {

@@ -319,10 +319,11 @@ fn pressure_calls_back_with_each_level_and_survives_a_panic() {
     );
     let seen = Arc::new(Mutex::new(Vec::new()));
     pool.register_pressure_callback(|_| panic!("a callback that fails"));
-    let (levels, handle) = (Arc::clone(&seen), pool.clone());
+    let (levels, handle) = (Arc::clone(&seen), pool.downgrade());
     pool.register_pressure_callback(move |level| {
         // The pool can be used from here.
-        handle.trim(usize::MAX).expect("the device is not lost");
+        let pool = handle.upgrade().expect("the device is open");
+        pool.trim(usize::MAX).expect("the device is not lost");
         lock(&levels).push(level);
     });
     let mut blocks = Vec::new();
@@ -337,6 +338,9 @@ fn pressure_calls_back_with_each_level_and_survives_a_panic() {
         [Moderate, High, Critical, High, Moderate, Low]
     );
     assert_eq!(bytes(&device, 1).len(), 1);
+    let weak = pool.downgrade();
+    drop((blocks, pool, device));
+    assert!(weak.upgrade().is_none(), "a callback keeps the device open");
 }
 
 #[test]

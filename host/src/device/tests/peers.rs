@@ -1,0 +1,183 @@
+//! Copies between buffers, on one device and between two.
+
+use super::*;
+
+const ILLEGAL_ADDRESS: i32 = 700;
+
+#[test]
+fn a_copy_on_one_device_keeps_its_place_on_the_stream() {
+    for device in devices() {
+        let stream = device.new_stream().unwrap();
+        let from = Buffer::from_slice(&device, &[1_u32; 40]).unwrap();
+        let mut to = Buffer::<u32>::zeroed(&device, 40).unwrap();
+        add_one(&stream, &from).unwrap();
+        to.copy_from_buffer(&stream, &from).unwrap();
+        add_one(&stream, &from).unwrap();
+        to.copy_range(&stream, 30, &from, 5..10).unwrap();
+        let mut expected = [2; 40];
+        expected[30..35].fill(3);
+        assert_eq!(to.to_vec().unwrap(), expected, "{device:?}");
+    }
+}
+
+#[test]
+fn any_two_devices_can_copy() {
+    let [gpu, emulated] = devices();
+    let mut all = vec![gpu, emulated, Device::emulated().unwrap()];
+    if let Some(gpu) = FakeGpu::take() {
+        all.extend([gpu.open(), gpu.other(true).open(), gpu.other(false).open()]);
+    }
+    for (index, a) in all.iter().enumerate() {
+        for (other, b) in all.iter().enumerate() {
+            let values: Vec<u32> = (0..50).map(|i| i + (index * 100 + other) as u32).collect();
+            let (producer, consumer) = (a.new_stream().unwrap(), b.new_stream().unwrap());
+            let from = Buffer::from_slice(a, &values).unwrap();
+            let mut to = Buffer::<u32>::zeroed(b, 52).unwrap();
+            add_one(&producer, &from).unwrap();
+            consumer.wait(&producer.record().unwrap()).unwrap();
+            to.copy_range(&consumer, 2, &from, 0..50).unwrap();
+            add_one(&consumer, &to).unwrap();
+            drop(from);
+            let expected: Vec<u32> = values.iter().map(|value| value + 2).collect();
+            assert_eq!(to.to_vec().unwrap()[2..], expected, "{a:?} to {b:?}");
+        }
+    }
+}
+
+#[test]
+fn gpus_that_reach_each_other_do_not_go_through_the_host() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let (near, far) = (gpu.other(true), gpu.other(false));
+    let (device, near_device, far_device) = (gpu.open(), near.open(), far.open());
+    assert!(device.can_access_peer(&near_device).unwrap());
+    assert!(!device.can_access_peer(&far_device).unwrap());
+    assert!(
+        !device
+            .can_access_peer(&Device::emulated().unwrap())
+            .unwrap()
+    );
+    assert!(
+        !Device::emulated()
+            .unwrap()
+            .can_access_peer(&device)
+            .unwrap()
+    );
+
+    let stream = device.new_stream().unwrap();
+    let mut to = Buffer::<u32>::zeroed(&device, 8).unwrap();
+    let of = |device| Buffer::from_slice(device, &[3_u32; 8]).unwrap();
+    let (from_near, from_far) = (of(&near_device), of(&far_device));
+    let waits = gpu.calls("cuStreamSynchronize");
+    for _ in 0..2 {
+        to.copy_from_buffer(&stream, &from_near).unwrap();
+    }
+    assert_eq!(
+        gpu.calls("cuStreamSynchronize"),
+        waits,
+        "it returns at once"
+    );
+    assert_eq!(gpu.calls("cuMemcpyPeerAsync"), 2);
+    assert_eq!(gpu.calls("cuCtxEnablePeerAccess"), 1);
+    let host = near.calls("cuMemcpyDtoHAsync_v2");
+    to.copy_from_buffer(&stream, &from_far).unwrap();
+    assert_eq!(gpu.calls("cuMemcpyPeerAsync"), 2);
+    assert_eq!(far.calls("cuMemcpyDtoHAsync_v2"), 1);
+    assert_eq!(near.calls("cuMemcpyDtoHAsync_v2"), host);
+    assert_eq!(to.to_vec().unwrap(), [3; 8]);
+}
+
+#[test]
+fn memory_stays_until_the_other_gpu_has_copied_it() {
+    for pool in [false, true] {
+        let Some(gpu) = FakeGpu::take() else { return };
+        let near = gpu.other(true);
+        {
+            let (device, source) = (gpu.open(), near.open());
+            if pool {
+                source.enable_pool(MemoryPoolConfig::default()).unwrap();
+            }
+            let stream = device.new_stream().unwrap();
+            let from = Buffer::from_slice(&source, &[4_u32; 8]).unwrap();
+            let mut to = Buffer::<u32>::zeroed(&device, 8).unwrap();
+            to.copy_from_buffer(&stream, &from).unwrap();
+            drop(from);
+            // Were it free, these would have its memory.
+            let mut next = Buffer::<u32>::uninit(&source, 8).unwrap();
+            next.fill_bytes(9).unwrap();
+            drop((next, source));
+            assert_eq!(to.to_vec().unwrap(), [4; 8], "pool {pool}");
+        }
+        assert_eq!((gpu.alive(), near.alive()), (0, 0));
+    }
+}
+
+#[test]
+fn a_fault_takes_one_gpu_and_not_its_peer() {
+    for pool in [false, true] {
+        let Some(gpu) = FakeGpu::take() else { return };
+        let near = gpu.other(true);
+        let (device, source) = (gpu.open(), near.open());
+        if pool {
+            source.enable_pool(MemoryPoolConfig::default()).unwrap();
+        }
+        let stream = device.new_stream().unwrap();
+        let from = Buffer::from_slice(&source, &[4_u32; 8]).unwrap();
+        let mut to = Buffer::<u32>::zeroed(&device, 8).unwrap();
+        to.copy_from_buffer(&stream, &from).unwrap();
+        gpu.inject("cuStreamSynchronize", 1, ILLEGAL_ADDRESS);
+        let error = to.to_vec().unwrap_err();
+        let DeviceError::Lost { launches, .. } = &error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(launches[0].kernel, "copy from a buffer");
+        assert!(device.is_lost() && !source.is_lost());
+        // The source has its memory, and what it is asked next works.
+        assert_eq!(from.to_vec().unwrap(), [4; 8]);
+        let mut back = Buffer::<u32>::zeroed(&source, 8).unwrap();
+        assert_eq!(
+            back.copy_from_buffer(&source.default_stream(), &to)
+                .unwrap_err(),
+            error
+        );
+        back.copy_from_buffer(&source.default_stream(), &from)
+            .unwrap();
+        assert_eq!(back.to_vec().unwrap(), [4; 8]);
+        drop((from, back, to, stream, device, source));
+        assert_eq!((gpu.alive(), near.alive()), (0, 0));
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let [gpu, emulated] = devices();
+    let stream = gpu.new_stream().unwrap();
+    let from = Buffer::<u32>::zeroed(&emulated, 8).unwrap();
+    let mut to = Buffer::<u32>::zeroed(&gpu, 8).unwrap();
+    let length = |error| match error {
+        DeviceError::LengthMismatch { host, buffer } => (host, buffer),
+        other => panic!("{other:?}"),
+    };
+    let mut longer = Buffer::<u32>::zeroed(&gpu, 9).unwrap();
+    assert_eq!(
+        length(longer.copy_from_buffer(&stream, &from).unwrap_err()),
+        (8, 9)
+    );
+    assert_eq!(
+        length(to.copy_range(&stream, 0, &from, 4..9).unwrap_err()),
+        (9, 8)
+    );
+    assert_eq!(
+        length(to.copy_range(&stream, 6, &from, 0..3).unwrap_err()),
+        (9, 8)
+    );
+    let overflowing = to.copy_range(&stream, usize::MAX, &from, 0..3);
+    assert_eq!(length(overflowing.unwrap_err()), (usize::MAX, 8));
+    to.copy_range(&stream, 8, &from, 3..3).unwrap();
+    let elsewhere = emulated.new_stream().unwrap();
+    assert!(matches!(
+        to.copy_from_buffer(&elsewhere, &from),
+        Err(DeviceError::DeviceMismatch { .. })
+    ));
+    let captured = Graph::capture(&stream, |stream| to.copy_from_buffer(stream, &from));
+    assert!(matches!(captured, Err(DeviceError::Capturing { .. })));
+}
