@@ -19,8 +19,7 @@
 //! Threads: blocks `(row, segment)`; thread `t` of segment `s` takes chunks `s * block + t` of 8 elements, and so on by all segments.
 //! Bound by bytes.
 
-use crate::element::Floats;
-use crate::gemv::AnyFloat;
+use crate::element::{AnyFloat, Floats};
 use crate::norm::Source;
 use crate::row::{ANY, CHUNK};
 use cuda_std::{GpuFloat, kernel, thread};
@@ -38,6 +37,9 @@ pub enum Kind {
     /// GELU by the hyperbolic tangent.
     GeluTanh = 3,
 }
+
+/// What kernels that may apply a function take where they are to apply none.
+pub const NO_ACTIVATION: u32 = u32::MAX;
 
 /// Where gate and up are, as kernels take it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +79,7 @@ const PHI: [f32; 9] = [
 
 /// A launch's function.
 #[derive(Clone, Copy)]
-struct Function {
+pub(crate) struct Function {
     kind: u32,
     /// Coefficients of the exponent of those that are a sigmoid.
     linear: f32,
@@ -86,7 +88,7 @@ struct Function {
 
 impl Function {
     #[inline(always)]
-    fn new(kind: u32) -> Self {
+    pub fn new(kind: u32) -> Self {
         let (linear, cubic) = if kind == Kind::Silu as u32 {
             (LOG2_E, 0.0)
         } else {
@@ -100,7 +102,7 @@ impl Function {
     }
 
     #[inline(always)]
-    fn apply(&self, x: f32) -> f32 {
+    pub fn apply(&self, x: f32) -> f32 {
         if self.kind == Kind::SquaredRelu as u32 {
             // NaN is not below 0 and stays.
             let positive = if x <= 0.0 { 0.0 } else { x };

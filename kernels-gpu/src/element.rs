@@ -1,6 +1,5 @@
 //! The float types that kernels read and write: `f32`, `f16`, `bf16`. Arithmetic is always f32.
 
-use crate::gemv::{AnyFloat, Dtype};
 use cuda_std::float;
 use cuda_std::ptr::{U32x2, U32x4};
 use half::{bf16, f16};
@@ -9,6 +8,23 @@ use half::{bf16, f16};
 pub const CHUNK: usize = 8;
 /// Elements a thread moves at a time where four weights share a byte: 16 bytes of f32, 8 of f16 or bf16.
 pub const QUAD: usize = 4;
+
+/// A float of a type that is only known at run time, behind a pointer. Where it is read and written once a row, a branch costs nothing, and
+/// a kernel for each type would be three times the code to compile.
+#[repr(transparent)]
+pub struct AnyFloat(u8);
+
+/// What an [`AnyFloat`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Dtype {
+    /// IEEE binary32.
+    F32 = 0,
+    /// IEEE binary16.
+    F16 = 1,
+    /// bfloat16.
+    Bf16 = 2,
+}
 
 /// A float type in device memory.
 pub trait Element: Copy {
@@ -159,6 +175,28 @@ macro_rules! with_type {
             $body
         }
     };
+}
+
+impl AnyFloat {
+    /// Element `index` of an array of type `dtype`, exactly.
+    ///
+    /// # Safety
+    /// There is such an element.
+    #[inline(always)]
+    pub unsafe fn read(array: *const Self, dtype: u32, index: usize) -> f32 {
+        // SAFETY: the caller's contract.
+        with_type!(dtype, T => unsafe { (*array.cast::<T>().add(index)).widen() })
+    }
+
+    /// Writes element `index` of an array of type `dtype`, rounded once.
+    ///
+    /// # Safety
+    /// There is such an element.
+    #[inline(always)]
+    pub unsafe fn write(array: *mut Self, dtype: u32, index: usize, value: f32) {
+        // SAFETY: the caller's contract.
+        with_type!(dtype, T => unsafe { *array.cast::<T>().add(index) = T::round(value) })
+    }
 }
 
 /// A matrix of floats of a type that is only known at run time. A kernel moves as many bytes whatever else it does, so that

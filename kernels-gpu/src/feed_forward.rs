@@ -4,13 +4,13 @@
 //! modules, `width` being `k`: a block takes a token, and a thread keeps its chunks in registers. Bound by bytes.
 
 use crate::activation::Gated;
-use crate::gemv::AnyFloat;
+use crate::element::AnyFloat;
 use crate::norm::Norm;
 use crate::quantize::Quantized;
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::row::Variant;
 use crate::row::{ANY, MAX_THREADS, STREAMING, WHOLE};
-use cuda_std::kernel;
+use cuda_std::{kernel, thread};
 
 /// Parameters of the kernels, as [`cuda_std::kernel::Kernel::Params`].
 pub type Params = (
@@ -60,7 +60,7 @@ macro_rules! variants {
                 let norm = Norm::<$whole> { kind: norm, gamma, beta, eps, width };
                 let output = Quantized { values, scale, sum, k_padded };
                 // SAFETY: the host launches it on buffers as the modules say.
-                unsafe { norm.run::<_, _, $chunks>(source, output) }
+                unsafe { norm.run::<_, _, $chunks, false>(thread::block_idx_x() as usize, source, output) }
             }
         )*
     };

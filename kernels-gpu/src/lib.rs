@@ -43,5 +43,6 @@ pub mod quantize;
 pub mod row;
 pub mod weights;
 
+pub use element::{AnyFloat, Dtype};
 #[cfg(not(target_arch = "nvptx64"))]
 pub use entry::Entry;

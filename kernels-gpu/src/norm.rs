@@ -17,8 +17,7 @@
 //! shuffles. Quotient and square root are correctly rounded, so the results are the same on every device, bit for bit.
 
 use crate::block::{self, MAX_WARPS};
-use crate::element::{Element, Floats};
-use crate::gemv::AnyFloat;
+use crate::element::{AnyFloat, Element, Floats};
 use crate::quantize::{self, Quantized, Sink};
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::row::Variant;
@@ -36,9 +35,9 @@ pub(crate) trait Source: Copy {
 
 /// `input`, or its sum with `residual`.
 #[derive(Clone, Copy)]
-struct Input<const WHOLE: bool> {
-    input: Floats,
-    residual: Floats,
+pub(crate) struct Input<const WHOLE: bool> {
+    pub input: Floats,
+    pub residual: Floats,
 }
 
 impl<const WHOLE: bool> Source for Input<WHOLE> {
@@ -70,6 +69,7 @@ struct Output<const WHOLE: bool>(Floats);
 
 impl<const WHOLE: bool> Sink for Output<WHOLE> {
     const SCALED: bool = false;
+    type Finished = ();
 
     #[inline(always)]
     fn len(&self) -> u32 {
@@ -138,7 +138,7 @@ impl<const WHOLE: bool> Norm<WHOLE> {
     unsafe fn mean(&self, sum: f32) -> f32 {
         let scratch = shared_array![f32; MAX_WARPS];
         // SAFETY: all threads call it, and this is the array's one use.
-        let sum = unsafe { block::reduce_block(scratch, sum, 0.0, |a, b| a + b) };
+        let sum = unsafe { block::sum_f32(scratch, sum) };
         sum / self.width as f32
     }
 
@@ -147,7 +147,7 @@ impl<const WHOLE: bool> Norm<WHOLE> {
     unsafe fn inverse(&self, squares: f32) -> f32 {
         let scratch = shared_array![f32; MAX_WARPS];
         // SAFETY: all threads call it, and this is the array's one use.
-        let squares = unsafe { block::reduce_block(scratch, squares, 0.0, |a, b| a + b) };
+        let squares = unsafe { block::sum_f32(scratch, squares) };
         1.0 / GpuFloat::sqrt(squares / self.width as f32 + self.eps)
     }
 
@@ -165,46 +165,75 @@ impl<const WHOLE: bool> Norm<WHOLE> {
         })
     }
 
+    /// Gamma and beta of a chunk; zeros past the end of the row.
+    #[inline(always)]
+    unsafe fn parameters(&self, chunk: u32) -> [[f32; CHUNK]; 2] {
+        let first = (chunk * CHUNK as u32) as usize;
+        let is_inside = first < self.width as usize;
+        let mut parameters = [[0.0; CHUNK]; 2];
+        // SAFETY: gamma and beta have whole chunks.
+        unsafe {
+            if self.gamma.is_null() {
+                parameters[0] = [1.0; CHUNK];
+            } else if is_inside {
+                parameters[0] = f32::load_chunk(self.gamma.add(first));
+            }
+            if !self.beta.is_null() && is_inside {
+                parameters[1] = f32::load_chunk(self.beta.add(first));
+            }
+        }
+        parameters
+    }
+
     /// Scales centred values with `inverse` and gamma, and adds beta. Past the end of the row zeros stay.
     #[inline(always)]
-    unsafe fn scale(&self, values: &[f32; CHUNK], chunk: u32, inverse: f32) -> [f32; CHUNK] {
-        let first = chunk * CHUNK as u32;
-        let mut y = values.map(|value| value * inverse);
-        if first < self.width {
-            // SAFETY: gamma and beta have whole chunks.
-            unsafe {
-                if !self.gamma.is_null() {
-                    let gamma = f32::load_chunk(self.gamma.add(first as usize));
-                    y = core::array::from_fn(|i| y[i] * gamma[i]);
-                }
-                if !self.beta.is_null() {
-                    let beta = f32::load_chunk(self.beta.add(first as usize));
-                    y = core::array::from_fn(|i| y[i] + beta[i]);
-                }
-            }
+    fn scale(
+        &self,
+        values: &[f32; CHUNK],
+        [gamma, beta]: &[[f32; CHUNK]; 2],
+        inverse: f32,
+    ) -> [f32; CHUNK] {
+        let mut y = core::array::from_fn(|i| values[i] * inverse * gamma[i]);
+        // Adding 0 would make 0 of -0.
+        if !self.beta.is_null() {
+            y = core::array::from_fn(|i| y[i] + beta[i]);
         }
         y
     }
 
-    /// Normalizes this block's token.
+    /// Normalizes a token, on all threads of the block.
+    ///
+    /// `EARLY` has gamma and beta loaded beside the token, for the sake of latency, where there is one chunk a thread. It costs registers, and
+    /// so, with many tokens, bytes in flight.
     ///
     /// # Safety
-    /// A block a token, on buffers as the module says; `CHUNKS` chunks a thread hold a padded row, or it is [`STREAMING`].
+    /// On buffers as the module says, of which no other block writes this token's; `CHUNKS` chunks a thread hold a padded row, or it is
+    /// [`STREAMING`].
     #[inline(always)]
-    pub unsafe fn run<S: Source, K: Sink, const CHUNKS: usize>(&self, source: S, sink: K) {
+    pub unsafe fn run<S: Source, K: Sink, const CHUNKS: usize, const EARLY: bool>(
+        &self,
+        token: usize,
+        source: S,
+        sink: K,
+    ) -> K::Finished {
         // SAFETY: the caller's contract.
         unsafe {
             if CHUNKS == STREAMING {
-                self.run_streaming(source, sink)
+                self.run_streaming(token, source, sink)
             } else {
-                self.run_resident::<S, K, CHUNKS>(source, sink)
+                self.run_resident::<S, K, CHUNKS, EARLY>(token, source, sink)
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn run_resident<S: Source, K: Sink, const CHUNKS: usize>(&self, source: S, sink: K) {
-        let token = thread::block_idx_x() as usize;
+    unsafe fn run_resident<S: Source, K: Sink, const CHUNKS: usize, const EARLY: bool>(
+        &self,
+        token: usize,
+        source: S,
+        sink: K,
+    ) -> K::Finished {
+        const { assert!(CHUNKS == 1 || !EARLY) };
         let (thread, threads) = (thread::thread_idx_x(), thread::block_dim_x());
         let mut values = [[0.0; CHUNK]; CHUNKS];
         // SAFETY: each chunk is one thread's; whether it is a LayerNorm is the same for all threads.
@@ -212,6 +241,11 @@ impl<const WHOLE: bool> Norm<WHOLE> {
             unroll!(i < CHUNKS <= 4, {
                 values[i] = source.load(token, thread + i as u32 * threads, true);
             });
+            let early = if EARLY {
+                self.parameters(thread)
+            } else {
+                [[0.0; CHUNK]; 2]
+            };
             if self.is_layer() {
                 let mut total = 0.0;
                 unroll!(i < CHUNKS <= 4, {
@@ -229,7 +263,9 @@ impl<const WHOLE: bool> Norm<WHOLE> {
             let inverse = self.inverse(total);
             let mut absmax = 0;
             unroll!(i < CHUNKS <= 4, {
-                values[i] = self.scale(&values[i], thread + i as u32 * threads, inverse);
+                let parameters =
+                    if EARLY { early } else { self.parameters(thread + i as u32 * threads) };
+                values[i] = self.scale(&values[i], &parameters, inverse);
                 absmax = quantize::absmax_bits(&values[i], absmax);
             });
             let scale = if K::SCALED {
@@ -241,22 +277,26 @@ impl<const WHOLE: bool> Norm<WHOLE> {
             unroll!(i < CHUNKS <= 4, {
                 sum = sink.store(token, thread + i as u32 * threads, &values[i], scale, sum);
             });
-            sink.finish(token, scale, sum);
+            sink.finish(token, scale, sum)
         }
     }
 
     #[inline(always)]
-    unsafe fn run_streaming<S: Source, K: Sink>(&self, source: S, sink: K) {
+    unsafe fn run_streaming<S: Source, K: Sink>(
+        &self,
+        token: usize,
+        source: S,
+        sink: K,
+    ) -> K::Finished {
         // One loop for all steps, so that the source's code is there once.
         const MEAN: u32 = 0;
         const INVERSE: u32 = 1;
         const ABSMAX: u32 = 2;
         const STORE: u32 = 3;
-        let token = thread::block_idx_x() as usize;
         let start = if self.is_layer() { MEAN } else { INVERSE };
         let (mut mean, mut inverse, mut scale) = (0.0, 0.0, 1.0);
         let mut step = start;
-        while step <= STORE {
+        loop {
             let (mut total, mut absmax, mut rounded) = (0.0, 0, 0);
             let len = if step == STORE {
                 sink.len()
@@ -277,7 +317,7 @@ impl<const WHOLE: bool> Norm<WHOLE> {
                         if step == INVERSE {
                             total += squares(&values);
                         } else {
-                            let y = self.scale(&values, chunk, inverse);
+                            let y = self.scale(&values, &self.parameters(chunk), inverse);
                             if step == ABSMAX {
                                 absmax = quantize::absmax_bits(&y, absmax);
                             } else {
@@ -291,7 +331,7 @@ impl<const WHOLE: bool> Norm<WHOLE> {
                     MEAN => mean = self.mean(total),
                     INVERSE => inverse = self.inverse(total),
                     ABSMAX => scale = quantize::agree_on_scale(absmax),
-                    _ => sink.finish(token, scale, rounded),
+                    _ => return sink.finish(token, scale, rounded),
                 }
             }
             step += if step == INVERSE && !K::SCALED { 2 } else { 1 };
@@ -356,7 +396,10 @@ macro_rules! variants {
                 let floats = |start| Floats::new(start, dtype, width);
                 let source = Input::<$whole> { input: floats(input), residual: floats(residual) };
                 // SAFETY: the host launches it on buffers as the module says.
-                unsafe { norm.run::<_, _, $chunks>(source, Output::<$whole>(floats(output))) }
+                unsafe {
+                    let token = thread::block_idx_x() as usize;
+                    norm.run::<_, _, $chunks, false>(token, source, Output::<$whole>(floats(output)))
+                }
             }
 
             /// RMSNorm or LayerNorm, then quantization; see the module.
@@ -380,7 +423,7 @@ macro_rules! variants {
                 let source = Input::<$whole> { input: floats(input), residual: floats(residual) };
                 let output = Quantized { values, scale, sum, k_padded };
                 // SAFETY: the host launches it on buffers as the module says.
-                unsafe { norm.run::<_, _, $chunks>(source, output) }
+                unsafe { norm.run::<_, _, $chunks, false>(thread::block_idx_x() as usize, source, output) }
             }
         )*
     };

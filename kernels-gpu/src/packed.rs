@@ -12,8 +12,7 @@
 //! floats, of the int8 values and of `Tiled`. Bound by bytes.
 
 use crate::block::{FULL_WARP, WARP};
-use crate::element::{Floats, QUAD};
-use crate::gemv::AnyFloat;
+use crate::element::{AnyFloat, Floats, QUAD};
 use cuda_std::{kernel, thread, warp};
 
 /// The packed layouts, as kernels take them. `bitnet_cuda::layout` describes them.

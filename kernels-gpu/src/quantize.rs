@@ -20,8 +20,7 @@
 //! infinity: a token with a NaN gets a NaN scale, one with an infinity the scale 0, and its products are NaN.
 
 use crate::block::{self, MAX_WARPS};
-use crate::element::Floats;
-use crate::gemv::AnyFloat;
+use crate::element::{AnyFloat, Floats};
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::row::Variant;
 use crate::row::{ANY, CHUNK, MAX_THREADS, STREAMING};
@@ -65,13 +64,15 @@ fn scale_of(absmax: i32) -> f32 {
 pub(crate) unsafe fn agree_on_scale(absmax: i32) -> f32 {
     let scratch = shared_array![i32; MAX_WARPS];
     // SAFETY: the caller's contract, and this is the array's one use.
-    scale_of(unsafe { block::reduce_block(scratch, absmax, 0, |a, b| a.max(b)) })
+    scale_of(unsafe { block::max_i32(scratch, absmax) })
 }
 
 /// Where rows go that a block has computed.
 pub(crate) trait Sink: Copy {
     /// Whether values are multiplied with a scale that depends on the largest of them.
     const SCALED: bool;
+    /// What a block knows of its row in the end.
+    type Finished;
 
     /// Elements of a row, with padding.
     fn len(&self) -> u32;
@@ -89,11 +90,25 @@ pub(crate) trait Sink: Copy {
         sum: i32,
     ) -> i32;
 
-    /// Writes what belongs to the row as a whole, from each thread's part of the sum.
+    /// Does what is left to do for the row as a whole, with each thread's part of the sum.
     ///
     /// # Safety
     /// All threads of the block call it together; `row` is one of the launch's.
-    unsafe fn finish(&self, row: usize, scale: f32, sum: i32);
+    unsafe fn finish(&self, row: usize, scale: f32, sum: i32) -> Self::Finished;
+}
+
+/// Quantizes a chunk; returns its bytes, and `sum` plus their sum.
+#[inline(always)]
+pub(crate) fn round_chunk(values: &[f32; CHUNK], scale: f32, mut sum: i32) -> (U32x2, i32) {
+    let mut words = [0u32; 2];
+    for half in 0..2 {
+        for byte in 0..4 {
+            let q = intrinsics::float_to_i8_rn_sat(values[4 * half + byte] * scale);
+            words[half] |= u32::from(q as u8) << (8 * byte);
+        }
+        sum = intrinsics::dp4a(words[half] as i32, 0x0101_0101, sum);
+    }
+    (U32x2(words), sum)
 }
 
 /// A launch's quantized tokens.
@@ -107,6 +122,7 @@ pub(crate) struct Quantized {
 
 impl Sink for Quantized {
     const SCALED: bool = true;
+    type Finished = ();
 
     #[inline(always)]
     fn len(&self) -> u32 {
@@ -120,26 +136,19 @@ impl Sink for Quantized {
         chunk: u32,
         values: &[f32; CHUNK],
         scale: f32,
-        mut sum: i32,
+        sum: i32,
     ) -> i32 {
         let first = chunk * CHUNK as u32;
         if first >= self.k_padded {
             return sum;
         }
-        let mut words = [0u32; 2];
-        for half in 0..2 {
-            for byte in 0..4 {
-                let q = intrinsics::float_to_i8_rn_sat(values[4 * half + byte] * scale);
-                words[half] |= u32::from(q as u8) << (8 * byte);
-            }
-            sum = intrinsics::dp4a(words[half] as i32, 0x0101_0101, sum);
-        }
+        let (words, sum) = round_chunk(values, scale, sum);
         // SAFETY: the chunk is inside the row, and rows are a multiple of 8 bytes long.
         unsafe {
             let target = self
                 .values
                 .add(row * self.k_padded as usize + first as usize);
-            *target.cast() = U32x2(words);
+            *target.cast() = words;
         }
         sum
     }
@@ -149,7 +158,7 @@ impl Sink for Quantized {
         let scratch = shared_array![i32; MAX_WARPS];
         // SAFETY: the caller's contract, and this is the array's one use.
         unsafe {
-            let sum = block::reduce_block(scratch, sum, 0, |a, b| a + b);
+            let sum = block::sum_i32(scratch, sum);
             if thread::thread_idx_x() == 0 {
                 *self.scale.add(row) = scale;
                 *self.sum.add(row) = sum;
@@ -241,7 +250,7 @@ unsafe fn absmax(input: Floats, partial: *mut i32, tokens: u32) {
             token += thread::grid_dim_x();
         }
         let scratch = shared_array![i32; MAX_WARPS];
-        let largest = block::reduce_block(scratch, absmax, 0, |a, b| a.max(b));
+        let largest = block::max_i32(scratch, absmax);
         if thread::thread_idx_x() == 0 {
             *partial.add(thread::block_idx_x() as usize) = largest;
         }

@@ -14,8 +14,7 @@
 //! reference, so that the scales are the same bit for bit. For the values: as in the `packed` module. Bound by bytes.
 
 use crate::block::{FULL_WARP, WARP};
-use crate::element::{Floats, QUAD};
-use crate::gemv::AnyFloat;
+use crate::element::{AnyFloat, Floats, QUAD};
 use crate::packed::{self, Layout, MAX_THREADS, Packed, ZEROS};
 use cuda_std::shared::SharedPtr;
 use cuda_std::{intrinsics, kernel, shared_array, thread, warp};

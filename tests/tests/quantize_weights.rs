@@ -2,8 +2,10 @@
 
 use bitnet_cuda::device::{Buffer, Device};
 use bitnet_cuda::layout::{Layout, LayoutError, PackedWeights};
-use bitnet_cuda::ops::{OpError, WeightGranularity, WeightQuantizer, quantize_weights};
+use bitnet_cuda::ops::{BitLinear, OpError, WeightGranularity, WeightQuantizer, quantize_weights};
 use bitnet_cuda::reference::ReferenceError;
+use bitnet_cuda::reference::fused::bit_linear;
+use bitnet_cuda::reference::linear::Shape;
 use bitnet_cuda::reference::quantize::{
     self, dequantize_weights, quantize_weights_binary, quantize_weights_ternary,
 };
@@ -263,4 +265,44 @@ fn what_does_not_fit_is_refused_by_name() {
         ),
         "{error}"
     );
+}
+
+#[test]
+fn a_layer_takes_weights_as_they_were_quantized() {
+    let (device, mut random) = (device(), random());
+    let stream = device.default_stream();
+    for granularity in GRANULARITIES {
+        for quantizer in [WeightQuantizer::Ternary, WeightQuantizer::Binary] {
+            for (m, n, k) in [(1, 33, 257), (3, 100, 640)] {
+                let w = floats(&mut random, n * k, 1.0);
+                let input = Buffer::from_slice(&device, &w).unwrap();
+                let quantized =
+                    quantize_weights(&stream, &input, n, k, quantizer, granularity).unwrap();
+                let (values, scales) = (
+                    quantized.weights().to_packed().unwrap().unpack(),
+                    quantized.scales().clone(),
+                );
+                let address = quantized.weights().bytes().device_ptr();
+                let layer = BitLinear::from_quantized(quantized);
+                assert_eq!(
+                    layer.packed_weights().device_ptr(),
+                    address,
+                    "nothing is copied"
+                );
+
+                let x = floats(&mut random, m * k, 1.0);
+                let input = Buffer::from_slice(&device, &x).unwrap();
+                let mut y = poisoned::<f32>(&device, m * n);
+                layer.forward(&stream, &input, &mut y).unwrap();
+                let shape = Shape { m, n, k };
+                let expected: Vec<f32> =
+                    bit_linear(&x, &values, shape, &scales, None, None).unwrap();
+                assert_eq!(
+                    y.to_vec().unwrap(),
+                    expected,
+                    "{quantizer:?} {granularity:?}"
+                );
+            }
+        }
+    }
 }

@@ -5,7 +5,7 @@ use super::{Float, Input, LaunchError, Output, launch};
 use crate::device::{Buffer, LaunchConfig, Stream};
 use crate::reference::activation::Activation;
 use kernels_gpu::Entry;
-use kernels_gpu::activation::{self, Kind, MAX_THREADS};
+use kernels_gpu::activation::{self, Kind, MAX_THREADS, NO_ACTIVATION};
 use kernels_gpu::row::CHUNK;
 
 /// Elements of a row that the kernels can index, pairs included.
@@ -79,6 +79,11 @@ pub(super) fn kind(activation: Activation) -> Kind {
         Activation::GeluErf => Kind::GeluErf,
         Activation::GeluTanh => Kind::GeluTanh,
     }
+}
+
+/// What kernels take that may apply a function.
+pub(super) fn kind_or_none(activation: Option<Activation>) -> u32 {
+    activation.map_or(NO_ACTIVATION, |activation| kind(activation) as u32)
 }
 
 /// `activation(input)`, element by element.

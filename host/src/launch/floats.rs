@@ -2,7 +2,7 @@
 
 use super::{Argument, Float, Input, Output, sealed};
 use crate::device::KernelArg;
-use kernels_gpu::gemv::AnyFloat;
+use kernels_gpu::AnyFloat;
 
 /// An [`Input`] or [`Output`] of such floats.
 pub(super) struct Floats<B>(pub B);

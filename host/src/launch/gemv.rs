@@ -4,8 +4,10 @@ use super::floats::Floats;
 use super::{Input, LaunchError, Output, launch};
 use crate::device::{Buffer, Capabilities, LaunchConfig, Stream};
 use crate::layout::Layout;
+use crate::reference::activation::Activation;
 use half::{bf16, f16};
-use kernels_gpu::gemv::{self, Dtype, Shape, Variant};
+use kernels_gpu::Dtype;
+use kernels_gpu::gemv::{self, Shape, Variant};
 
 /// A type that a linear layer adds and writes: f32, f16, bf16.
 pub trait Float: bytemuck::Pod {
@@ -170,6 +172,7 @@ pub(crate) struct Operands<'a, T> {
     pub activation_sum: &'a Buffer<i32>,
     pub row_scale: &'a Buffer<f32>,
     pub bias: Option<&'a Buffer<f32>>,
+    pub activation: Option<Activation>,
     pub residual: Option<&'a Buffer<T>>,
     pub output: &'a mut Buffer<T>,
     pub first_token: usize,
@@ -225,6 +228,7 @@ pub(crate) fn gemv<T: Float>(
             .transpose()?,
         Floats(Output::slice("output", operands.output, first * n, m * n)?),
         T::DTYPE as u32,
+        super::activation::kind_or_none(operands.activation),
         n_argument,
         k as u32,
         k_pitch as u32,

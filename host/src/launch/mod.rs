@@ -11,6 +11,7 @@ mod floats;
 mod gemv;
 mod int8xint2;
 mod norm;
+mod norm_gemv;
 mod ptx;
 mod quantize;
 mod row;
@@ -26,6 +27,7 @@ pub use int8xint2::{Int8xInt2, Int8xInt2Sizes, int8xint2};
 pub use kernels_gpu::Entry;
 pub use kernels_gpu::gemv::Shape as GemvShape;
 pub(crate) use norm::{Norm, gated_norm_quantize, norm, norm_quantize, padded_parameters};
+pub(crate) use norm_gemv::{NormedRows, norm_gemv, takes_norm};
 pub use ptx::{PTX_ARCHITECTURES, kernels, ptx_for};
 pub(crate) use quantize::{
     Quantized, Tokens, dequantize_activations, partials, quantize_activations,
@@ -229,6 +231,8 @@ tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y, K Z);
 tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y, K Z, L Z1);
 tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y, K Z, L Z1, M Z2);
 tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y, K Z, L Z1, M Z2, N Z3);
+tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y, K Z, L Z1, M Z2, N Z3, O Z4);
+tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y, K Z, L Z1, M Z2, N Z3, O Z4, A1 Z5);
 
 /// Launches one of this library's kernels; asynchronous on a GPU.
 ///

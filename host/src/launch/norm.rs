@@ -27,7 +27,8 @@ pub(crate) const fn padded_parameters(width: usize) -> usize {
 }
 
 impl<'a> Norm<'a> {
-    fn parameter(
+    /// An argument for gamma or beta.
+    pub(super) fn parameter(
         &self,
         name: &'static str,
         parameter: Option<&'a Buffer<f32>>,

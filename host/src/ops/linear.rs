@@ -1,17 +1,21 @@
-use super::error::require_matrix;
-use super::{OpError, QuantizedActivations, quantize_activations};
+use super::error::{require_matrix, require_size};
+use super::{
+    Norm, OpError, QuantizedActivations, QuantizedWeights, TernaryWeights, quantize_activations,
+};
 use crate::device::{Buffer, Device, Stream};
 use crate::launch::tune::{self, Choice, Reason, TuneCache};
-use crate::launch::{self, Float, Gemv, Operands, Sizes};
+use crate::launch::{self, Float, Gemv, NormedRows, Operands, Sizes};
 use crate::layout::{Layout, PackedWeights, ladder, tiled};
+use crate::reference::activation::Activation;
 use crate::reference::quantize::{WeightGranularity, quantize_weights_ternary};
 use crate::reference::{Element, RowScales};
 use kernels_gpu::gemv::MAX_TOKENS;
 
-/// A linear layer with ternary weights and int8 activations (W2A8): `y = x W^T (+ bias)`.
+/// A linear layer with ternary weights and int8 activations (W2A8): `y = act(x W^T (+ bias)) (+ residual)`.
 ///
-/// `y[m, n] = sum_k q[m, k] * t[n, k] / s[m] * row_scale[n] (+ bias[n])`. The integer sum is exact; what follows rounds in f32
-/// at each operation, in that order, and once to the output's type. The result is the same on every device, bit for bit.
+/// `y[m, n] = act(sum_k q[m, k] * t[n, k] / s[m] * row_scale[n] (+ bias[n])) (+ residual[m, n])`. The integer sum is exact; what follows
+/// rounds in f32 at each operation, in that order, and once to the output's type. Without an activation function, or with
+/// [`Activation::SquaredRelu`], the result is the same on every device, bit for bit; docs/numerics.md has the bounds of the other functions.
 ///
 /// ```
 /// use bitnet_cuda::device::{Buffer, Device};
@@ -40,6 +44,7 @@ pub struct BitLinear {
     weights: Buffer<u8>,
     row_scale: Buffer<f32>,
     bias: Option<Buffer<f32>>,
+    activation: Option<Activation>,
     /// For 1, 2, ... tokens.
     choices: [Choice; MAX_TOKENS],
 }
@@ -76,6 +81,15 @@ impl BitLinear {
         }
     }
 
+    /// Takes weights that were quantized on their device ([`quantize_weights`](super::quantize_weights)), where they are: nothing is copied.
+    pub fn from_quantized(weights: QuantizedWeights) -> Self {
+        let QuantizedWeights {
+            weights, row_scale, ..
+        } = weights;
+        let device = row_scale.device().clone();
+        Self::new(&device, weights, row_scale)
+    }
+
     /// Uploads weights of the layout `Ladder`, and multiplies with them as they are, a token at a time.
     ///
     /// # Errors
@@ -100,25 +114,32 @@ impl BitLinear {
         weights: &PackedWeights,
         scales: &RowScales,
     ) -> Result<Self, OpError> {
-        let (n, k, layout) = (weights.n(), weights.k(), weights.layout());
-        if scales.n() != n {
+        if scales.n() != weights.n() {
             return Err(OpError::Dimension {
                 name: "rows of `scales`",
                 other: "the weight matrix",
-                expected: n,
+                expected: weights.n(),
                 actual: scales.n(),
             });
         }
-        Ok(Self {
+        let weights = TernaryWeights::from_packed(device, weights)?;
+        let row_scale = Buffer::from_slice(device, &scales.expand())?;
+        Ok(Self::new(device, weights, row_scale))
+    }
+
+    fn new(device: &Device, weights: TernaryWeights, row_scale: Buffer<f32>) -> Self {
+        let (n, k, layout) = (weights.n(), weights.k(), weights.layout());
+        Self {
             device: device.clone(),
             n,
             k,
             layout,
-            weights: Buffer::from_slice(device, weights.bytes())?,
-            row_scale: Buffer::from_slice(device, &scales.expand())?,
+            weights: weights.into_bytes(),
+            row_scale,
             bias: None,
+            activation: None,
             choices: choices(device, TuneCache::user().as_ref(), layout, n, k),
-        })
+        }
     }
 
     /// The same layer with a bias, `[n]`.
@@ -135,6 +156,12 @@ impl BitLinear {
         }
         self.bias = Some(Buffer::from_slice(&self.device, bias)?);
         Ok(self)
+    }
+
+    /// The same layer with an activation function after the bias, in the same kernel.
+    pub fn with_activation(mut self, activation: Activation) -> Self {
+        self.activation = Some(activation);
+        self
     }
 
     /// The same layer on a kernel variant of the caller's choice.
@@ -280,11 +307,7 @@ impl BitLinear {
                 actual: input.k(),
             });
         }
-        let shape = (("m", input.m()), ("n", self.n));
-        require_matrix("output", output.len(), shape.0, shape.1)?;
-        if let Some(residual) = residual {
-            require_matrix("residual", residual.len(), shape.0, shape.1)?;
-        }
+        self.require_outputs(input.m(), residual, output)?;
         let mut first_token = 0;
         while first_token < input.m() {
             let left = input.m() - first_token;
@@ -302,6 +325,7 @@ impl BitLinear {
                 activation_sum: &input.sum,
                 row_scale: &self.row_scale,
                 bias: self.bias.as_ref(),
+                activation: self.activation,
                 residual,
                 output: &mut *output,
                 first_token,
@@ -310,6 +334,69 @@ impl BitLinear {
             first_token += sizes.m;
         }
         Ok(())
+    }
+}
+
+impl BitLinear {
+    /// Normalizes `input`, `[m, k]`, quantizes each token and computes `output`, `[m, n]`; adds `residual`, `[m, n]`, where there is one. `m` is
+    /// what the length of `input` says.
+    ///
+    /// The result is that of [`Norm::forward_quantized`] and [`BitLinear::forward_residual`], bit for bit. One token goes through one kernel, which
+    /// loads weights while it normalizes, where the weights are `Tiled` and a block's shared memory has room for the token's int8 values; all else
+    /// through two.
+    ///
+    /// # Errors
+    /// When `norm` has another width than the layer has input features, a length does not fit, a buffer is on another device, or a
+    /// launch fails.
+    pub fn forward_norm<X: Float, Y: Float>(
+        &self,
+        stream: &Stream,
+        norm: &Norm,
+        input: &Buffer<X>,
+        residual: Option<&Buffer<Y>>,
+        output: &mut Buffer<Y>,
+    ) -> Result<(), OpError> {
+        if norm.width() != self.k {
+            return Err(OpError::Dimension {
+                name: "width of the norm",
+                other: "the layer",
+                expected: self.k,
+                actual: norm.width(),
+            });
+        }
+        let m = input.len() / self.k;
+        require_matrix("input", input.len(), ("m", m), ("k", self.k))?;
+        require_size("m", m, i32::MAX as usize)?;
+        let capabilities = stream.device().capabilities();
+        if m > 1 || self.layout != Layout::Tiled || !launch::takes_norm(capabilities, self.k) {
+            let mut quantized = QuantizedActivations::uninit_on(stream, m, self.k)?;
+            norm.forward_quantized(stream, input, &mut quantized)?;
+            return self.forward_residual(stream, &quantized, residual, output);
+        }
+        self.require_outputs(m, residual, output)?;
+        let rows = NormedRows {
+            weights: &self.weights,
+            row_scale: &self.row_scale,
+            bias: self.bias.as_ref(),
+            activation: self.activation,
+            residual,
+            output,
+        };
+        let operands = norm.operands();
+        Ok(launch::norm_gemv(stream, operands, input, rows, self.n)?)
+    }
+
+    fn require_outputs<Y: Float>(
+        &self,
+        m: usize,
+        residual: Option<&Buffer<Y>>,
+        output: &Buffer<Y>,
+    ) -> Result<(), OpError> {
+        require_matrix("output", output.len(), ("m", m), ("n", self.n))?;
+        match residual {
+            Some(residual) => require_matrix("residual", residual.len(), ("m", m), ("n", self.n)),
+            None => Ok(()),
+        }
     }
 }
 

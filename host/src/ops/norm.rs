@@ -215,7 +215,7 @@ impl Norm {
         )?)
     }
 
-    fn operands(&self) -> launch::Norm<'_> {
+    pub(super) fn operands(&self) -> launch::Norm<'_> {
         launch::Norm {
             kind: self.kind,
             gamma: self.gamma.as_ref(),

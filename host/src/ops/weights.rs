@@ -144,6 +144,10 @@ impl TernaryWeights {
         &self.bytes
     }
 
+    pub(super) fn into_bytes(self) -> Buffer<u8> {
+        self.bytes
+    }
+
     fn matrix(&self) -> Result<Matrix, OpError> {
         let Self { layout, n, k, .. } = *self;
         let (n_padded, k_padded) = layout.padded_shape(n, k)?;

@@ -3,7 +3,7 @@
 //! Between two steps of a fusion a value is f32, whatever the dtype of the tensors: a kernel keeps it in a register and
 //! does not round it to f16 or bf16. The residual is the exception: it is a tensor, and is normalized as it was stored.
 
-use super::activation::{Activation, gated};
+use super::activation::{Activation, activate, gated};
 use super::error::check_len;
 use super::linear::{Epilogue, Shape, accumulate, epilogue};
 use super::norm::{Norm, normalize};
@@ -92,4 +92,30 @@ pub fn bit_linear<X: Element, Y: Element>(
 
 fn to_f32(values: &[f64]) -> Vec<f32> {
     values.iter().map(|&value| value as f32).collect()
+}
+
+/// `activation(sum / s * row_scale (+ bias)) (+ residual)`, `[m, n]`: the argument of the activation function in f32, as [`epilogue`] rounds it, all
+/// after it in f64.
+///
+/// # Errors
+/// As [`epilogue`].
+pub fn activated_linear(
+    acc: &[i32],
+    m: usize,
+    n: usize,
+    terms: &Epilogue,
+    activation: Activation,
+) -> Result<Vec<f64>, ReferenceError> {
+    let argument = Epilogue {
+        residual: None,
+        ..*terms
+    };
+    let mut y = activate(activation, &epilogue::<f32>(acc, m, n, &argument)?);
+    if let Some(residual) = terms.residual {
+        check_len("residual", residual.len(), m, n)?;
+        for (y, &residual) in y.iter_mut().zip(residual) {
+            *y += f64::from(residual);
+        }
+    }
+    Ok(y)
 }

@@ -2,9 +2,10 @@
 
 #[cfg(not(target_arch = "nvptx64"))]
 use super::Shape;
-use super::epilogue::{AnyFloat, Int8xInt2, Scaled};
+use super::epilogue::{Int8xInt2, Rows, Scaled};
 use super::layout::{Ladder, Tiled};
 use super::{Problem, UNIT_ROWS, gemv};
+use crate::element::AnyFloat;
 use cuda_std::{kernel, thread};
 use half::bf16;
 
@@ -18,6 +19,7 @@ pub type Params = (
     *const f32,
     *const AnyFloat,
     *mut AnyFloat,
+    u32,
     u32,
     u32,
     u32,
@@ -59,6 +61,7 @@ macro_rules! variants {
                 residual: *const AnyFloat,
                 output: *mut AnyFloat,
                 dtype: u32,
+                activation: u32,
                 n: u32,
                 k: u32,
                 k_pitch: u32,
@@ -66,9 +69,8 @@ macro_rules! variants {
             ) {
                 const COUNT: usize = $tokens * $tiles * UNIT_ROWS;
                 let problem = Problem { weights, activations, n, k, k_pitch, tokens };
-                let epilogue = Scaled {
-                    activation_scale, activation_sum, row_scale, bias, residual, output, dtype,
-                };
+                let rows = Rows { row_scale, bias, activation, residual, output, dtype };
+                let epilogue = Scaled { activation_scale, activation_sum, rows };
                 // SAFETY: the host launches it on buffers as the module says.
                 unsafe { gemv::<$layout, Scaled, $tiles, $warps, $steps, $tokens, COUNT>(problem, epilogue) }
             }

@@ -2,63 +2,9 @@
 
 use super::Problem;
 use super::layout::Layout;
-use crate::element::Element;
-use half::{bf16, f16};
-
-/// A float of a type that is only known at run time, behind a pointer. It is read and written once a row, so that a branch
-/// costs nothing, and a kernel for each type would be three times the code to compile.
-#[repr(transparent)]
-pub struct AnyFloat(u8);
-
-/// What an [`AnyFloat`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Dtype {
-    /// IEEE binary32.
-    F32 = 0,
-    /// IEEE binary16.
-    F16 = 1,
-    /// bfloat16.
-    Bf16 = 2,
-}
-
-impl AnyFloat {
-    /// Element `index` of an array of type `dtype`, exactly.
-    ///
-    /// # Safety
-    /// There is such an element.
-    #[inline(always)]
-    unsafe fn read(array: *const Self, dtype: u32, index: usize) -> f32 {
-        // SAFETY: the caller's contract.
-        unsafe {
-            if dtype == Dtype::F32 as u32 {
-                (*array.cast::<f32>().add(index)).widen()
-            } else if dtype == Dtype::F16 as u32 {
-                (*array.cast::<f16>().add(index)).widen()
-            } else {
-                (*array.cast::<bf16>().add(index)).widen()
-            }
-        }
-    }
-
-    /// Writes element `index` of an array of type `dtype`, rounded once.
-    ///
-    /// # Safety
-    /// There is such an element.
-    #[inline(always)]
-    unsafe fn write(array: *mut Self, dtype: u32, index: usize, value: f32) {
-        // SAFETY: the caller's contract.
-        unsafe {
-            if dtype == Dtype::F32 as u32 {
-                *array.cast::<f32>().add(index) = value;
-            } else if dtype == Dtype::F16 as u32 {
-                *array.cast::<f16>().add(index) = f16::round(value);
-            } else {
-                *array.cast::<bf16>().add(index) = bf16::round(value);
-            }
-        }
-    }
-}
+use crate::activation::{Function, NO_ACTIVATION};
+use crate::element::{AnyFloat, Element};
+use half::bf16;
 
 /// What becomes of the sums.
 pub(super) trait Epilogue: Copy {
@@ -72,16 +18,81 @@ pub(super) trait Epilogue: Copy {
     unsafe fn write<L: Layout>(&self, problem: &Problem, token: usize, row: usize, sum: i32);
 }
 
-/// Scale, bias and residual, each operation rounded in f32, the result once to the output's type.
+/// From a row's dot product to its output: scales, bias, activation function and residual, each operation rounded in f32, the result
+/// once to the output's type.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    pub row_scale: *const f32,
+    pub bias: *const f32,
+    /// A [`Kind`](crate::activation::Kind), or [`NO_ACTIVATION`].
+    pub activation: u32,
+    pub residual: *const AnyFloat,
+    pub output: *mut AnyFloat,
+    /// Of residual and output.
+    pub dtype: u32,
+}
+
+impl Rows {
+    /// Reads what belongs to element `index` of the output, which is in row `row` of the weights.
+    ///
+    /// # Safety
+    /// There are such a row and element.
+    #[inline(always)]
+    pub unsafe fn operands(&self, index: usize, row: usize) -> Operands {
+        // SAFETY: the caller's contract.
+        unsafe {
+            Operands {
+                row_scale: *self.row_scale.add(row),
+                bias: if self.bias.is_null() {
+                    0.0
+                } else {
+                    *self.bias.add(row)
+                },
+                residual: if self.residual.is_null() {
+                    0.0
+                } else {
+                    AnyFloat::read(self.residual, self.dtype, index)
+                },
+            }
+        }
+    }
+
+    /// Writes element `index` of the output. `scale` is the token's.
+    ///
+    /// # Safety
+    /// There is such an element.
+    #[inline(always)]
+    pub unsafe fn write(&self, index: usize, operands: Operands, dot: i32, scale: f32) {
+        let mut y = dot as f32 / scale * operands.row_scale;
+        // What is absent is no step: adding 0 would make 0 of -0.
+        if !self.bias.is_null() {
+            y += operands.bias;
+        }
+        if self.activation != NO_ACTIVATION {
+            y = Function::new(self.activation).apply(y);
+        }
+        if !self.residual.is_null() {
+            y += operands.residual;
+        }
+        // SAFETY: the caller's contract.
+        unsafe { AnyFloat::write(self.output, self.dtype, index, y) };
+    }
+}
+
+/// What belongs to an output beside its dot product; 0 where it is absent.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Operands {
+    row_scale: f32,
+    bias: f32,
+    residual: f32,
+}
+
+/// Tokens with their scales and sums as quantization has left them.
 #[derive(Clone, Copy)]
 pub(super) struct Scaled {
-    pub(super) activation_scale: *const f32,
-    pub(super) activation_sum: *const i32,
-    pub(super) row_scale: *const f32,
-    pub(super) bias: *const f32,
-    pub(super) residual: *const AnyFloat,
-    pub(super) output: *mut AnyFloat,
-    pub(super) dtype: u32,
+    pub activation_scale: *const f32,
+    pub activation_sum: *const i32,
+    pub rows: Rows,
 }
 
 impl Epilogue for Scaled {
@@ -92,15 +103,10 @@ impl Epilogue for Scaled {
         let index = token * problem.n as usize + row;
         // SAFETY: the caller's contract.
         unsafe {
-            let dot = (sum - L::CODE_BIAS * *self.activation_sum.add(token)) as f32;
-            let mut y = dot / *self.activation_scale.add(token) * *self.row_scale.add(row);
-            if !self.bias.is_null() {
-                y += *self.bias.add(row);
-            }
-            if !self.residual.is_null() {
-                y += AnyFloat::read(self.residual, self.dtype, index);
-            }
-            AnyFloat::write(self.output, self.dtype, index, y);
+            let dot = sum - L::CODE_BIAS * *self.activation_sum.add(token);
+            let operands = self.rows.operands(index, row);
+            self.rows
+                .write(index, operands, dot, *self.activation_scale.add(token));
         }
     }
 }

@@ -34,11 +34,11 @@
 pub mod entries;
 mod epilogue;
 mod layout;
+pub mod normed;
 
 #[cfg(not(target_arch = "nvptx64"))]
 pub use entries::{INT8XINT2, Int8xInt2Variant, LADDER, TILED, Variant};
 pub use entries::{Int8xInt2Params, Params};
-pub use epilogue::{AnyFloat, Dtype};
 
 use crate::block;
 use cuda_std::ptr::{self, U32x4};

@@ -206,6 +206,7 @@ impl Bench {
             activation_sum: &self.activation_sum,
             row_scale: &self.row_scale,
             bias: None,
+            activation: None,
             residual: None,
             output: &mut self.output,
             first_token: 0,

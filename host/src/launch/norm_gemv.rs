@@ -1,0 +1,174 @@
+//! Norm, quantization and product of one token in one kernel: launcher, variant and grid.
+
+use super::floats::Floats;
+use super::{Float, Input, LaunchError, Norm, Output, activation, launch, row};
+use crate::device::{Buffer, Capabilities, LaunchConfig, Stream};
+use crate::layout::MAX_K;
+use crate::reference::activation::Activation;
+use kernels_gpu::gemv::normed::{self, Variant};
+use kernels_gpu::gemv::{STEP_COLUMNS, TILE_ROWS};
+
+/// Shared memory that the norm's reductions have beside the dynamic one, and what the device takes of each block.
+const FIXED_SHARED_BYTES: u32 = 512 + 1024;
+
+/// Rows of weights with what belongs to them: all but `weights` as a [`BitLinear`](crate::ops::BitLinear) has it.
+#[derive(Debug)]
+pub(crate) struct NormedRows<'a, Y> {
+    /// `Tiled`.
+    pub weights: &'a Buffer<u8>,
+    pub row_scale: &'a Buffer<f32>,
+    pub bias: Option<&'a Buffer<f32>>,
+    pub activation: Option<Activation>,
+    pub residual: Option<&'a Buffer<Y>>,
+    pub output: &'a mut Buffer<Y>,
+}
+
+/// Whether a block has room for the values of a token of `width` features.
+pub(crate) fn takes_norm(capabilities: &Capabilities, width: usize) -> bool {
+    let padded = width.next_multiple_of(STEP_COLUMNS);
+    let limit = capabilities.shared_bytes_per_block_optin - FIXED_SHARED_BYTES;
+    padded <= limit as usize
+        && normed::VARIANTS
+            .last()
+            .is_some_and(|last| Plan::new(capabilities, last, 1, padded).shared <= limit)
+}
+
+/// A launch of a variant.
+#[derive(Clone, Copy)]
+struct Plan {
+    variant: &'static Variant,
+    threads: u32,
+    shared: u32,
+    /// Groups of rows that the grid walks over.
+    groups: u32,
+    /// Blocks that the device can run at once.
+    resident: u32,
+}
+
+impl Plan {
+    fn new(
+        capabilities: &Capabilities,
+        variant: &'static Variant,
+        n: usize,
+        k_padded: usize,
+    ) -> Self {
+        let threads = row::threads(k_padded);
+        let shared = normed::shared_bytes(k_padded as u32, threads, variant.tiles);
+        let limits = [
+            capabilities.registers_per_multiprocessor / (normed::REGISTERS * threads),
+            capabilities.max_threads_per_multiprocessor / threads,
+            capabilities.shared_bytes_per_multiprocessor / (shared + FIXED_SHARED_BYTES),
+        ];
+        let blocks = limits.into_iter().min().unwrap_or(1).max(1);
+        Self {
+            variant,
+            threads,
+            shared,
+            groups: n.div_ceil(TILE_ROWS * variant.tiles as usize) as u32,
+            resident: blocks * capabilities.multiprocessors,
+        }
+    }
+
+    /// Of the variants that take the token, the one that takes the most rows at a time and still leaves each block several groups; else the
+    /// one that takes the fewest.
+    fn choose(capabilities: &Capabilities, n: usize, width: usize, k_padded: usize) -> Self {
+        const GROUPS_A_BLOCK: u32 = 2;
+        let threads = row::threads(k_padded);
+        let mut plans = normed::VARIANTS
+            .iter()
+            .filter(|variant| variant.row.takes(width, k_padded, threads))
+            .map(|variant| Self::new(capabilities, variant, n, k_padded));
+        let first = plans.next().expect("the last variant takes any token");
+        plans
+            .filter(|plan| plan.variant.row.chunks == first.variant.row.chunks)
+            .rfind(|plan| plan.groups >= GROUPS_A_BLOCK * plan.resident)
+            .unwrap_or(first)
+    }
+}
+
+/// Normalizes `input`, one token, quantizes it and multiplies it with `[n, k]` weights. [`takes_norm`] is true for the width.
+pub(crate) fn norm_gemv<X: Float, Y: Float>(
+    stream: &Stream,
+    norm: Norm<'_>,
+    input: &Buffer<X>,
+    rows: NormedRows<'_, Y>,
+    n: usize,
+) -> Result<(), LaunchError> {
+    let k = norm.width;
+    let k_argument = super::size("k", k, MAX_K)?;
+    let n_argument = super::size("n", n, i32::MAX as usize)?;
+    let k_padded = k.next_multiple_of(STEP_COLUMNS);
+    let plan = Plan::choose(stream.device().capabilities(), n, k, k_padded);
+    let packed = n.next_multiple_of(TILE_ROWS) * k_padded / 4;
+    let arguments = (
+        Floats(Input::new("input", input, k)?),
+        X::DTYPE as u32,
+        norm.parameter("gamma", norm.gamma)?,
+        norm.parameter("beta", norm.beta)?,
+        norm.eps,
+        norm.kind as u32,
+        k_argument,
+        Input::new("weights", rows.weights, packed)?,
+        Input::new("row_scale", rows.row_scale, n)?,
+        rows.bias
+            .map(|bias| Input::new("bias", bias, n))
+            .transpose()?,
+        rows.residual
+            .map(|residual| Input::new("residual", residual, n).map(Floats))
+            .transpose()?,
+        Floats(Output::new("output", rows.output, n)?),
+        Y::DTYPE as u32,
+        activation::kind_or_none(rows.activation),
+        n_argument,
+        k_padded as u32,
+    );
+    let config = LaunchConfig {
+        grid: [plan.groups.min(plan.resident), 1, 1],
+        block: [plan.threads, 1, 1],
+        dynamic_shared: plan.shared,
+        cooperative: false,
+    };
+    // SAFETY: the variant takes the token with so many threads and so much shared memory; it touches `k` of the input, whole chunks
+    // of the parameters, and the rows.
+    unsafe { launch(stream, plan.variant.row.entry, config, arguments) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+
+    fn plan(n: usize, width: usize) -> (&'static str, u32, u32) {
+        let device = Device::emulated().unwrap();
+        let plan = Plan::choose(
+            device.capabilities(),
+            n,
+            width,
+            width.next_multiple_of(STEP_COLUMNS),
+        );
+        (
+            plan.variant.row.entry.name,
+            plan.groups.min(plan.resident),
+            plan.groups,
+        )
+    }
+
+    #[test]
+    fn a_grid_is_what_the_device_can_run_at_once() {
+        let processors = Device::emulated().unwrap().capabilities().multiprocessors;
+        assert_eq!(plan(2560, 2560), ("norm_gemv_c1_t1", 160, 160));
+        // Three blocks of 320 threads with 64 registers.
+        assert_eq!(plan(13824, 2560), ("norm_gemv_c1_t1", 3 * processors, 864));
+        assert_eq!(plan(55296, 2560), ("norm_gemv_c1_t2", 3 * processors, 1728));
+        assert_eq!(plan(2560, 2561).0, "norm_gemv_streamed_t1");
+        assert_eq!(plan(2560, 20480).0, "norm_gemv_streamed_t1");
+    }
+
+    #[test]
+    fn a_token_has_to_fit_shared_memory() {
+        let device = Device::emulated().unwrap();
+        assert!(takes_norm(device.capabilities(), 65_536));
+        assert!(!takes_norm(device.capabilities(), 1 << 18));
+        assert!(!takes_norm(device.capabilities(), MAX_K));
+    }
+}

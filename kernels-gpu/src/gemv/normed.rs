@@ -1,0 +1,340 @@
+//! RMSNorm or LayerNorm of one token, its quantization and its product with `Tiled` weights, in one kernel.
+//!
+//! The formulas are those of the `norm`, `quantize` and `gemv` modules, and so are the results, bit for bit: every block normalizes and
+//! quantizes the token by the very code of `norm`, with as many threads, into shared memory, and then computes its rows.
+//!
+//! | pointer | shape | dtype | alignment |
+//! |---|---|---|---|
+//! | `input` | `[width]` | f32, f16, bf16: `input_dtype` | 16 bytes; whole chunks of 8 are faster |
+//! | `gamma`, `beta` (or null) | `[width]`, zeros up to a multiple of 8 | f32 | 16 bytes |
+//! | `weights` | `[n_padded, k]`, packed, `k` being `width` padded to steps of 128 | 2-bit codes | 16 bytes |
+//! | `row_scale`, `bias` (or null) | `[n]` | f32 | 4 bytes |
+//! | `residual` (or null), `output` | `[n]` | `dtype` | its element |
+//! | dynamic shared memory | [`shared_bytes`]: the int8 values, then the warps' sums of two groups | | |
+//!
+//! The grid is fixed: block `b` computes groups `b`, `b + grid`, ... of `TILES` tiles of 16 rows, and does the norm once. The warps of a block
+//! split K, two steps of 128 columns each where the row is one chunk a thread (up to 8192), so that all weights of a group are in flight at
+//! once: those of the first while the norm is computed, those of the next while one is multiplied and added up. Bound by weight bytes, but for
+//! the norm's latency where there are few groups a block.
+
+use super::epilogue::{Operands, Rows};
+use super::layout::{Layout, Tiled};
+use super::{STEP_BYTES, STEP_COLUMNS, TILE_ROWS, UNIT_BYTES, UNIT_COLUMNS, UNIT_ROWS, UNIT_WORDS};
+use super::{first_value, reduce_scatter};
+use crate::block::{self, WARP};
+use crate::element::{AnyFloat, Floats};
+use crate::norm::{Input, Norm};
+use crate::quantize::{self, Sink};
+use crate::row::{ANY, CHUNK, MAX_THREADS, STREAMING, WHOLE};
+use cuda_std::ptr::{self, U32x2, U32x4};
+use cuda_std::shared::{self, SharedPtr};
+use cuda_std::{kernel, thread};
+
+/// Steps of a tile whose weights a warp loads together.
+const STEPS: usize = 2;
+
+/// Registers a thread, at most: what `MAX_THREADS` threads leave each.
+pub const REGISTERS: u32 = 64;
+
+/// Dynamic shared memory of a block of `threads` threads that computes `tiles` tiles at a time, `k` being the padded width.
+pub const fn shared_bytes(k: u32, threads: u32, tiles: u32) -> u32 {
+    k + 2 * 4 * tiles * TILE_ROWS as u32 * pitch(threads / WARP)
+}
+
+/// From a row's sums to the next row's. An odd number, so that the rows' sums of one warp are in different banks.
+const fn pitch(warps: u32) -> u32 {
+    warps | 1
+}
+
+/// Quantized activations in shared memory.
+#[derive(Clone, Copy)]
+struct InShared {
+    values: SharedPtr<U32x2>,
+    k: u32,
+}
+
+impl Sink for InShared {
+    const SCALED: bool = true;
+    /// The token's scale, and the sum of the values that this warp has written.
+    type Finished = (f32, i32);
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.k
+    }
+
+    #[inline(always)]
+    unsafe fn store(
+        &self,
+        _row: usize,
+        chunk: u32,
+        values: &[f32; CHUNK],
+        scale: f32,
+        sum: i32,
+    ) -> i32 {
+        if chunk * CHUNK as u32 >= self.k {
+            return sum;
+        }
+        let (bytes, sum) = quantize::round_chunk(values, scale, sum);
+        // SAFETY: the chunk is inside the row, and this thread's.
+        unsafe { self.values.add(chunk).write(bytes) };
+        sum
+    }
+
+    #[inline(always)]
+    unsafe fn finish(&self, _row: usize, scale: f32, sum: i32) -> (f32, i32) {
+        // SAFETY: the caller's contract.
+        (scale, unsafe { block::sum_warp(sum) })
+    }
+}
+
+/// A lane's view of the weights.
+#[derive(Clone, Copy)]
+struct Weights {
+    /// This lane's unit of the first step of the first tile.
+    first: *const u8,
+    tiles: u32,
+    /// Steps of a tile.
+    steps: u32,
+}
+
+/// A lane's units of a step, by tile; zeros where there is no such step or tile.
+type Units<const TILES: usize> = [[u32; UNIT_WORDS]; TILES];
+
+impl Weights {
+    /// Loads a lane's units of a step of a group.
+    ///
+    /// # Safety
+    /// The weights are as the module says.
+    #[inline(always)]
+    unsafe fn load<const TILES: usize>(&self, group: u32, step: u32) -> Units<TILES> {
+        let mut units = [[0; UNIT_WORDS]; TILES];
+        unroll!(tile < TILES <= 2, {
+            let index = group * TILES as u32 + tile as u32;
+            if step < self.steps && index < self.tiles {
+                let offset = (index as usize * self.steps as usize + step as usize) * STEP_BYTES;
+                // SAFETY: there are such a tile and step.
+                units[tile] =
+                    unsafe { ptr::load_nc_streaming_v4(self.first.add(offset).cast()) }.0;
+            }
+        });
+        units
+    }
+}
+
+/// The token and its rows. `COUNT` is `TILES * 4`, the sums of a lane.
+///
+/// # Safety
+/// Launched with as many threads as the norm has chunks, whole warps, at most [`MAX_THREADS`], on buffers as the module says.
+#[inline(always)]
+unsafe fn normed<
+    const TILES: usize,
+    const COUNT: usize,
+    const CHUNKS: usize,
+    const WHOLE: bool,
+    const EARLY: bool,
+>(
+    norm: Norm<WHOLE>,
+    input: Input<WHOLE>,
+    weights: *const u8,
+    rows: Rows,
+    n: u32,
+    k: u32,
+) {
+    const { assert!(COUNT == TILES * UNIT_ROWS && COUNT <= 8) };
+    let rows_of_group = (TILES * TILE_ROWS) as u32;
+    let (thread, warps) = (thread::thread_idx_x(), thread::block_dim_x() / WARP);
+    let (warp, lane) = (thread / WARP, thread % WARP);
+    let values: SharedPtr<U32x2> = shared::dynamic_shared_mem();
+    let (pitch, mut partial) = (pitch(warps), values.cast::<i32>().add(k / 4));
+    let mut other_partial = partial.add(rows_of_group * pitch);
+
+    let mut group = thread::block_idx_x();
+    let groups = n.div_ceil(rows_of_group);
+    let mut step = warp;
+    // SAFETY: here and below, the caller's contract; all threads meet at the barriers, as they agree on `group`.
+    unsafe {
+        let weights = Weights {
+            first: weights.add(lane as usize * UNIT_BYTES),
+            tiles: n.div_ceil(TILE_ROWS as u32),
+            steps: k / STEP_COLUMNS as u32,
+        };
+        // The row of a group that this lane writes, or one beyond the last.
+        let share = rows_of_group.div_ceil(warps);
+        let own_row = if lane < share {
+            warp * share + lane
+        } else {
+            u32::MAX
+        };
+        let row_of = |group: u32| {
+            if own_row < rows_of_group {
+                group * rows_of_group + own_row
+            } else {
+                u32::MAX
+            }
+        };
+        let load = |row: u32| {
+            if row < n {
+                rows.operands(row as usize, row as usize)
+            } else {
+                Operands::default()
+            }
+        };
+        let mut units: [Units<TILES>; STEPS] =
+            [weights.load(group, step), weights.load(group, step + warps)];
+        let mut next_row = row_of(group);
+        let mut next_operands = load(next_row);
+        let (scale, own_sum) = norm.run::<_, _, CHUNKS, EARLY>(0, input, InShared { values, k });
+        thread::sync_threads();
+
+        let activations = values
+            .cast::<U32x4>()
+            .add(Tiled::sixteen(lane as usize) as u32);
+        while group < groups {
+            let (operands, row) = (next_operands, next_row);
+            let mut sums = [Tiled::ZERO; TILES];
+            let mut is_last = false;
+            while !is_last {
+                let first = step;
+                step += STEPS as u32 * warps;
+                is_last = step >= weights.steps;
+                if is_last {
+                    step = warp;
+                    group += thread::grid_dim_x();
+                    next_row = row_of(group);
+                    next_operands = load(next_row);
+                }
+                unroll!(i < STEPS <= 2, {
+                    let distance = i as u32 * warps;
+                    if first + distance < weights.steps {
+                        let column = (first + distance) * (STEP_COLUMNS / UNIT_COLUMNS) as u32;
+                        let U32x4(q) = activations.add(column).read();
+                        for word in 0..UNIT_WORDS {
+                            for tile in 0..TILES {
+                                Tiled::add(&mut sums[tile], &units[i][tile], word, q[word] as i32);
+                            }
+                        }
+                    }
+                    // Into the registers that have just become free.
+                    units[i] = weights.load(group, step + distance);
+                });
+            }
+
+            let mut totals = [0; COUNT];
+            for tile in 0..TILES {
+                for (row, total) in Tiled::rows(sums[tile]).into_iter().enumerate() {
+                    totals[tile * UNIT_ROWS + row] = total;
+                }
+            }
+            reduce_scatter(&mut totals, Tiled::COLUMN_BITS);
+            // With 4 sums, two lanes are left with the same one.
+            if COUNT == 8 || lane & Tiled::COLUMN_BITS[2] == 0 {
+                let value = first_value::<COUNT>(lane as usize, Tiled::COLUMN_BITS);
+                let row = value / UNIT_ROWS * TILE_ROWS
+                    + Tiled::row_group(lane as usize) * UNIT_ROWS
+                    + value % UNIT_ROWS;
+                // Each warp subtracts what it has quantized: together, the sum of the token.
+                partial
+                    .add(row as u32 * pitch + warp)
+                    .write(totals[0] - Tiled::CODE_BIAS * own_sum);
+            }
+            // One barrier a group: the sums of the next are written elsewhere.
+            thread::sync_threads();
+            let (mut dot, mut index) = (0, 0);
+            while index < share && warp * share + index < rows_of_group {
+                let of_row = warp * share + index;
+                let of_warp = if lane < warps {
+                    partial.add(of_row * pitch + lane).read()
+                } else {
+                    0
+                };
+                let total = block::sum_warp(of_warp);
+                dot += total * i32::from(lane == index);
+                index += 1;
+            }
+            (partial, other_partial) = (other_partial, partial);
+            if row < n {
+                rows.write(row as usize, operands, dot, scale);
+            }
+        }
+    }
+}
+
+/// Parameters of the kernels, as [`cuda_std::kernel::Kernel::Params`].
+pub type Params = (
+    *const AnyFloat,
+    u32,
+    *const f32,
+    *const f32,
+    f32,
+    u32,
+    u32,
+    *const u8,
+    *const f32,
+    *const f32,
+    *const AnyFloat,
+    *mut AnyFloat,
+    u32,
+    u32,
+    u32,
+    u32,
+);
+
+/// A kernel, the tokens that it takes, and its share of the rows.
+#[cfg(not(target_arch = "nvptx64"))]
+#[derive(Clone, Copy)]
+pub struct Variant {
+    /// The kernel, and the tokens that it takes.
+    pub row: crate::row::Variant<Params>,
+    /// Tiles of 16 rows that a block computes at a time.
+    pub tiles: u32,
+}
+
+/// Lists the kernels: the entry points, and the list for the host.
+macro_rules! variants {
+    ($($name:ident: $tiles:literal tiles, $chunks:expr, $whole:expr, $early:expr;)*) => {
+        /// The kernels: first those that keep the token in registers, of which each takes more rows at a time; the last takes any token.
+        #[cfg(not(target_arch = "nvptx64"))]
+        pub const VARIANTS: &[Variant] = &[$(Variant {
+            row: crate::row::Variant { chunks: $chunks, whole: $whole, entry: crate::Entry::of::<$name>() },
+            tiles: $tiles,
+        }),*];
+        $(
+            /// Norm, quantization and product of one token; see the module.
+            #[kernel(launch_bounds(MAX_THREADS, 1))]
+            pub unsafe fn $name(
+                input: *const AnyFloat,
+                input_dtype: u32,
+                gamma: *const f32,
+                beta: *const f32,
+                eps: f32,
+                norm: u32,
+                width: u32,
+                weights: *const u8,
+                row_scale: *const f32,
+                bias: *const f32,
+                residual: *const AnyFloat,
+                output: *mut AnyFloat,
+                dtype: u32,
+                activation: u32,
+                n: u32,
+                k: u32,
+            ) {
+                let norm = Norm::<$whole> { kind: norm, gamma, beta, eps, width };
+                let floats = |start| Floats::new(start, input_dtype, width);
+                let input = Input::<$whole> { input: floats(input), residual: floats(core::ptr::null()) };
+                let rows = Rows { row_scale, bias, activation, residual, output, dtype };
+                // SAFETY: the host launches it on buffers as the module says.
+                unsafe {
+                    normed::<$tiles, { $tiles * UNIT_ROWS }, $chunks, $whole, $early>(norm, input, weights, rows, n, k)
+                }
+            }
+        )*
+    };
+}
+
+variants! {
+    norm_gemv_c1_t1: 1 tiles, 1, WHOLE, true;
+    norm_gemv_c1_t2: 2 tiles, 1, WHOLE, false;
+    norm_gemv_streamed_t1: 1 tiles, STREAMING, ANY, false;
+}
