@@ -294,6 +294,11 @@ pub enum FaultKind {
         /// The access that came first, or that of the lower block.
         other: Site,
     },
+    /// An access to shared memory that an asynchronous copy may still be using, because nothing has waited for it.
+    UnfinishedCopy {
+        /// The copy writes the bytes; otherwise it reads them, and the access is a write.
+        writes: bool,
+    },
     /// A barrier that only some lanes of a warp reached.
     DivergentBarrier {
         /// The lanes that are there.
@@ -369,6 +374,11 @@ impl fmt::Display for FaultKind {
                     other.block
                 )
             }
+            Self::UnfinishedCopy { writes } => write!(
+                f,
+                "access to bytes that an asynchronous copy may still {}: nothing has waited for it",
+                if *writes { "write" } else { "read" }
+            ),
             Self::DivergentBarrier { active, expected } => write!(
                 f,
                 "barrier reached by lanes {active:#010x} only, of {expected:#010x}"

@@ -1,5 +1,6 @@
 //! A block: its warps take turns until all are done.
 
+use super::asynchronous::Asynchronous;
 use super::control::Pause;
 use super::order::Order;
 use super::race::Races;
@@ -36,6 +37,7 @@ pub(crate) struct BlockState {
     pub(crate) index: [u32; 3],
     pub(crate) shared: Shared,
     pub(crate) order: Order,
+    pub(crate) asynchronous: Asynchronous,
     pub(crate) barriers: [Barrier; 16],
     /// Warp instructions so far.
     pub(crate) executed: u64,
@@ -79,6 +81,7 @@ impl Block {
                 index: [0; 3],
                 shared: Shared::new(),
                 order: Order::default(),
+                asynchronous: Asynchronous::default(),
                 barriers: [Barrier::default(); 16],
                 executed: 0,
                 changed: None,
@@ -91,6 +94,7 @@ impl Block {
     pub(crate) fn start(&mut self, launch: &Launch<'_>, linear: u64) {
         self.state.index = launch.block_index(linear);
         self.state.shared.start(launch);
+        self.state.asynchronous.start();
         self.state.barriers = [Barrier::default(); 16];
         self.state.executed = 0;
         self.state.changed = None;

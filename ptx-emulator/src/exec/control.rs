@@ -4,11 +4,11 @@ use super::block::Context;
 use super::lanes::lanes;
 use super::stop::{Step, Stop};
 use super::warp::{Frame, Wait, Warp};
-use super::{access, atomic, collective, data, matrix};
+use super::{access, asynchronous, atomic, collective, data, matrix};
 use crate::device::Image;
 use crate::error::FaultKind;
 use crate::isa::{
-    AccessSpace, BarrierKind, BarrierOp, Builtin, CallTarget, Inst, Op, ParamPlace, Pred,
+    AccessSpace, AsyncOp, BarrierKind, BarrierOp, Builtin, CallTarget, Inst, Op, ParamPlace, Pred,
 };
 
 /// Why a warp stopped running.
@@ -93,6 +93,14 @@ fn check_operands(frame: &Frame, image: &Image<'_>, inst: &Inst, active: u32) ->
                 for &slot in &access.elements {
                     check_row(frame, image, slot, active)?;
                 }
+            }
+        }
+        Op::Async(index) => {
+            if let AsyncOp::Copy {
+                ignore: Some(pred), ..
+            } = image.function.asyncs[index as usize]
+            {
+                check_pred(frame, image, pred, active)?;
             }
         }
         Op::Mma(index) => {
@@ -326,6 +334,11 @@ impl Warp {
                 Op::Atomic(index) => {
                     let access = &image.function.accesses[index as usize];
                     atomic::execute(context, self, frame_index, access, inst, active)?;
+                    pc += 1;
+                }
+                Op::Async(index) => {
+                    let op = image.function.asyncs[index as usize];
+                    asynchronous::execute(context, self, frame_index, op, inst, active)?;
                     pc += 1;
                 }
                 Op::Fence(scope) => {

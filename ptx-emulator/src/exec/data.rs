@@ -266,6 +266,7 @@ pub(crate) fn execute(
             set_pred(frame, dst, active, value);
             return Ok(());
         }
+        Op::PendingCount => map1(ra, super::mbarrier::pending_count),
         Op::ActiveMask => [u64::from(active); 32],
         _ => {
             return Stop::first(

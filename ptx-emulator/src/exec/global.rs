@@ -119,6 +119,10 @@ pub(super) fn count(
             (sectors, bytes) = (all_sectors, all_bytes);
         }
     }
+    count_request(context, sectors, bytes, direction);
+}
+
+fn count_request(context: &mut Context<'_>, sectors: u64, bytes: u64, direction: Direction) {
     let site = &mut context.stats.sites[context.site];
     site.requests += 1;
     site.sectors += sectors;
@@ -136,6 +140,23 @@ pub(super) fn count(
             global.bytes_written += bytes;
         }
     }
+}
+
+/// Counts a request of consecutive bytes.
+pub(super) fn count_run(
+    context: &mut Context<'_>,
+    allocation: usize,
+    address: u64,
+    bytes: u64,
+    direction: Direction,
+) {
+    let sectors = if bytes == 0 {
+        0
+    } else {
+        (address + bytes - 1) / 32 - address / 32 + 1
+    };
+    credit(context, allocation, sectors, bytes, direction);
+    count_request(context, sectors, bytes, direction);
 }
 
 fn credit(

@@ -4,12 +4,16 @@
 #![allow(clippy::needless_range_loop)]
 
 mod access;
+mod asynchronous;
 mod atomic;
 mod barrier;
 mod block;
+mod bulk;
+mod claims;
 mod collective;
 mod compare;
 mod control;
+mod copy;
 mod data;
 mod float;
 mod global;
@@ -17,6 +21,7 @@ mod grid;
 mod integer;
 mod lanes;
 mod matrix;
+mod mbarrier;
 mod order;
 mod race;
 mod shadow;

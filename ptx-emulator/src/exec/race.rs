@@ -4,7 +4,7 @@ use super::access::Direction;
 use super::block::{Context, locate};
 use super::lanes::Row;
 use super::order::{Locations, Order, StrongWrite};
-use super::shadow::{BlockRace, Kind, Others, Record, Request, Shadow, block_race, words};
+use super::shadow::{BlockRace, Kind, Others, Race, Record, Request, Shadow, block_race, words};
 use super::stop::{Step, Stop};
 use crate::device::Launch;
 use crate::error::{Fault, FaultKind, Site, Space};
@@ -63,7 +63,7 @@ impl Races {
         order: &mut Order,
         request: RaceRequest<'_>,
         site: usize,
-    ) -> Result<(), super::shadow::Race> {
+    ) -> Result<(), Race> {
         let RaceRequest {
             warp,
             addresses,
@@ -111,6 +111,78 @@ impl Races {
         }
         Ok(())
     }
+
+    /// Notes an access by one thread that an instruction of its past makes: `site` is that of the instruction.
+    pub(super) fn note(&mut self, order: &mut Order, copy: CopyAccess) -> Result<(), Race> {
+        let lane = copy.thread as usize % 32;
+        let mut addresses = [0; 32];
+        // In pieces that an instruction could have; addresses are multiples of them.
+        let piece = copy.bytes & copy.bytes.wrapping_neg();
+        let piece = piece.clamp(1, 16);
+        for offset in (0..copy.bytes).step_by(piece) {
+            addresses[lane] = copy.address + offset as u64;
+            let request = RaceRequest {
+                warp: copy.thread / 32,
+                addresses: &addresses,
+                active: 1 << lane,
+                size: piece,
+                ordering: Ordering::Weak,
+                scope: Scope::Block,
+                direction: copy.direction,
+                atomic: false,
+            };
+            self.check(order, request, copy.site as usize)?;
+        }
+        Ok(())
+    }
+
+    /// What a warp did becomes known to those that learn it from a location.
+    pub(super) fn release(&mut self, order: &mut Order, address: u64, warp: usize) {
+        let write = StrongWrite {
+            scope: Scope::Block,
+            release: true,
+            read_modify_write: true,
+        };
+        order.publish(&mut self.locations, address / 4, warp, write);
+    }
+
+    /// A warp learns what was released to a location.
+    pub(super) fn acquire(&self, order: &mut Order, address: u64, warp: usize) {
+        order.observe(&self.locations, address / 4, warp, true, Scope::Block);
+    }
+}
+
+/// What an asynchronous copy does to one memory.
+#[derive(Clone, Copy)]
+pub(super) struct CopyAccess {
+    pub(super) thread: u32,
+    pub(super) site: u32,
+    pub(super) address: u64,
+    pub(super) bytes: usize,
+    pub(super) direction: Direction,
+}
+
+/// Checks what a copy does to shared memory.
+pub(super) fn check_shared_copy(context: &mut Context<'_>, copy: CopyAccess) -> Step<()> {
+    if !context.checks.races {
+        return Ok(());
+    }
+    let block = &mut *context.block;
+    match block.shared.races.note(&mut block.order, copy) {
+        Ok(()) => Ok(()),
+        Err(race) => shared_race(context, race),
+    }
+}
+
+/// Checks what a copy does to global memory.
+pub(super) fn check_global_copy(context: &mut Context<'_>, copy: CopyAccess) -> Step<()> {
+    if !context.checks.races {
+        return Ok(());
+    }
+    match context.races.note(&mut context.block.order, copy) {
+        Ok(()) => Ok(()),
+        Err(race) => global_race(context, race),
+    }
 }
 
 /// Checks a request to shared memory.
@@ -120,7 +192,13 @@ pub(super) fn check_shared(context: &mut Context<'_>, request: RaceRequest<'_>) 
         .shared
         .races
         .check(&mut block.order, request, context.site);
-    let Err(race) = outcome else { return Ok(()) };
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(race) => shared_race(context, race),
+    }
+}
+
+fn shared_race(context: &Context<'_>, race: Race) -> Step<()> {
     let other = site(context.launch, &race.earlier);
     Stop::access(
         FaultKind::SharedRace { other },
@@ -134,7 +212,13 @@ pub(super) fn check_shared(context: &mut Context<'_>, request: RaceRequest<'_>) 
 pub(super) fn check_global(context: &mut Context<'_>, request: RaceRequest<'_>) -> Step<()> {
     let order = &mut context.block.order;
     let outcome = context.races.check(order, request, context.site);
-    let Err(race) = outcome else { return Ok(()) };
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(race) => global_race(context, race),
+    }
+}
+
+fn global_race(context: &Context<'_>, race: Race) -> Step<()> {
     let other = site(context.launch, &race.earlier);
     Stop::access(
         FaultKind::GlobalRace { other },

@@ -2,8 +2,10 @@
 
 use super::access::{Direction, check_end, gather};
 use super::block::Context;
+use super::claims::Claims;
 use super::lanes::{Row, lanes};
 use super::race::{RaceRequest, Races, check_shared};
+use super::stats::Stats;
 use super::stop::{Step, Stop};
 use super::warp::Warp;
 use crate::device::Launch;
@@ -14,6 +16,7 @@ use crate::isa::{Access, AccessSpace, Ordering, Scope};
 pub(crate) struct Shared {
     pub(crate) bytes: Vec<u8>,
     written: Vec<bool>,
+    pub(crate) claims: Claims,
     pub(crate) races: Races,
 }
 
@@ -22,6 +25,7 @@ impl Shared {
         Self {
             bytes: Vec::new(),
             written: Vec::new(),
+            claims: Claims::default(),
             races: Races::shared(),
         }
     }
@@ -32,6 +36,7 @@ impl Shared {
         self.bytes.resize(size, 0xa5);
         self.written.clear();
         self.written.resize(size, false);
+        self.claims.clear();
         self.races.start();
     }
 
@@ -46,6 +51,15 @@ impl Shared {
     pub(crate) fn store(&mut self, at: usize, bytes: usize, value: u64) {
         self.bytes[at..at + bytes].copy_from_slice(&value.to_le_bytes()[..bytes]);
         self.written[at..at + bytes].fill(true);
+    }
+
+    /// Counts the bytes that an asynchronous copy brings.
+    pub(crate) fn count_copy(&self, stats: &mut Stats, active: u32, bytes: usize) {
+        let counters = &mut stats.counters.shared;
+        let bytes = active.count_ones() as usize * bytes;
+        counters.requests += 1;
+        counters.wavefronts += bytes.div_ceil(128) as u64;
+        counters.bytes_written += bytes as u64;
     }
 
     #[inline(always)]
@@ -123,6 +137,26 @@ pub(super) struct SharedRequest<'a> {
 
 /// Bounds, counts and races of a request to shared memory.
 pub(super) fn prepare_shared(context: &mut Context<'_>, request: SharedRequest<'_>) -> Step<()> {
+    let SharedRequest {
+        addresses,
+        active,
+        size,
+        direction,
+        ..
+    } = request;
+    if !context.block.shared.claims.is_empty() {
+        let end = context.block.shared.bytes.len() as u64;
+        check_end(addresses, active, size, end, AccessSpace::Shared)?;
+        let write = request.atomic || direction == Direction::Store;
+        let races = context.checks.races;
+        let claims = &context.block.shared.claims;
+        claims.check(addresses, active, size, write, races)?;
+    }
+    prepare_unclaimed(context, request)
+}
+
+/// [`prepare_shared`] of bytes that may belong to a copy or an mbarrier.
+pub(super) fn prepare_unclaimed(context: &mut Context<'_>, request: SharedRequest<'_>) -> Step<()> {
     let SharedRequest {
         warp,
         addresses,

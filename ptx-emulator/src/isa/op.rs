@@ -208,6 +208,10 @@ pub(crate) enum Op {
         dst: PredSlot,
     },
     ActiveMask,
+    /// Index into the function's asynchronous operations.
+    Async(u32),
+    /// `mbarrier.pending_count`.
+    PendingCount,
     /// Index into the function's `mma` instructions.
     Mma(u32),
     /// Index into the function's `ldmatrix` and `stmatrix` instructions.

@@ -63,6 +63,8 @@ impl<'a> FunctionBuilder<'a, '_> {
             "vote" => self.vote(instruction, modifiers),
             "match" => self.match_sync(instruction, modifiers),
             "redux" => self.redux(instruction, modifiers),
+            "cp" => self.cp(instruction, modifiers),
+            "mbarrier" => self.mbarrier(instruction, modifiers),
             "mma" => self.mma(instruction, modifiers),
             "ldmatrix" | "stmatrix" => self.move_matrix(instruction, modifiers),
             "elect" => self.elect(instruction, modifiers),
@@ -325,8 +327,21 @@ impl<'a> FunctionBuilder<'a, '_> {
         Ok(())
     }
 
-    /// `membar.level`, `fence{.sem}.scope`.
+    /// `membar.level`, `fence{.sem}.scope`, `fence.proxy.kind`, `fence.mbarrier_init.release.cluster`.
     fn fence(&mut self, mut modifiers: Modifiers<'a>) -> Result<(), LoadError> {
+        if modifiers.flag("proxy") {
+            modifiers.require("a proxy", &[("async", ()), ("alias", ())])?;
+            modifiers.choose(&[("global", ()), ("shared::cta", ()), ("shared::cluster", ())]);
+            modifiers.finish()?;
+            // All proxies see the same memory here, in one order.
+            self.emit(Op::Nop, ZERO_SLOT, NONE, Class::Other);
+            return Ok(());
+        }
+        if modifiers.flag("mbarrier_init")
+            && !(modifiers.flag("release") && modifiers.has("cluster"))
+        {
+            return modifiers.error("needs `.release.cluster`");
+        }
         modifiers.choose(&[
             ("sc", ()),
             ("acq_rel", ()),

@@ -6,7 +6,7 @@ use super::names::ModuleBuilder;
 use super::variables::{align_up, param_layout, size_and_align, variable_type};
 use crate::error::LoadError;
 use crate::isa::{
-    Access, Call, Class, Constant, Inst, MatrixMove, Mma, Op, ParamPlace, Pred, PredSlot,
+    Access, AsyncOp, Call, Class, Constant, Inst, MatrixMove, Mma, Op, ParamPlace, Pred, PredSlot,
     SINK_PRED, SINK_SLOT, Slot, Type, ZERO_SLOT,
 };
 use crate::syntax::ast::{self, Statement, VariableSpace};
@@ -23,6 +23,7 @@ pub(crate) struct Function {
     /// Where lanes that part at a branch meet again; [`NO_JOIN`] where they meet only at the end.
     pub(crate) joins: Vec<u32>,
     pub(crate) accesses: Vec<Access>,
+    pub(crate) asyncs: Vec<AsyncOp>,
     pub(crate) mmas: Vec<Mma>,
     pub(crate) matrix_moves: Vec<MatrixMove>,
     /// Operands of instructions that have more than fit.
@@ -109,6 +110,7 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
                 classes: Vec::new(),
                 joins: Vec::new(),
                 accesses: Vec::new(),
+                asyncs: Vec::new(),
                 mmas: Vec::new(),
                 matrix_moves: Vec::new(),
                 pool: Vec::new(),

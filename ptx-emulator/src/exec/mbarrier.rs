@@ -1,0 +1,368 @@
+//! `mbarrier`: objects in shared memory that count arrivals and bytes, phase by phase.
+
+use std::collections::BTreeMap;
+
+use super::access::{Direction, check_alignment};
+use super::asynchronous::invalid;
+use super::block::Context;
+use super::claims::Claim;
+use super::copy::Target;
+use super::data::set_pred;
+use super::lanes::{Row, lanes};
+use super::shared::{SharedRequest, prepare_unclaimed};
+use super::stop::Step;
+use super::warp::Frame;
+use crate::isa::{AccessSpace, Inst, MbarrierOp, Ordering, Scope};
+
+/// Largest count of arrivals, and of bytes.
+const MAX_COUNT: u32 = (1 << 20) - 1;
+
+/// One object.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mbarrier {
+    /// Arrivals that the next phase starts with.
+    expected: u32,
+    pending: u32,
+    /// Bytes that are expected and have not been copied.
+    bytes: i64,
+    phase: u64,
+}
+
+/// An arrival that takes place when earlier copies of a thread are done.
+#[derive(Debug)]
+struct LaterArrival {
+    mbarrier: u64,
+    thread: u32,
+    sequence: u64,
+}
+
+/// The objects of a block, by address.
+#[derive(Debug, Default)]
+pub(crate) struct Mbarriers {
+    objects: BTreeMap<u64, Mbarrier>,
+    later: Vec<LaterArrival>,
+}
+
+/// The opaque state of a phase: it counts the phases and the pending arrivals.
+fn state(object: &Mbarrier) -> u64 {
+    object.phase << 21 | u64::from(object.pending) << 1 | 1
+}
+
+/// `mbarrier.pending_count`.
+pub(crate) fn pending_count(state: u64) -> u64 {
+    state >> 1 & u64::from(MAX_COUNT)
+}
+
+impl Mbarriers {
+    pub(crate) fn clear(&mut self) {
+        self.objects.clear();
+        self.later.clear();
+    }
+
+    pub(super) fn object(&mut self, address: u64, lane: usize) -> Step<&mut Mbarrier> {
+        match self.objects.get_mut(&address) {
+            Some(object) => Ok(object),
+            None => invalid(lane, format!("there is no mbarrier at {address:#x}")),
+        }
+    }
+}
+
+impl Mbarrier {
+    /// Ends the phase where nothing is pending.
+    fn settle(&mut self) {
+        if self.pending == 0 && self.bytes == 0 {
+            self.phase += 1;
+            self.pending = self.expected;
+        }
+    }
+
+    fn arrive(&mut self, count: u32, lane: usize) -> Step<()> {
+        if count == 0 || count > self.pending {
+            let pending = self.pending;
+            return invalid(
+                lane,
+                format!("{count} arrivals where {pending} are expected"),
+            );
+        }
+        self.pending -= count;
+        self.settle();
+        Ok(())
+    }
+
+    /// Expects more bytes, or, where negative, fewer.
+    fn expect(&mut self, bytes: i64, lane: usize) -> Step<()> {
+        self.bytes += bytes;
+        if self.bytes.unsigned_abs() > u64::from(MAX_COUNT) {
+            let bytes = self.bytes;
+            return invalid(
+                lane,
+                format!("{bytes} bytes are more than an mbarrier can count"),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// How an instruction uses an mbarrier's bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Set,
+    Update,
+    Look,
+}
+
+/// Checks a lane's use of an mbarrier as an access to its 8 bytes.
+fn access(
+    context: &mut Context<'_>,
+    warp: u32,
+    addresses: &Row,
+    lane: usize,
+    ordering: Ordering,
+    how: Use,
+) -> Step<()> {
+    let active = 1 << lane;
+    check_alignment(addresses, active, 8, AccessSpace::Shared)?;
+    let request = SharedRequest {
+        warp,
+        addresses,
+        active,
+        size: 8,
+        ordering,
+        scope: Scope::Block,
+        atomic: how == Use::Update,
+        direction: if how == Use::Look {
+            Direction::Load
+        } else {
+            Direction::Store
+        },
+    };
+    prepare_unclaimed(context, request)
+}
+
+/// Lets what was to happen at an mbarrier happen: copies land, and arrivals take place.
+fn deliver(context: &mut Context<'_>, address: u64, lane: usize) -> Step<()> {
+    let block = &mut *context.block;
+    let mut target = Target {
+        shared: &mut block.shared,
+        order: &mut block.order,
+        races: context.checks.races,
+    };
+    let state = &mut block.asynchronous;
+    let (landed, left): (Vec<_>, Vec<_>) = state
+        .bulk
+        .loads
+        .drain(..)
+        .partition(|load| load.mbarrier == address);
+    state.bulk.loads = left;
+    for load in landed {
+        load.bytes.land(&mut target);
+        target.release(address, load.bytes.thread);
+        let object = state.mbarriers.object(address, lane)?;
+        object.expect(-(load.bytes.data.len() as i64), lane)?;
+        object.settle();
+    }
+    let (arriving, left): (Vec<_>, Vec<_>) = state
+        .mbarriers
+        .later
+        .drain(..)
+        .partition(|arrival| arrival.mbarrier == address);
+    state.mbarriers.later = left;
+    for arrival in arriving {
+        let (thread, sequence) = (arrival.thread, arrival.sequence);
+        state.copies.finish(thread, sequence, &mut target);
+        target.release(address, thread);
+        state.mbarriers.object(address, lane)?.arrive(1, lane)?;
+    }
+    Ok(())
+}
+
+/// `cp.async.mbarrier.arrive` of one lane.
+pub(super) fn arrive_later(
+    context: &mut Context<'_>,
+    thread: u32,
+    addresses: &Row,
+    lane: usize,
+    counted: bool,
+) -> Step<()> {
+    access(
+        context,
+        thread / 32,
+        addresses,
+        lane,
+        Ordering::Relaxed,
+        Use::Update,
+    )?;
+    let address = addresses[lane];
+    let state = &mut context.block.asynchronous;
+    let object = state.mbarriers.object(address, lane)?;
+    if !counted {
+        if object.pending == MAX_COUNT {
+            return invalid(lane, format!("more than {MAX_COUNT} pending arrivals"));
+        }
+        object.pending += 1;
+    }
+    let sequence = state.copies.sequence;
+    let known = state
+        .mbarriers
+        .later
+        .iter()
+        .filter(|later| later.mbarrier == address);
+    if known.count() > MAX_COUNT as usize {
+        return invalid(lane, format!("more than {MAX_COUNT} pending arrivals"));
+    }
+    state.mbarriers.later.push(LaterArrival {
+        mbarrier: address,
+        thread,
+        sequence,
+    });
+    Ok(())
+}
+
+/// Whether the phase that a wait names is over.
+fn is_over(object: &Mbarrier, operand: u64, parity: bool, lane: usize) -> Step<bool> {
+    if parity {
+        return match operand {
+            0 | 1 => Ok(object.phase & 1 != operand),
+            other => invalid(lane, format!("the parity is {other}, must be 0 or 1")),
+        };
+    }
+    let (phase, valid) = (operand >> 21, operand & 1 == 1);
+    if !valid || phase > object.phase || phase + 1 < object.phase {
+        let reason = "the state is not of this mbarrier's current or previous phase".to_owned();
+        return invalid(lane, reason);
+    }
+    Ok(phase < object.phase)
+}
+
+/// One `mbarrier` instruction. `addresses` are in shared memory.
+pub(super) fn execute(
+    context: &mut Context<'_>,
+    frame: &mut Frame,
+    op: MbarrierOp,
+    addresses: &Row,
+    inst: &Inst,
+    active: u32,
+    warp: u32,
+) -> Step<()> {
+    let operands = frame.rows[inst.src[1] as usize];
+    for lane in lanes(active) {
+        let address = addresses[lane];
+        let operand = operands[lane];
+        let count = operand as u32;
+        let in_range = |what: &str, least: u32| {
+            if (least..=MAX_COUNT).contains(&count) {
+                return Ok(());
+            }
+            invalid(
+                lane,
+                format!("{what} is {count}, must be from {least} to {MAX_COUNT}"),
+            )
+        };
+        match op {
+            MbarrierOp::Init => {
+                in_range("the count", 1)?;
+                access(context, warp, addresses, lane, Ordering::Weak, Use::Set)?;
+                let mut row = [0; 32];
+                row[lane] = address;
+                let races = context.checks.races;
+                let shared = &mut context.block.shared;
+                shared.claims.check(&row, 1 << lane, 8, true, races)?;
+                shared.store(address as usize, 8, 0);
+                let size = shared.bytes.len();
+                let claims = shared.claims.range(size, address as usize, 8);
+                claims.fill(Claim::Mbarrier);
+                let object = Mbarrier {
+                    expected: count,
+                    pending: count,
+                    bytes: 0,
+                    phase: 0,
+                };
+                let mbarriers = &mut context.block.asynchronous.mbarriers;
+                mbarriers.objects.insert(address, object);
+            }
+            MbarrierOp::Invalidate => {
+                access(context, warp, addresses, lane, Ordering::Weak, Use::Set)?;
+                let mbarriers = &mut context.block.asynchronous.mbarriers;
+                mbarriers.object(address, lane)?;
+                mbarriers.objects.remove(&address);
+                let shared = &mut context.block.shared;
+                let size = shared.bytes.len();
+                let claims = shared.claims.range(size, address as usize, 8);
+                claims.fill(Claim::Free);
+            }
+            MbarrierOp::ExpectTx | MbarrierOp::CompleteTx => {
+                in_range("the number of bytes", 0)?;
+                access(
+                    context,
+                    warp,
+                    addresses,
+                    lane,
+                    Ordering::Relaxed,
+                    Use::Update,
+                )?;
+                let object = context.block.asynchronous.mbarriers.object(address, lane)?;
+                if matches!(op, MbarrierOp::ExpectTx) {
+                    object.expect(count.into(), lane)?;
+                } else {
+                    object.expect(-i64::from(count), lane)?;
+                    object.settle();
+                }
+            }
+            MbarrierOp::Arrive {
+                has_count,
+                expect_tx,
+                drop,
+                no_complete,
+                release,
+            } => {
+                let ordering = if release {
+                    Ordering::Release
+                } else {
+                    Ordering::Relaxed
+                };
+                access(context, warp, addresses, lane, ordering, Use::Update)?;
+                let object = context.block.asynchronous.mbarriers.object(address, lane)?;
+                let before = state(object);
+                if expect_tx {
+                    in_range("the number of bytes", 0)?;
+                    object.expect(count.into(), lane)?;
+                }
+                let arrivals = if has_count && !expect_tx { count } else { 1 };
+                if no_complete && arrivals == object.pending {
+                    let reason = "`.noComplete` arrivals complete the phase".to_owned();
+                    return invalid(lane, reason);
+                }
+                if drop {
+                    object.expected = object.expected.saturating_sub(arrivals);
+                }
+                object.arrive(arrivals, lane)?;
+                frame.rows[inst.dst as usize][lane] = before;
+                frame.initialized[inst.dst as usize] |= 1 << lane;
+            }
+            MbarrierOp::Wait {
+                parity,
+                acquire,
+                dst,
+            } => {
+                access(context, warp, addresses, lane, Ordering::Relaxed, Use::Look)?;
+                let over = |context: &mut Context<'_>| {
+                    let mbarriers = &mut context.block.asynchronous.mbarriers;
+                    is_over(mbarriers.object(address, lane)?, operand, parity, lane)
+                };
+                // Copies land only where the phase waits for them: one that does not was not announced.
+                let mut done = over(context)?;
+                if !done {
+                    deliver(context, address, lane)?;
+                    done = over(context)?;
+                }
+                if done && acquire && context.checks.races {
+                    let block = &mut *context.block;
+                    let races = &block.shared.races;
+                    races.acquire(&mut block.order, address, warp as usize);
+                }
+                set_pred(frame, dst, 1 << lane, if done { 1 << lane } else { 0 });
+            }
+        }
+    }
+    Ok(())
+}

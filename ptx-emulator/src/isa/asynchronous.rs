@@ -1,0 +1,78 @@
+//! Asynchronous copies, and the mbarriers that say when they are done.
+
+use super::op::{AccessSpace, Pred, PredSlot};
+
+/// Operands are in [`Inst::src`](super::Inst::src), in the order of the PTX; results in [`Inst::dst`](super::Inst::dst).
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum AsyncOp {
+    /// `cp.async`: destination, source, and the bytes to read, where the PTX says.
+    Copy {
+        bytes: u8,
+        to: Place,
+        from: i64,
+        has_size: bool,
+        /// Where true, nothing is read and the destination is filled with zeros.
+        ignore: Option<Pred>,
+    },
+    Commit,
+    /// All but the last `keep` groups are done; `None` waits for what is not in a group as well.
+    Wait {
+        keep: Option<u32>,
+    },
+    /// `cp.async.mbarrier.arrive`.
+    ArriveAfterCopies {
+        at: Place,
+        /// `.noinc`: the arrival is one of those that the mbarrier expects.
+        counted: bool,
+    },
+    /// `cp.async.bulk` to shared memory: destination, source, bytes, mbarrier.
+    BulkLoad {
+        to: Place,
+        from: i64,
+        at: Place,
+    },
+    /// `cp.async.bulk` to global memory: destination, source, bytes.
+    BulkStore {
+        to: i64,
+        from: Place,
+    },
+    BulkCommit,
+    BulkWait {
+        keep: u32,
+    },
+    Mbarrier {
+        op: MbarrierOp,
+        at: Place,
+    },
+}
+
+/// State space and constant part of an address.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) space: AccessSpace,
+    pub(crate) offset: i64,
+}
+
+/// Address in `src[0]`, count in `src[1]`, where there is one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum MbarrierOp {
+    Init,
+    Invalidate,
+    ExpectTx,
+    CompleteTx,
+    /// The count is 1, or in `src[1]`.
+    Arrive {
+        has_count: bool,
+        /// The count in `src[1]` is of bytes to expect first.
+        expect_tx: bool,
+        drop: bool,
+        no_complete: bool,
+        release: bool,
+    },
+    /// State or parity in `src[1]`.
+    Wait {
+        parity: bool,
+        acquire: bool,
+        dst: PredSlot,
+    },
+}

@@ -1,0 +1,152 @@
+//! `mbarrier`.
+
+use super::function::FunctionBuilder;
+use super::modifiers::Modifiers;
+use crate::error::LoadError;
+use crate::isa::{AccessSpace, AsyncOp, Class, MbarrierOp, Op, Type, ZERO_SLOT};
+use crate::syntax::ast::{Instruction, Operand};
+
+const U32: Type = Type::U(32);
+const B64: Type = Type::B(64);
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Init,
+    Invalidate,
+    ExpectTx,
+    CompleteTx,
+    Arrive { drop: bool },
+    Wait,
+    PendingCount,
+}
+
+impl<'a> FunctionBuilder<'a, '_> {
+    /// `mbarrier…`.
+    pub(super) fn mbarrier(
+        &mut self,
+        instruction: &'a Instruction<'a>,
+        mut modifiers: Modifiers<'a>,
+    ) -> Result<(), LoadError> {
+        let kind = match instruction.modifiers.first() {
+            // After `arrive`, `expect_tx` is an addition.
+            Some(&"expect_tx") => Some(Kind::ExpectTx),
+            Some(&"complete_tx") => Some(Kind::CompleteTx),
+            _ => None,
+        };
+        let kind = match kind {
+            Some(kind) => {
+                modifiers.choose(&[("expect_tx", ()), ("complete_tx", ())]);
+                kind
+            }
+            None => modifiers.require(
+                "an action",
+                &[
+                    ("init", Kind::Init),
+                    ("inval", Kind::Invalidate),
+                    ("arrive", Kind::Arrive { drop: false }),
+                    ("arrive_drop", Kind::Arrive { drop: true }),
+                    ("test_wait", Kind::Wait),
+                    ("try_wait", Kind::Wait),
+                    ("pending_count", Kind::PendingCount),
+                ],
+            )?,
+        };
+        let try_wait = instruction.modifiers.first() == Some(&"try_wait");
+        let is_arrive = matches!(kind, Kind::Arrive { .. });
+        let expect_tx = is_arrive && modifiers.flag("expect_tx");
+        let no_complete = is_arrive && modifiers.flag("noComplete");
+        let parity = kind == Kind::Wait && modifiers.flag("parity");
+        let relaxed = match kind {
+            Kind::Arrive { .. } => modifiers.choose(&[("release", false), ("relaxed", true)]),
+            Kind::Wait => modifiers.choose(&[("acquire", false), ("relaxed", true)]),
+            Kind::ExpectTx | Kind::CompleteTx => modifiers.choose(&[("relaxed", true)]),
+            _ => None,
+        };
+        if is_arrive || matches!(kind, Kind::Wait | Kind::ExpectTx | Kind::CompleteTx) {
+            modifiers.choose(&[("cta", ()), ("cluster", ())]);
+        }
+        let space = Self::shared_space(&mut modifiers);
+        modifiers.ty_of(&[B64])?;
+        modifiers.finish()?;
+        if expect_tx && no_complete {
+            return modifiers.error("`.expect_tx` and `.noComplete` exclude each other");
+        }
+        let relaxed = relaxed.unwrap_or(false);
+        let operands = instruction.operands.as_slice();
+        match (kind, operands) {
+            (Kind::PendingCount, [dst, state]) => {
+                let state = self.src(state, B64)?;
+                let dst = self.dst(dst, U32)?;
+                let src = [state, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];
+                self.emit(Op::PendingCount, dst, src, Class::Integer);
+                Ok(())
+            }
+            (Kind::Invalidate, [address]) => {
+                self.emit_mbarrier(MbarrierOp::Invalidate, None, address, space, None)
+            }
+            (Kind::Init, [address, count]) => {
+                self.emit_mbarrier(MbarrierOp::Init, None, address, space, Some((count, U32)))
+            }
+            (Kind::ExpectTx, [address, count]) => {
+                let op = MbarrierOp::ExpectTx;
+                self.emit_mbarrier(op, None, address, space, Some((count, U32)))
+            }
+            (Kind::CompleteTx, [address, count]) => {
+                let op = MbarrierOp::CompleteTx;
+                self.emit_mbarrier(op, None, address, space, Some((count, U32)))
+            }
+            (Kind::Arrive { drop }, [state, address, count @ ..]) if count.len() < 2 => {
+                if count.is_empty() && (expect_tx || no_complete) {
+                    return modifiers.error("needs a count");
+                }
+                let op = MbarrierOp::Arrive {
+                    has_count: !count.is_empty(),
+                    expect_tx,
+                    drop,
+                    no_complete,
+                    release: !relaxed,
+                };
+                let count = count.first().map(|count| (count, U32));
+                self.emit_mbarrier(op, Some(state), address, space, count)
+            }
+            (Kind::Wait, [done, address, state, hint @ ..])
+                if hint.len() <= usize::from(try_wait) =>
+            {
+                // How long a wait may suspend the thread changes nothing here.
+                for hint in hint {
+                    self.src(hint, U32)?;
+                }
+                let op = MbarrierOp::Wait {
+                    parity,
+                    acquire: !relaxed,
+                    dst: self.pred_dst(done)?,
+                };
+                let ty = if parity { U32 } else { B64 };
+                self.emit_mbarrier(op, None, address, space, Some((state, ty)))
+            }
+            _ => modifiers.error("wrong number of operands"),
+        }
+    }
+
+    fn emit_mbarrier(
+        &mut self,
+        op: MbarrierOp,
+        state: Option<&'a Operand<'a>>,
+        address: &'a Operand<'a>,
+        space: AccessSpace,
+        count: Option<(&'a Operand<'a>, Type)>,
+    ) -> Result<(), LoadError> {
+        let (slot, at) = self.place(address, space)?;
+        let count = match count {
+            Some((count, ty)) => self.src(count, ty)?,
+            None => ZERO_SLOT,
+        };
+        let dst = match state {
+            Some(state) => self.dst(state, B64)?,
+            None => ZERO_SLOT,
+        };
+        let src = [slot, count, ZERO_SLOT, ZERO_SLOT];
+        self.emit_async(AsyncOp::Mbarrier { op, at }, dst, src, Class::Shared);
+        Ok(())
+    }
+}
