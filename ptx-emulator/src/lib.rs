@@ -44,15 +44,15 @@ mod arith;
 mod device;
 mod error;
 mod exec;
+mod fault;
 mod isa;
 mod load;
 mod report;
 mod syntax;
 
 pub use device::{Checks, Config, Emulator, LaunchConfig, LoadedModule};
-pub use error::{
-    Fault, FaultKind, LaunchError, LoadError, MemoryError, NearestAllocation, Site, Space,
-};
+pub use error::{LaunchError, Leak, LeakError, LoadError, MemoryError, NearestAllocation};
+pub use fault::{Fault, FaultKind, Site, Space, WaitReason, Waiter};
 pub use load::{EntryInfo, Module, ParamInfo};
 pub use report::{
     AllocationTraffic, Counters, GlobalCounters, Instructions, LineCounts, Report, SharedCounters,

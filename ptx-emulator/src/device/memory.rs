@@ -1,8 +1,9 @@
 //! Global memory: allocations, their bytes, and which bytes were written.
 
+use std::panic::Location;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use crate::error::{MemoryError, NearestAllocation};
+use crate::error::{Leak, MemoryError, NearestAllocation};
 
 /// What a byte holds that was never written.
 const POISON: u32 = 0xa5a5_a5a5;
@@ -26,6 +27,8 @@ pub(crate) struct Allocation {
     pub(crate) len: u64,
     pub(crate) name: Option<String>,
     pub(crate) constant: bool,
+    /// Who asked for it.
+    allocated_at: &'static Location<'static>,
     words: Box<[AtomicU32]>,
     /// A bit for each byte: one word a 32-byte sector.
     written: Box<[AtomicU32]>,
@@ -33,7 +36,13 @@ pub(crate) struct Allocation {
 
 impl Allocation {
     /// `None` where the host has no memory left.
-    fn new(base: u64, len: u64, name: Option<String>, constant: bool) -> Option<Self> {
+    fn new(
+        base: u64,
+        len: u64,
+        name: Option<String>,
+        constant: bool,
+        allocated_at: &'static Location<'static>,
+    ) -> Option<Self> {
         let filled = |count: u64, value: u32| {
             let count = usize::try_from(count).ok()?;
             let mut words = Vec::new();
@@ -46,6 +55,7 @@ impl Allocation {
             len,
             name,
             constant,
+            allocated_at,
             words: filled(len.div_ceil(4), POISON)?,
             written: filled(len.div_ceil(32), 0)?,
         })
@@ -214,6 +224,20 @@ impl Memory {
         &self.allocations
     }
 
+    /// Allocations that are not variables of a module.
+    pub(crate) fn leaks(&self) -> Vec<Leak> {
+        self.allocations
+            .iter()
+            .filter(|allocation| allocation.name.is_none())
+            .map(|allocation| Leak {
+                address: allocation.base,
+                bytes: allocation.len,
+                allocated_at: allocation.allocated_at,
+            })
+            .collect()
+    }
+
+    #[track_caller]
     pub(crate) fn alloc(
         &mut self,
         len: u64,
@@ -233,7 +257,8 @@ impl Memory {
             return Err(refused);
         }
         let base = self.next;
-        let allocation = Allocation::new(base, len, name, constant).ok_or(refused)?;
+        let allocation =
+            Allocation::new(base, len, name, constant, Location::caller()).ok_or(refused)?;
         self.allocations.push(allocation);
         self.next = (base + len).next_multiple_of(ALIGN) + GAP;
         self.used += len;

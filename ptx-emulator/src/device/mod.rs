@@ -9,7 +9,7 @@ pub use launch::LaunchConfig;
 pub(crate) use launch::{Image, Launch, function_at};
 pub(crate) use memory::{Allocation, Memory};
 
-use crate::error::{LaunchError, LoadError, MemoryError};
+use crate::error::{LaunchError, Leak, LeakError, LoadError, MemoryError};
 use crate::isa::Constant;
 use crate::load::{Module, VariableKind};
 use crate::report::Report;
@@ -17,14 +17,14 @@ use crate::report::Report;
 /// Which checks a launch makes. What is off is not looked for; what is undefined then has some harmless result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checks {
-    /// Accesses that are out of bounds, misaligned, to freed memory, or stores to constants. With the check off, such a
-    /// lane loads zero and stores nothing.
+    /// Accesses that are out of bounds, misaligned, to freed memory, or stores to constants; with the check off, such a
+    /// lane loads zero and stores nothing. And allocations that are never freed ([`Emulator::close`]).
     pub memory: bool,
     /// Reads of registers, and of bytes in global, shared and local memory, that were never written.
     pub initialization: bool,
     /// Accesses to shared or global memory that nothing orders, by threads of one block or of two.
     pub races: bool,
-    /// Barriers that some threads never reach, and shuffles that read lanes which do not take part.
+    /// Barriers that some threads never reach, shuffles that read lanes which do not take part, and deadlocks.
     pub synchronization: bool,
 }
 
@@ -118,11 +118,12 @@ impl Emulator {
         &self.config
     }
 
-    /// Allocates global memory, aligned to 256 bytes.
+    /// Allocates global memory, aligned to 256 bytes. The caller's source line is kept, for [`leaks`](Self::leaks).
     ///
     /// # Errors
     ///
     /// Zero bytes, or more than the memory limit leaves.
+    #[track_caller]
     pub fn alloc(&self, bytes: usize) -> Result<u64, MemoryError> {
         lock(&self.memory).alloc(bytes as u64, None, false)
     }
@@ -175,6 +176,35 @@ impl Emulator {
     /// Bytes allocated and not freed, variables of loaded modules included.
     pub fn memory_in_use(&self) -> u64 {
         lock(&self.memory).used()
+    }
+
+    /// Allocations that are alive, by ascending address; variables of loaded modules are not among them.
+    pub fn leaks(&self) -> Vec<Leak> {
+        lock(&self.memory).leaks()
+    }
+
+    /// Ends the use of the device. Clones of it remain usable.
+    ///
+    /// ```
+    /// use ptx_emulator::{Config, Emulator};
+    ///
+    /// let device = Emulator::new(Config::default());
+    /// let forgotten = device.alloc(64)?;
+    /// let error = device.close().unwrap_err();
+    /// assert_eq!((error.leaks[0].address, error.leaks[0].bytes), (forgotten, 64));
+    /// assert_eq!(error.leaks[0].allocated_at.file(), file!());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// With [`Checks::memory`]: allocations that were never freed.
+    pub fn close(self) -> Result<(), LeakError> {
+        let leaks = self.leaks();
+        if leaks.is_empty() || !self.config.checks.memory {
+            return Ok(());
+        }
+        Err(LeakError { leaks })
     }
 
     /// Loads a module: gives its variables addresses and their initial values.

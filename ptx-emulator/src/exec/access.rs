@@ -7,7 +7,7 @@ use super::shared::{SharedRequest, load_shared, prepare_shared};
 use super::stop::{Step, Stop};
 use super::warp::{Frame, Warp};
 use super::{WINDOW_LOCAL, WINDOW_PARAM, WINDOW_SHARED};
-use crate::error::{FaultKind, Space};
+use crate::fault::{FaultKind, Space};
 use crate::isa::{Access, AccessSpace, Inst};
 
 /// Which way data goes.

@@ -7,7 +7,7 @@ use super::lanes::{Row, lanes};
 use super::mbarrier::{self, Mbarriers};
 use super::stop::{Step, Stop};
 use super::warp::Warp;
-use crate::error::FaultKind;
+use crate::fault::FaultKind;
 use crate::isa::{AsyncOp, Inst, Place};
 
 /// The asynchronous side of a block.

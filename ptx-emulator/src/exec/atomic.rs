@@ -9,7 +9,7 @@ use super::shared::{SharedRequest, prepare_shared};
 use super::stop::{Step, Stop};
 use super::warp::Warp;
 use crate::arith::half;
-use crate::error::{FaultKind, Space};
+use crate::fault::{FaultKind, Space};
 use crate::isa::{
     Access, AccessSpace, AtomicKind, AtomicOp, FloatMode, FloatOp, HalfType, Inst, Type,
 };
@@ -69,7 +69,9 @@ pub(crate) fn execute(
                     let at = addresses[lane] as usize;
                     let shared = &mut context.block.shared;
                     old[lane] = shared.load(at, size);
-                    shared.store(at, size, combine(op, old[lane], b[lane], c[lane]));
+                    let new = combine(op, old[lane], b[lane], c[lane]);
+                    shared.store(at, size, new);
+                    context.stats.effects += u64::from(new != old[lane]);
                 }
                 return Ok(());
             }
@@ -117,6 +119,7 @@ pub(crate) fn execute(
                 old[lane] = allocation.load(offset, size);
                 let new = combine(op, old[lane], b[lane], c[lane]);
                 allocation.store(offset, size, new);
+                context.stats.effects += u64::from(new != old[lane]);
                 allocation.mark_written(offset, size);
             }
             Ok(())

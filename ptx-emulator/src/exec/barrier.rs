@@ -5,7 +5,7 @@ use super::control::{Flow, Pause, truth};
 use super::lanes::lanes;
 use super::stop::{Step, Stop};
 use super::warp::{Wait, Warp};
-use crate::error::FaultKind;
+use crate::fault::FaultKind;
 use crate::isa::{BarrierKind, BarrierOp, Inst};
 
 impl Warp {

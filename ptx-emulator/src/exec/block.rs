@@ -1,15 +1,18 @@
 //! A block: its warps take turns until all are done.
 
+use std::collections::BTreeSet;
+
 use super::asynchronous::Asynchronous;
 use super::control::Pause;
+use super::deadlock::Spin;
 use super::order::Order;
 use super::race::Races;
 use super::shared::Shared;
 use super::stats::Stats;
-use super::stop::Stop;
+use super::stop::{Step, Stop};
 use super::warp::{Wait, Warp};
 use crate::device::{Checks, Launch};
-use crate::error::{Fault, FaultKind, Space};
+use crate::fault::{Fault, FaultKind, Space};
 use crate::isa::{BarrierKind, BarrierOp, Op};
 
 /// Warp instructions after which another warp gets its turn.
@@ -41,6 +44,8 @@ pub(crate) struct BlockState {
     pub(crate) barriers: [Barrier; 16],
     /// Warp instructions so far.
     pub(crate) executed: u64,
+    /// Sites that were executed after the instruction limit was passed.
+    pub(crate) looping: BTreeSet<usize>,
     /// The barrier that a warp has just arrived at, if it was not looked at yet.
     pub(crate) changed: Option<u8>,
 }
@@ -59,11 +64,30 @@ pub(crate) struct Context<'a> {
     pub(crate) last: usize,
 }
 
+/// Warp instructions that a block runs past its limit, to see where it loops.
+const PAST_LIMIT: u64 = 4096;
+
+impl BlockState {
+    /// The instruction limit was passed: notes where, and ends the block after some more.
+    #[cold]
+    pub(super) fn past_limit(&mut self, site: usize, limit: u64, mask: u32) -> Step<()> {
+        self.looping.insert(site);
+        if self.executed - limit < PAST_LIMIT {
+            return Ok(());
+        }
+        // The lines are filled in where the fault is made.
+        let lines = Vec::new();
+        Stop::first(FaultKind::InstructionLimit { limit, lines }, mask)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Block {
-    state: BlockState,
-    warps: Vec<Warp>,
+    pub(super) state: BlockState,
+    pub(super) warps: Vec<Warp>,
     order: Vec<usize>,
+    /// For each warp, whether it loops in vain.
+    pub(super) spins: Vec<Spin>,
 }
 
 /// How a block's turn ended.
@@ -72,6 +96,8 @@ pub(crate) enum Turn {
     Done,
     /// Some warp got further.
     Running,
+    /// All warps wait for, or loop until, something that only another block can do.
+    Stuck,
 }
 
 impl Block {
@@ -84,10 +110,12 @@ impl Block {
                 asynchronous: Asynchronous::default(),
                 barriers: [Barrier::default(); 16],
                 executed: 0,
+                looping: BTreeSet::new(),
                 changed: None,
             },
             warps: Vec::new(),
             order: Vec::new(),
+            spins: Vec::new(),
         }
     }
 
@@ -98,6 +126,7 @@ impl Block {
         self.state.barriers = [Barrier::default(); 16];
         self.state.executed = 0;
         self.state.changed = None;
+        self.state.looping.clear();
         let warps = launch.threads().div_ceil(32);
         if launch.config.checks.races {
             self.state.order.start(linear as u32, warps as usize);
@@ -110,6 +139,8 @@ impl Block {
             self.warps[index as usize].start(launch, self.state.index);
         }
         self.order = (0..warps as usize).collect();
+        self.spins.clear();
+        self.spins.resize(warps as usize, Spin::default());
         if let Some(seed) = launch.config.seed {
             super::grid::shuffle(&mut self.order, seed ^ linear.wrapping_mul(0x9e37_79b9));
         }
@@ -143,7 +174,11 @@ impl Block {
                 let outcome = self.warps[index].run(&mut context, TURN);
                 let site = context.site;
                 match outcome {
-                    Ok(Pause::Turn | Pause::Waiting) => break,
+                    Ok(Pause::Turn) => {
+                        self.spins[index].observe(stats.effects, &self.warps[index]);
+                        break;
+                    }
+                    Ok(Pause::Waiting) => break,
                     Ok(Pause::Barrier) => {
                         if let Some(number) = self.state.changed.take() {
                             self.complete(launch, number);
@@ -154,10 +189,16 @@ impl Block {
             }
         }
         if self.warps.iter().all(Warp::is_done) {
-            return Ok(Turn::Done);
+            return match launch.config.instruction_limit {
+                Some(limit) if self.state.executed > limit => Err(self.limit_passed(launch, limit)),
+                _ => Ok(Turn::Done),
+            };
         }
         if !progress && !self.complete_after_exits(launch) {
-            return Err(self.deadlock(launch));
+            return Err(self.deadlock(launch, stats.effects));
+        }
+        if launch.config.checks.synchronization && self.is_stuck(stats.effects) {
+            return Ok(Turn::Stuck);
         }
         Ok(Turn::Running)
     }
@@ -233,75 +274,33 @@ impl Block {
         }
     }
 
-    /// Nobody can go on: says why.
-    fn deadlock(&mut self, launch: &Launch<'_>) -> Box<Fault> {
-        // Lanes that wait for lanes of their own warp are the cause; warps at a barrier only wait for them.
-        for index in 0..self.warps.len() {
-            let warp = &self.warps[index];
-            for split in &warp.splits {
-                let Wait::Lanes { needed, active } = split.wait else {
-                    continue;
-                };
-                let needed = needed & warp.live();
-                let function = warp.frames[split.frame as usize].function;
-                let image = &launch.images[function as usize];
-                let present = warp
-                    .splits
-                    .iter()
-                    .filter(|other| (other.frame, other.pc) == (split.frame, split.pc))
-                    .fold(active, |lanes, other| match other.wait {
-                        Wait::Lanes { active, .. } => lanes | active,
-                        _ => lanes,
-                    });
-                let missing = needed & !present;
-                let kind = match image.function.code[split.pc as usize].op {
-                    Op::Barrier(_) => FaultKind::DivergentBarrier {
-                        active: present,
-                        expected: needed,
-                    },
-                    _ => FaultKind::InactiveLane {
-                        lane: missing.trailing_zeros(),
-                    },
-                };
-                let stop = Stop {
-                    kind,
-                    lane: split.mask.trailing_zeros(),
-                    access: None,
-                };
-                return self.fault(launch, index, image.first_site + split.pc as usize, stop);
-            }
+    fn fault(&self, launch: &Launch<'_>, warp: usize, site: usize, stop: Stop) -> Box<Fault> {
+        if let FaultKind::InstructionLimit { limit, .. } = stop.kind {
+            return self.limit_passed(launch, limit);
         }
-        for index in 0..self.warps.len() {
-            let warp = &self.warps[index];
-            for split in &warp.splits {
-                let Wait::Barrier(number) = split.wait else {
-                    continue;
-                };
-                let function = warp.frames[split.frame as usize].function;
-                let image = &launch.images[function as usize];
-                let barrier = self.state.barriers[usize::from(number)];
-                let stop = Stop {
-                    kind: FaultKind::BarrierNotReached {
-                        barrier: number.into(),
-                        arrived: barrier.arrived,
-                        expected: barrier.expected.unwrap_or(0),
-                    },
-                    lane: split.mask.trailing_zeros(),
-                    access: None,
-                };
-                return self.fault(launch, index, image.first_site + split.pc as usize, stop);
-            }
-        }
+        fault(launch, self.state.index, warp, site, stop)
+    }
+
+    /// The limit was passed at the first of the lines that it looped over.
+    fn limit_passed(&self, launch: &Launch<'_>, limit: u64) -> Box<Fault> {
+        let sites = &self.state.looping;
+        let lines: BTreeSet<usize> = sites
+            .iter()
+            .map(|&site| {
+                let (image, pc) = locate(launch, site);
+                image.function.lines[pc] as usize
+            })
+            .collect();
         let stop = Stop {
-            kind: FaultKind::Deadlock,
+            kind: FaultKind::InstructionLimit {
+                limit,
+                lines: lines.into_iter().collect(),
+            },
             lane: 0,
             access: None,
         };
-        self.fault(launch, 0, 0, stop)
-    }
-
-    fn fault(&self, launch: &Launch<'_>, warp: usize, site: usize, stop: Stop) -> Box<Fault> {
-        fault(launch, self.state.index, warp, site, stop)
+        let site = sites.first().copied().unwrap_or(0);
+        fault(launch, self.state.index, 0, site, stop)
     }
 }
 
@@ -335,6 +334,7 @@ pub(super) fn fault(
         address: stop.access.map(|(_, address)| address),
         space: stop.access.map(|(space, _)| space),
         nearest,
+        waiting: Vec::new(),
     })
 }
 

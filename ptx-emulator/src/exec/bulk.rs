@@ -10,7 +10,7 @@ use super::global::{Found, check_writable, count_run, find};
 use super::lanes::Row;
 use super::race::{CopyAccess, check_global_copy, check_shared_copy};
 use super::stop::{Step, Stop};
-use crate::error::{FaultKind, Space};
+use crate::fault::{FaultKind, Space};
 use crate::isa::AccessSpace;
 
 /// Copies of one thread out of shared memory that may be outstanding.

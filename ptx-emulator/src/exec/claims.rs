@@ -2,7 +2,7 @@
 
 use super::lanes::{Row, lanes};
 use super::stop::{Step, Stop};
-use crate::error::{FaultKind, Space};
+use crate::fault::{FaultKind, Space};
 
 /// Who has a byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use super::data::{set_initialized, set_pred};
 use super::lanes::{FULL, Row, lanes, write_row};
 use super::stop::{Step, Stop};
 use super::warp::Frame;
-use crate::error::FaultKind;
+use crate::fault::FaultKind;
 use crate::isa::{Inst, Op, ReduxOp, ShflMode, VoteMode};
 
 /// The lanes named by the member masks of the active lanes.

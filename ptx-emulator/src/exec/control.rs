@@ -6,7 +6,7 @@ use super::stop::{Step, Stop};
 use super::warp::{Frame, Wait, Warp};
 use super::{access, asynchronous, atomic, collective, data, matrix};
 use crate::device::Image;
-use crate::error::FaultKind;
+use crate::fault::FaultKind;
 use crate::isa::{
     AccessSpace, AsyncOp, BarrierKind, BarrierOp, Builtin, CallTarget, Inst, Op, ParamPlace, Pred,
 };
@@ -205,7 +205,7 @@ impl Warp {
             }
             counted = false;
             if context.block.executed > limit {
-                return Stop::first(FaultKind::InstructionLimit { limit }, mask);
+                context.block.past_limit(context.site, limit, mask)?;
             }
             if context.checks.initialization {
                 check_pred(frame, image, inst.guard, mask)?;
@@ -250,6 +250,7 @@ impl Warp {
                     return Ok(Flow::Reschedule);
                 }
                 Op::Exit => {
+                    context.stats.effects += 1;
                     self.splits[at].pc = pc + 1;
                     self.exit(at, active);
                     if active == mask {
@@ -261,6 +262,7 @@ impl Warp {
                 Op::Ret => {
                     self.splits[at].pc = pc + 1;
                     if !self.leave(at, active) {
+                        context.stats.effects += 1;
                         self.exit(at, active);
                     }
                     if active == mask {
@@ -276,6 +278,7 @@ impl Warp {
                 Op::Trap => return Stop::first(FaultKind::Trap, active),
                 Op::Breakpoint => return Stop::first(FaultKind::Breakpoint, active),
                 Op::Barrier(op) => {
+                    context.stats.effects += 1;
                     self.splits[at].pc = pc;
                     return self.barrier(context, at, inst, op, active, mask);
                 }
@@ -308,6 +311,7 @@ impl Warp {
                         }
                         Op::MoveMatrix(index) => {
                             let matrices = &function.matrix_moves[index as usize];
+                            context.stats.effects += u64::from(matrices.store);
                             matrix::transfer(context, frame, matrices, executing, self.index)?;
                         }
                         _ => collective::execute(context, frame, inst, executing, self.index)?,
@@ -328,6 +332,7 @@ impl Warp {
                 }
                 Op::Store(index) => {
                     let access = &image.function.accesses[index as usize];
+                    context.stats.effects += 1;
                     access::store(context, self, frame_index, access, inst, active)?;
                     pc += 1;
                 }
@@ -338,6 +343,7 @@ impl Warp {
                 }
                 Op::Async(index) => {
                     let op = image.function.asyncs[index as usize];
+                    context.stats.effects += u64::from(!op.only_looks());
                     asynchronous::execute(context, self, frame_index, op, inst, active)?;
                     pc += 1;
                 }

@@ -13,7 +13,7 @@ use super::race::{CopyAccess, check_global_copy, check_shared_copy};
 use super::shared::Shared;
 use super::stop::{Step, Stop};
 use super::warp::Warp;
-use crate::error::{FaultKind, Space};
+use crate::fault::{FaultKind, Space};
 use crate::isa::{AccessSpace, Inst, Place, Pred};
 
 /// Bytes on their way to shared memory.

@@ -6,7 +6,7 @@ use super::stop::{Step, Stop};
 use super::warp::Frame;
 use super::{WINDOW_LOCAL, WINDOW_PARAM, WINDOW_SHARED};
 use crate::arith::{bits, convert, float, half};
-use crate::error::FaultKind;
+use crate::fault::FaultKind;
 use crate::isa::*;
 use crate::load::Function;
 

@@ -7,7 +7,7 @@ use super::race::{RaceRequest, check_global};
 use super::stop::{Step, Stop};
 use super::warp::Warp;
 use crate::device::Allocation;
-use crate::error::{FaultKind, Space};
+use crate::fault::{FaultKind, Space};
 use crate::isa::{Access, AccessSpace};
 
 /// Where the lanes of a request to global memory found their bytes.

@@ -6,7 +6,8 @@ use super::block::{Block, Turn};
 use super::race::{Races, between_blocks};
 use super::stats::Stats;
 use crate::device::Launch;
-use crate::error::{Fault, LaunchError};
+use crate::error::LaunchError;
+use crate::fault::Fault;
 use crate::report::Report;
 
 /// Runs a launch to its end.
@@ -38,8 +39,13 @@ fn run_block(
     index: u64,
 ) -> Result<(), Box<Fault>> {
     block.start(launch, index);
-    while block.turn(launch, stats, races)? == Turn::Running {}
-    Ok(())
+    loop {
+        match block.turn(launch, stats, races)? {
+            Turn::Done => return Ok(()),
+            Turn::Running => {}
+            Turn::Stuck => return Err(block.deadlock(launch, stats.effects)),
+        }
+    }
 }
 
 fn run_one_by_one(launch: &Launch<'_>) -> Result<Stats, Box<Fault>> {
@@ -139,14 +145,36 @@ fn run_together(launch: &Launch<'_>) -> Result<Stats, Box<Fault>> {
         .collect();
     let mut running = blocks.len();
     while running > 0 {
-        for (block, alive) in &mut blocks {
-            if *alive && block.turn(launch, &mut stats, &mut races)? == Turn::Done {
-                *alive = false;
-                running -= 1;
+        let effects = stats.effects;
+        let mut stuck = 0;
+        for (block, alive) in blocks.iter_mut().filter(|(_, alive)| *alive) {
+            match block.turn(launch, &mut stats, &mut races)? {
+                Turn::Done => {
+                    *alive = false;
+                    running -= 1;
+                }
+                Turn::Running => {}
+                Turn::Stuck => stuck += 1,
             }
+        }
+        if stuck == running && stuck > 0 && stats.effects == effects {
+            return Err(grid_deadlock(launch, &blocks, effects));
         }
     }
     Ok(stats)
+}
+
+/// Every block that is left waits for another one.
+fn grid_deadlock(launch: &Launch<'_>, blocks: &[(Block, bool)], effects: u64) -> Box<Fault> {
+    let mut stuck = blocks.iter().filter(|(_, alive)| *alive);
+    let mut fault = match stuck.next() {
+        Some((block, _)) => block.deadlock(launch, effects),
+        None => unreachable!("a deadlock is of at least one block"),
+    };
+    for (block, _) in stuck {
+        fault.waiting.extend(block.waiters(launch));
+    }
+    fault
 }
 
 /// The next number of the splitmix64 generator.

@@ -3,7 +3,7 @@
 use super::lanes::{Lane, Row, lanes, map1, map2, map3};
 use super::stop::{Step, Stop};
 use crate::arith::bits;
-use crate::error::FaultKind;
+use crate::fault::FaultKind;
 use crate::isa::{CarryOp, IntOp, IntType, IntUnaryOp, MadOp};
 
 /// Width in bits, and whether signed.

@@ -7,7 +7,7 @@ use super::shared::{SharedRequest, prepare_shared};
 use super::stop::{Step, Stop};
 use super::warp::Frame;
 use crate::arith::{float, half, soft, sum};
-use crate::error::FaultKind;
+use crate::fault::FaultKind;
 use crate::isa::{
     AccessSpace, FloatMode, FloatOp, HalfType, MatrixMove, Mma, MmaInput, MmaKind, Ordering, Scope,
     Slot, Type,

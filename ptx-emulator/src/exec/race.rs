@@ -1,13 +1,15 @@
 //! Races: requests to shared and global memory, against those that nothing orders.
 
 use super::access::Direction;
+use super::between::{BlockRace, block_race};
 use super::block::{Context, locate};
 use super::lanes::Row;
 use super::order::{Locations, Order, StrongWrite};
-use super::shadow::{BlockRace, Kind, Others, Race, Record, Request, Shadow, block_race, words};
+use super::record::{Kind, Record};
+use super::shadow::{Others, Race, Request, Shadow, words};
 use super::stop::{Step, Stop};
 use crate::device::Launch;
-use crate::error::{Fault, FaultKind, Site, Space};
+use crate::fault::{Fault, FaultKind, Site, Space};
 use crate::isa::{Ordering, Scope};
 
 /// Accesses to one memory, and the order that its locations carry.

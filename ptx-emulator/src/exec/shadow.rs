@@ -7,98 +7,16 @@
 
 use std::collections::HashMap;
 
+use super::between::{MOST_OTHERS, keep_most, outermost};
 use super::lanes::{Row, lanes};
 use super::order::Order;
+use super::record::{Kind, LANE_BYTES, Record};
 
 /// Bytes of a sector.
-const SECTOR: u64 = 32;
+pub(super) const SECTOR: u64 = 32;
 /// Sectors of a page.
 const PAGE: usize = 128;
-
-/// An access by a lane to a word or byte, or by several lanes to a sector.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Record {
-    /// Tick of the warp, 0 for no access.
-    tick: u32,
-    pub(crate) block: u32,
-    pub(crate) site: u32,
-    /// The first one, where there are several.
-    pub(crate) thread: u16,
-    flags: u16,
-}
-
-const WRITE: u16 = 1;
-/// Atomic, volatile or stronger.
-const STRONG: u16 = 2;
-/// Strong for all blocks, not only for its own.
-const DEVICE: u16 = 4;
-/// From this bit on: the logarithm of the bytes of each lane.
-const LANE_BYTES: u16 = 3;
-
-/// What an access is, apart from who makes it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Kind {
-    pub(crate) write: bool,
-    pub(crate) strong: bool,
-    pub(crate) device: bool,
-}
-
-impl Record {
-    fn new(order: &Order, thread: u32, site: usize, kind: Kind, size: usize) -> Self {
-        let flag = |set: bool, flag: u16| if set { flag } else { 0 };
-        Self {
-            tick: order.now(thread as usize / 32),
-            block: order.block(),
-            site: site as u32,
-            thread: thread as u16,
-            flags: flag(kind.write, WRITE)
-                | flag(kind.strong, STRONG)
-                | flag(kind.device, DEVICE)
-                | (size.trailing_zeros() as u16) << LANE_BYTES,
-        }
-    }
-
-    fn is_none(&self) -> bool {
-        self.tick == 0
-    }
-
-    pub(crate) fn is_write(&self) -> bool {
-        self.flags & WRITE != 0
-    }
-
-    fn warp(&self) -> usize {
-        usize::from(self.thread) / 32
-    }
-
-    fn is_subword(&self) -> bool {
-        self.flags >> LANE_BYTES < 2
-    }
-
-    /// The access, by one lane, to the bytes of a sector that start at an offset.
-    fn within_sector(mut self, offset: u16) -> Self {
-        self.thread += offset >> (self.flags >> LANE_BYTES);
-        self.flags &= (1 << LANE_BYTES) - 1;
-        self
-    }
-
-    fn same_threads(&self, other: &Self) -> bool {
-        (self.block, self.thread, self.flags >> LANE_BYTES)
-            == (other.block, other.thread, other.flags >> LANE_BYTES)
-    }
-
-    /// Whether the two race unless something orders them.
-    fn collides(&self, other: &Self) -> bool {
-        let both = self.flags & other.flags;
-        let wide = self.block == other.block || both & DEVICE != 0;
-        (self.flags | other.flags) & WRITE != 0 && !(both & STRONG != 0 && wide)
-    }
-
-    /// Whether this access races with everything, of what is not ordered after it, that an access before it races with.
-    fn replaces(&self, earlier: &Self) -> bool {
-        let stronger = self.flags & !earlier.flags & (STRONG | DEVICE) != 0;
-        !stronger && (self.is_write() || !earlier.is_write())
-    }
-}
+pub(super) const PAGE_BYTES: u64 = PAGE as u64 * SECTOR;
 
 /// What becomes of accesses by other blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,9 +28,6 @@ pub(crate) enum Others {
     /// They race unless something orders them.
     Ordered,
 }
-
-/// Accesses of other blocks that are kept in each direction where more are unordered.
-const MOST_OTHERS: usize = 8;
 
 /// Accesses to one place.
 #[derive(Debug, Clone, Copy, Default)]
@@ -161,14 +76,6 @@ pub(crate) struct Race {
     pub(crate) earlier: Record,
     pub(crate) lane: usize,
     pub(crate) address: u64,
-}
-
-/// Two accesses of blocks that nothing orders.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BlockRace {
-    pub(crate) address: u64,
-    pub(crate) earlier: Record,
-    pub(crate) later: Record,
 }
 
 /// A warp's request.
@@ -529,8 +436,16 @@ impl Shadow {
         Noted::Fine
     }
 
+    /// Numbers of the pages that were written to.
+    pub(super) fn written_pages(&self) -> impl Iterator<Item = u64> {
+        self.pages
+            .iter()
+            .filter(|page| page.written)
+            .map(|page| page.number)
+    }
+
     /// Adds what is kept of the accesses to a byte. The size of the place that it is kept for.
-    fn records(&self, address: u64, into: &mut Vec<Record>) -> u64 {
+    pub(super) fn records(&self, address: u64, into: &mut Vec<Record>) -> u64 {
         let sector = address / SECTOR;
         let mut place = SECTOR;
         let Some(&page) = self.index.get(&(sector / PAGE as u64)) else {
@@ -557,90 +472,6 @@ impl Shadow {
         }
         place
     }
-}
-
-/// The records to keep where nothing orders blocks: those of the current block, and of the first and the last of the others.
-fn outermost(list: &[Record], current: Option<u32>) -> Vec<Record> {
-    let of_current = |record: &&Record| Some(record.block) == current;
-    let mut kept: Vec<_> = list.iter().filter(of_current).copied().collect();
-    for write in [false, true] {
-        let others = || {
-            list.iter()
-                .filter(|record| !of_current(record) && record.is_write() == write)
-        };
-        let first = others().min_by_key(|record| rank(record));
-        let last = others().min_by_key(|record| (u32::MAX - record.block, rank(record)));
-        kept.extend(first);
-        kept.extend(last.filter(|_| first != last));
-    }
-    kept
-}
-
-/// An order of accesses that does not depend on when they were noted.
-fn rank(record: &Record) -> (u32, u32, u16) {
-    (record.block, record.site, record.thread)
-}
-
-/// Drops accesses of other blocks beyond the most that are kept.
-fn keep_most(list: &mut Vec<Record>, current: u32) {
-    let mut kept = [0; 2];
-    list.retain(|record| {
-        let kept = &mut kept[usize::from(record.is_write())];
-        *kept += usize::from(record.block != current);
-        record.block == current || *kept <= MOST_OTHERS
-    });
-}
-
-/// The first byte that one block wrote and another one accessed, of what several cores noted. What it gives does not depend on
-/// which core ran which block.
-pub(crate) fn block_race(shadows: &[Shadow]) -> Option<BlockRace> {
-    let mut pages: Vec<u64> = shadows
-        .iter()
-        .flat_map(|shadow| &shadow.pages)
-        .filter(|page| page.written)
-        .map(|page| page.number)
-        .collect();
-    pages.sort_unstable();
-    pages.dedup();
-    let bytes = PAGE as u64 * SECTOR;
-    let mut records = Vec::new();
-    for page in pages {
-        let mut address = page * bytes;
-        while address < (page + 1) * bytes {
-            records.clear();
-            let mut place = SECTOR;
-            for shadow in shadows {
-                place = place.min(shadow.records(address, &mut records));
-            }
-            // No current block any more: all are others.
-            if let Some((earlier, later)) = race_among(&outermost(&records, None)) {
-                return Some(BlockRace {
-                    address,
-                    earlier,
-                    later,
-                });
-            }
-            address += place;
-        }
-    }
-    None
-}
-
-/// A write, and an access by another block: the lower block's first.
-fn race_among(records: &[Record]) -> Option<(Record, Record)> {
-    let write = records
-        .iter()
-        .filter(|record| record.is_write())
-        .min_by_key(|record| rank(record))?;
-    let other = records
-        .iter()
-        .filter(|record| record.block != write.block)
-        .min_by_key(|record| rank(record))?;
-    Some(if write.block < other.block {
-        (*write, *other)
-    } else {
-        (*other, *write)
-    })
 }
 
 /// The words of a request, which are the locations that carry order.

@@ -9,7 +9,7 @@ use super::stats::Stats;
 use super::stop::{Step, Stop};
 use super::warp::Warp;
 use crate::device::Launch;
-use crate::error::{FaultKind, Space};
+use crate::fault::{FaultKind, Space};
 use crate::isa::{Access, AccessSpace, Ordering, Scope};
 
 #[derive(Debug)]

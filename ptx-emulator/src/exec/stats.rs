@@ -33,6 +33,8 @@ pub(crate) struct Stats {
     /// Generic accesses that reached another space than global memory.
     pub(crate) generic_load: Redirected,
     pub(crate) generic_store: Redirected,
+    /// Stores, atomics that changed something, arrivals and exits: what another warp can wait for.
+    pub(crate) effects: u64,
 }
 
 impl Stats {

@@ -1,6 +1,6 @@
 //! Why execution stopped, before it is known where.
 
-use crate::error::{FaultKind, Space};
+use crate::fault::{FaultKind, Space};
 
 /// A fault within one instruction.
 #[derive(Debug)]

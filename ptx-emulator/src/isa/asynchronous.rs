@@ -46,6 +46,19 @@ pub(crate) enum AsyncOp {
     },
 }
 
+impl AsyncOp {
+    /// Whether it changes nothing that another thread could wait for.
+    pub(crate) fn only_looks(&self) -> bool {
+        matches!(
+            self,
+            Self::Mbarrier {
+                op: MbarrierOp::Wait { .. },
+                ..
+            }
+        )
+    }
+}
+
 /// State space and constant part of an address.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {

@@ -34,7 +34,13 @@ fn instruction_limit() {
         ..Config::default()
     };
     let found = fault_with("forever:\n/*!*/ bra forever;", line(32), config.clone());
-    assert_eq!(found.kind, FaultKind::InstructionLimit { limit: 1000 });
+    assert_eq!(
+        found.kind,
+        FaultKind::InstructionLimit {
+            limit: 1000,
+            lines: vec![found.ptx_line]
+        }
+    );
     outcome(&kernel("mov.u32 %r6, 1;"), line(32), config).unwrap();
 }
 

@@ -1,8 +1,8 @@
 //! Barriers and shuffles that some threads do not take part in.
 
-use ptx_emulator::{Checks, Config, FaultKind};
+use ptx_emulator::{Checks, Config, FaultKind, LaunchConfig, LaunchError, WaitReason};
 
-use super::harness::line;
+use super::harness::{HEADER, line};
 use super::{fault, kernel, outcome, silent};
 
 #[test]
@@ -126,4 +126,134 @@ fn shuffles_of_inactive_lanes() {
         "shfl.sync.up.b32 %r6, %r1, 1, 0, -1; redux.sync.add.u32 %r7, %r1, -1;",
         20,
     );
+}
+
+/// Thread 0 of each warp takes a lock that is never given back.
+const LOCK: &str = "setp.eq.u32 %p3, %r1, %r1;
+    rem.u32 %r6, %r1, 32;
+    setp.ne.u32 %p1, %r6, 0;
+    @%p1 bra end;
+    spin:
+    atom.global.cas.b32 %r7, [%rd1], 0, 1;
+    setp.ne.u32 %p2, %r7, 0;
+    @%p2 bra spin;
+    UNLOCK
+    end:
+    bar.sync 0;";
+
+#[test]
+fn deadlock_on_a_lock() {
+    let stuck = kernel(&LOCK.replace("UNLOCK", ""));
+    let Err(LaunchError::Fault(found)) = outcome(&stuck, line(96), Config::default()) else {
+        panic!("a lock that is never given back");
+    };
+    assert_eq!(found.kind, FaultKind::Deadlock);
+    // In the loop; which of its instructions it is depends on where a turn ends.
+    let first = 1 + stuck
+        .lines()
+        .position(|text| text.contains("atom."))
+        .unwrap();
+    assert!((first..first + 3).contains(&found.ptx_line), "{found}");
+    assert_eq!(found.thread, [32, 0, 0]);
+    let at_barrier: Vec<_> = found
+        .waiting
+        .iter()
+        .filter(|waiter| waiter.reason == WaitReason::Barrier(0))
+        .map(|waiter| (waiter.thread, waiter.threads))
+        .collect();
+    assert_eq!(at_barrier, [([0, 0, 0], 32)]);
+    let looping = found
+        .waiting
+        .iter()
+        .filter(|waiter| waiter.reason == WaitReason::Memory)
+        .map(|waiter| waiter.thread);
+    assert_eq!(looping.collect::<Vec<_>>(), [[32, 0, 0], [64, 0, 0]]);
+    silent(
+        &LOCK.replace("UNLOCK", "atom.global.exch.b32 %r7, [%rd1], 0;"),
+        96,
+    );
+    // Without the check it is the instruction limit that ends it.
+    let config = Config {
+        checks: Checks {
+            synchronization: false,
+            ..Checks::ALL
+        },
+        instruction_limit: Some(100_000),
+        ..Config::default()
+    };
+    let Err(LaunchError::Fault(found)) = outcome(&stuck, line(96), config) else {
+        panic!("a lock that is never given back");
+    };
+    let FaultKind::InstructionLimit { lines, .. } = &found.kind else {
+        panic!("{found}");
+    };
+    assert_eq!(lines, &[first, first + 1, first + 2]);
+}
+
+/// Every block waits for a flag that only a block after it would set.
+#[test]
+fn deadlock_of_a_grid() {
+    let body = "add.u32 %r6, %r2, 1;
+        mul.wide.u32 %rd4, %r2, 4;
+        add.s64 %rd4, %rd1, %rd4;
+        wait:
+        ld.volatile.global.u32 %r7, [%rd4+4];
+        setp.eq.u32 %p1, %r7, 0;
+        @%p1 bra wait;
+        st.volatile.global.u32 [%rd4], 1;";
+    let launch = |body: &str| {
+        let shape = LaunchConfig {
+            grid: [3, 1, 1],
+            cooperative: true,
+            ..line(1)
+        };
+        outcome(&kernel(body), shape, Config::default())
+    };
+    let Err(LaunchError::Fault(found)) = launch(body) else {
+        panic!("blocks that wait for each other");
+    };
+    assert_eq!(found.kind, FaultKind::Deadlock);
+    let blocks = found.waiting.iter().map(|waiter| waiter.block[0]);
+    assert_eq!(blocks.collect::<Vec<_>>(), [0, 1, 2]);
+    assert!(found.to_string().contains("block [2, 0, 0]"), "{found}");
+    // The last block does not wait.
+    let last_first = body.replace(
+        "wait:",
+        "mov.u32 %r8, %nctaid.x; setp.eq.u32 %p2, %r6, %r8; @%p2 bra go; wait:",
+    );
+    launch(&last_first.replace("st.vol", "go: st.vol")).unwrap();
+}
+
+/// A loop that counts is none that goes on for ever, however little it changes.
+#[test]
+fn long_loops_are_no_deadlocks() {
+    silent(
+        "mov.u32 %r6, 0;
+        more:
+        add.u32 %r6, %r6, 1;
+        ld.volatile.global.u32 %r7, [%rd1];
+        setp.lt.u32 %p1, %r6, 100000;
+        @%p1 bra more;",
+        64,
+    );
+    // The count is in the caller, and turns end in the callee.
+    let ptx = format!(
+        "{HEADER}
+.func nothing() {{ .reg .b32 %r<3>; mov.u32 %r1, 0;
+{}
+ret; }}
+.visible .entry k(.param .u64 buffer)
+{{
+.reg .pred %p<2>; .reg .b32 %r<3>;
+mov.u32 %r1, 0;
+more:
+call nothing;
+add.u32 %r1, %r1, 1;
+setp.lt.u32 %p1, %r1, 100;
+@%p1 bra more;
+ret;
+}}",
+        "add.u32 %r1, %r1, 1;\n".repeat(4091)
+    );
+    outcome(&ptx, line(1), Config::default()).unwrap();
 }

@@ -1,0 +1,88 @@
+//! An access to memory, as the race check remembers it.
+
+use super::order::Order;
+
+/// An access by a lane to a word or byte, or by several lanes to a sector.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// Tick of the warp, 0 for no access.
+    pub(super) tick: u32,
+    pub(crate) block: u32,
+    pub(crate) site: u32,
+    /// The first one, where there are several.
+    pub(crate) thread: u16,
+    pub(super) flags: u16,
+}
+
+const WRITE: u16 = 1;
+/// Atomic, volatile or stronger.
+const STRONG: u16 = 2;
+/// Strong for all blocks, not only for its own.
+const DEVICE: u16 = 4;
+/// From this bit on: the logarithm of the bytes of each lane.
+pub(super) const LANE_BYTES: u16 = 3;
+
+/// What an access is, apart from who makes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kind {
+    pub(crate) write: bool,
+    pub(crate) strong: bool,
+    pub(crate) device: bool,
+}
+
+impl Record {
+    pub(super) fn new(order: &Order, thread: u32, site: usize, kind: Kind, size: usize) -> Self {
+        let flag = |set: bool, flag: u16| if set { flag } else { 0 };
+        Self {
+            tick: order.now(thread as usize / 32),
+            block: order.block(),
+            site: site as u32,
+            thread: thread as u16,
+            flags: flag(kind.write, WRITE)
+                | flag(kind.strong, STRONG)
+                | flag(kind.device, DEVICE)
+                | (size.trailing_zeros() as u16) << LANE_BYTES,
+        }
+    }
+
+    pub(super) fn is_none(&self) -> bool {
+        self.tick == 0
+    }
+
+    pub(crate) fn is_write(&self) -> bool {
+        self.flags & WRITE != 0
+    }
+
+    pub(super) fn warp(&self) -> usize {
+        usize::from(self.thread) / 32
+    }
+
+    pub(super) fn is_subword(&self) -> bool {
+        self.flags >> LANE_BYTES < 2
+    }
+
+    /// The access, by one lane, to the bytes of a sector that start at an offset.
+    pub(super) fn within_sector(mut self, offset: u16) -> Self {
+        self.thread += offset >> (self.flags >> LANE_BYTES);
+        self.flags &= (1 << LANE_BYTES) - 1;
+        self
+    }
+
+    pub(super) fn same_threads(&self, other: &Self) -> bool {
+        (self.block, self.thread, self.flags >> LANE_BYTES)
+            == (other.block, other.thread, other.flags >> LANE_BYTES)
+    }
+
+    /// Whether the two race unless something orders them.
+    pub(super) fn collides(&self, other: &Self) -> bool {
+        let both = self.flags & other.flags;
+        let wide = self.block == other.block || both & DEVICE != 0;
+        (self.flags | other.flags) & WRITE != 0 && !(both & STRONG != 0 && wide)
+    }
+
+    /// Whether this access races with everything, of what is not ordered after it, that an access before it races with.
+    pub(super) fn replaces(&self, earlier: &Self) -> bool {
+        let stronger = self.flags & !earlier.flags & (STRONG | DEVICE) != 0;
+        !stronger && (self.is_write() || !earlier.is_write())
+    }
+}
