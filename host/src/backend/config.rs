@@ -49,7 +49,7 @@ pub struct CudaBackendConfig {
     pub memory_pool_size: Option<usize>,
     /// Streams to make, at least 1. Default 4.
     pub num_streams: usize,
-    /// Whether products are recorded for [`take_profile`](super::CudaBackend::take_profile). Default no.
+    /// Whether operations are recorded for [`take_profile`](super::CudaBackend::take_profile). Default no.
     pub enable_profiling: bool,
     /// Which GEMV variants there are to choose from.
     pub w2a8_config: W2A8GemvConfig,

@@ -3,15 +3,17 @@
 //! [`CudaBackend`] only puts together what [`device`](crate::device) and [`ops`](crate::ops) offer; its buffers, streams and
 //! layers are theirs. It works the same on a GPU and on the emulator. It is `Send` and `Sync`, as all of its parts are.
 
+mod ceilings;
 mod config;
 mod memory;
 mod profile;
 mod split;
 
 pub use self::{
+    ceilings::Ceilings,
     config::{CudaBackendConfig, DeviceId, GridStrategy, W2A8GemvConfig},
     memory::MemoryManager,
-    profile::{OpProfile, chrome_trace},
+    profile::{OpProfile, Operation, chrome_trace},
     split::{Split, SplitLinear},
 };
 pub use crate::device::Capabilities as DeviceCapabilities;
@@ -234,20 +236,64 @@ impl CudaBackend {
                 });
             }
         }
-        let variant = weights.variant(activations.m());
+        let operation = Operation::product("w2a8_gemv", activations.m(), m, k);
+        self.record(operation, stream, |stream| {
+            Ok(weights.forward_quantized(stream, activations, output)?)
+        })
+    }
+
+    /// Runs `work`, any operations on `stream`, in a `tracing` span; with `enable_profiling`, also records what it submits, as one
+    /// operation of [`CudaBackend::take_profile`].
+    ///
+    /// `work` submits to no other stream, and on the calling thread. What other threads submit meanwhile is not counted.
+    ///
+    /// ```
+    /// use bitnet_cuda::backend::{CudaBackend, CudaBackendConfig};
+    /// use bitnet_cuda::device::Buffer;
+    /// use bitnet_cuda::ops::{Activation, OpError, activate};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let backend = CudaBackend::new(CudaBackendConfig { enable_profiling: true, ..Default::default() })?;
+    /// let x = backend.memory_manager().copy_to_device(&[-1.0_f32, 2.0])?;
+    /// let mut y = backend.memory_manager().allocate::<f32>(2)?;
+    /// backend.record("activation", backend.stream(0), |stream| -> Result<(), OpError> {
+    ///     activate(stream, Activation::SquaredRelu, &x, &mut y)
+    /// })?;
+    /// let profile = &backend.take_profile()?[0];
+    /// assert_eq!((profile.operation.name, profile.bytes), ("activation", 16));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `work`, of which nothing is recorded then, and [`DeviceError::Capturing`] on a GPU while the stream is being
+    /// captured.
+    pub fn record<R, E: From<DeviceError>>(
+        &self,
+        operation: impl Into<Operation>,
+        stream: &Stream,
+        work: impl FnOnce(&Stream) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let operation = operation.into();
+        let index = self.streams.iter().position(|own| own == stream);
+        let index = index.unwrap_or(self.streams.len());
         let span = tracing::debug_span!(
-            "w2a8_gemv",
-            m,
-            k,
-            tokens = activations.m(),
-            variant = variant.name()
+            "operation",
+            name = operation.name,
+            product = ?operation.product,
+            device = self.device.name(),
+            stream = index
         );
         let _entered = span.enter();
         match &self.recorder {
-            None => weights.forward_quantized(stream, activations, output)?,
-            Some(recorder) => recorder.gemv(stream, weights, activations, output)?,
+            None => work(stream),
+            Some(recorder) => recorder.record(operation, (index, stream), work),
         }
-        Ok(())
+    }
+
+    /// What the device allows at best, measured when it is first asked for; `None` on the emulator, and without `enable_profiling`.
+    pub fn ceilings(&self) -> Option<Ceilings> {
+        self.recorder.as_ref()?.ceilings(&self.device)
     }
 
     /// What was recorded since the last call, in the order of submission; waits for it. Empty without `enable_profiling`.
@@ -257,7 +303,7 @@ impl CudaBackend {
     pub fn take_profile(&self) -> Result<Vec<OpProfile>, DeviceError> {
         self.recorder
             .as_ref()
-            .map_or_else(|| Ok(Vec::new()), Recorder::take)
+            .map_or_else(|| Ok(Vec::new()), |recorder| recorder.take(&self.device))
     }
 }
 

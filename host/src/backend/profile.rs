@@ -1,43 +1,86 @@
-use crate::{
-    device::{Buffer, DeviceError, DeviceKind, Event, Stream},
-    launch::{Float, Gemv},
-    ops::{BitLinear, OpError, QuantizedActivations},
-};
+use super::Ceilings;
+use crate::device::{Device, DeviceError, DeviceKind, Event, Stream, Submitted};
 use serde_json::{Value, json};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// A product that was recorded.
+/// An operation as a profile has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Operation {
+    /// Its name.
+    pub name: &'static str,
+    /// Of a matrix product: tokens, output features, input features.
+    pub product: Option<[usize; 3]>,
+}
+
+impl Operation {
+    /// A matrix product of `m` tokens with weights `[n, k]`.
+    pub fn product(name: &'static str, m: usize, n: usize, k: usize) -> Self {
+        Self {
+            name,
+            product: Some([m, n, k]),
+        }
+    }
+}
+
+impl From<&'static str> for Operation {
+    /// An operation that is no matrix product.
+    fn from(name: &'static str) -> Self {
+        Self {
+            name,
+            product: None,
+        }
+    }
+}
+
+/// An operation that was recorded.
 #[derive(Debug, Clone)]
 pub struct OpProfile {
-    /// The operation: `w2a8_gemv`.
-    pub op: &'static str,
-    /// The kernel variant of its first launch.
-    pub variant: Gemv,
-    /// Tokens, output features, input features.
-    pub shape: [usize; 3],
-    /// Bytes that it has to move at least: weights, activations and outputs, each once.
+    /// The operation.
+    pub operation: Operation,
+    /// What it submitted, in order: names of kernels, copies, graphs.
+    pub kernels: Vec<String>,
+    /// Bytes that it has to move at least: of each kernel's arguments the elements that the kernel touches, each once; of a
+    /// graph those of its kernels.
     pub bytes: usize,
-    /// Multiplications and additions: `2 m n k`.
-    pub operations: usize,
+    /// Index of its stream among the backend's; their number for any other.
+    pub stream: usize,
     /// Milliseconds from its start to its end on the stream; none on the emulator.
     pub milliseconds: Option<f32>,
-    /// Milliseconds from the first recorded product's start to its start; none on the emulator.
+    /// Milliseconds from the first recorded operation's start to its start; none on the emulator.
     pub start_ms: Option<f32>,
+    /// Milliseconds that the device's ceilings allow for it at best; none on the emulator. See [`Ceilings::floor_ms`].
+    pub floor_ms: Option<f64>,
     /// What the emulator counted in each of its launches; none on a GPU.
     pub counters: Vec<ptx_emulator::Counters>,
 }
 
 impl OpProfile {
+    /// Multiplications and additions of a matrix product: `2 m n k`.
+    pub fn operations(&self) -> Option<usize> {
+        self.operation.product.map(|[m, n, k]| 2 * m * n * k)
+    }
+
     /// Gigabytes a second of `bytes`, on a GPU.
     pub fn gigabytes_per_second(&self) -> Option<f64> {
         self.milliseconds
             .map(|milliseconds| self.bytes as f64 / (f64::from(milliseconds) * 1e6))
     }
+
+    /// Its share of the device's ceiling, on a GPU: 1 is as fast as the device copies memory, or launches kernels.
+    ///
+    /// More than 1 is possible where operands come from the L2 cache.
+    pub fn share_of_ceiling(&self) -> Option<f64> {
+        let (floor, milliseconds) = (self.floor_ms?, f64::from(self.milliseconds?));
+        Some(floor / milliseconds)
+    }
 }
 
-/// Records products while a backend has profiling on.
+/// Records operations while a backend has profiling on.
 #[derive(Debug, Default)]
-pub(super) struct Recorder(Mutex<Vec<Recorded>>);
+pub(super) struct Recorder {
+    recorded: Mutex<Vec<Recorded>>,
+    ceilings: OnceLock<Option<Ceilings>>,
+}
 
 #[derive(Debug)]
 struct Recorded {
@@ -46,47 +89,53 @@ struct Recorded {
 }
 
 impl Recorder {
-    pub(super) fn gemv<Y: Float>(
+    pub(super) fn record<R, E: From<DeviceError>>(
         &self,
-        stream: &Stream,
-        weights: &BitLinear,
-        activations: &QuantizedActivations,
-        output: &mut Buffer<Y>,
-    ) -> Result<(), OpError> {
-        let (m, n, k) = (activations.m(), weights.n(), weights.k());
-        let mut profile = OpProfile {
-            op: "w2a8_gemv",
-            variant: weights.variant(m),
-            shape: [m, n, k],
-            bytes: weights.weight_bytes() + m * k + m * n * size_of::<Y>(),
-            operations: 2 * m * n * k,
-            milliseconds: None,
-            start_ms: None,
-            counters: Vec::new(),
+        operation: Operation,
+        (index, stream): (usize, &Stream),
+        work: impl FnOnce(&Stream) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let device = stream.device();
+        let is_timed = device.kind() == DeviceKind::Cuda;
+        let start = is_timed.then(|| stream.record()).transpose()?;
+        let (result, submitted, reports) = device.observe(|| work(stream));
+        let result = result?;
+        let end = is_timed.then(|| stream.record()).transpose()?;
+        let bytes = submitted.iter().map(|submitted| submitted.bytes).sum();
+        let kernels = submitted.into_iter().map(|Submitted { name, .. }| name);
+        let recorded = Recorded {
+            profile: OpProfile {
+                operation,
+                kernels: kernels.collect(),
+                bytes,
+                stream: index,
+                milliseconds: None,
+                start_ms: None,
+                floor_ms: None,
+                counters: reports.iter().map(|report| report.counters).collect(),
+            },
+            events: start.zip(end),
         };
-        let events = match weights.device().kind() {
-            DeviceKind::Cuda => {
-                let start = stream.record()?;
-                weights.forward_quantized(stream, activations, output)?;
-                Some((start, stream.record()?))
-            }
-            DeviceKind::Emulated => {
-                let work = || weights.forward_quantized(stream, activations, output);
-                let (result, reports) = weights.device().profile(work)?;
-                result?;
-                profile.counters = reports.iter().map(|report| report.counters).collect();
-                None
-            }
-        };
-        self.0
+        self.recorded
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(Recorded { profile, events });
-        Ok(())
+            .push(recorded);
+        Ok(result)
     }
 
-    pub(super) fn take(&self) -> Result<Vec<OpProfile>, DeviceError> {
-        let recorded = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    /// The device's ceilings, measured when they are first asked for.
+    pub(super) fn ceilings(&self, device: &Device) -> Option<Ceilings> {
+        *self.ceilings.get_or_init(|| {
+            Ceilings::measure(device).unwrap_or_else(|error| {
+                tracing::warn!(%error, "the device's ceilings cannot be measured");
+                None
+            })
+        })
+    }
+
+    pub(super) fn take(&self, device: &Device) -> Result<Vec<OpProfile>, DeviceError> {
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        let recorded = std::mem::take(&mut *recorded);
         let first = recorded
             .first()
             .and_then(|recorded| recorded.events.as_ref());
@@ -97,18 +146,23 @@ impl Recorder {
             _ => Ok::<_, DeviceError>((None, None)),
         };
         let times: Vec<_> = recorded.iter().map(times).collect::<Result<_, _>>()?;
+        // After the events have been waited for: nothing else is on the device then.
+        let ceilings = self.ceilings(device);
         let profile = |(recorded, (start_ms, milliseconds)): (Recorded, _)| OpProfile {
             start_ms,
             milliseconds,
+            floor_ms: ceilings.map(|ceilings| {
+                ceilings.floor_ms(recorded.profile.bytes, recorded.profile.kernels.len())
+            }),
             ..recorded.profile
         };
         Ok(recorded.into_iter().zip(times).map(profile).collect())
     }
 }
 
-/// Products in the JSON of Chrome's trace viewer and Perfetto.
+/// Operations in the JSON of Chrome's trace viewer and Perfetto, a row for each stream.
 ///
-/// On a GPU an event begins and lasts as the product did. The emulator has no time: there, an event is one microsecond at its
+/// On a GPU an event begins and lasts as the operation did. The emulator has no time: there, an event is one microsecond at its
 /// place in the order, `otherData.time` says `ordinal`, and what counts is in its `args`.
 pub fn chrome_trace(profiles: &[OpProfile]) -> Value {
     let timed = profiles
@@ -125,13 +179,18 @@ pub fn chrome_trace(profiles: &[OpProfile]) -> Value {
         } else {
             (ordinal as f64, 1.0)
         };
-        let [m, n, k] = profile.shape;
+        let mut args = json!({
+            "kernels": profile.kernels, "bytes": profile.bytes, "operations": profile.operations(),
+            "share_of_ceiling": profile.share_of_ceiling(), "counters": profile.counters,
+        });
+        if let Some([m, n, k]) = profile.operation.product {
+            args["m"] = m.into();
+            args["n"] = n.into();
+            args["k"] = k.into();
+        }
         json!({
-            "name": profile.op, "ph": "X", "pid": 0, "tid": 0, "ts": start, "dur": duration,
-            "args": {
-                "variant": profile.variant.name(), "m": m, "n": n, "k": k, "bytes": profile.bytes,
-                "operations": profile.operations, "counters": profile.counters,
-            },
+            "name": profile.operation.name, "ph": "X", "pid": 0, "tid": profile.stream,
+            "ts": start, "dur": duration, "args": args,
         })
     };
     json!({

@@ -9,6 +9,7 @@ use super::{
     in_flight::InFlight,
     launch::LaunchRecord,
     pool::Pool,
+    profile::{Collector, Submitted},
     stream::StreamInner,
 };
 
@@ -25,6 +26,8 @@ pub(super) struct Core {
     lost: OnceLock<(String, Vec<LaunchRecord>)>,
     streams: Mutex<Vec<Weak<StreamInner>>>,
     orphans: Mutex<Vec<Orphan>>,
+    /// For profiles.
+    pub(super) submitted: Collector<Submitted>,
     /// Where buffers come from, if not from the driver; set together.
     pub(super) pool: OnceLock<Pool>,
     pub(super) pinned_pool: OnceLock<Pool>,
@@ -53,6 +56,7 @@ impl Core {
             lost: OnceLock::new(),
             streams: Mutex::default(),
             orphans: Mutex::default(),
+            submitted: Collector::default(),
             pool: OnceLock::new(),
             pinned_pool: OnceLock::new(),
         })

@@ -8,7 +8,7 @@ use std::{any::Any, fmt::Debug};
 use super::{
     capabilities::{Capabilities, DeviceKind},
     launch::LaunchConfig,
-    profile::Profiler,
+    profile::{Collector, LaunchReport},
 };
 
 macro_rules! handles {
@@ -142,7 +142,7 @@ pub(super) trait Driver: Any + Debug + Send + Sync {
     /// Free and total bytes of device memory.
     fn memory_info(&self) -> Result<(usize, usize), DriverError>;
     fn synchronize(&self) -> Result<(), DriverError>;
-    fn profiler(&self) -> Option<&Profiler>;
+    fn profiler(&self) -> Option<&Collector<LaunchReport>>;
     /// Prepares the calling thread for calls that reach the device past this trait.
     fn make_current(&self) -> Result<(), DriverError>;
     /// Returns once no thread is in a driver call any more; from then on calls fail without reaching the driver.

@@ -20,7 +20,7 @@ use super::{
     error::DeviceError,
     launch::LaunchConfig,
     pages::Pages,
-    profile::{ArgumentTraffic, LaunchReport, Profiler},
+    profile::{ArgumentTraffic, Collector, LaunchReport},
 };
 
 /// What GPU an emulated device stands for.
@@ -56,7 +56,7 @@ impl Default for EmulatedConfig {
 pub(super) struct EmulatedDriver {
     emulator: Emulator,
     capabilities: Capabilities,
-    profiler: Profiler,
+    profiler: Collector<LaunchReport>,
     last_handle: AtomicU64,
     /// Lengths by address.
     allocations: Mutex<BTreeMap<u64, usize>>,
@@ -97,7 +97,7 @@ impl EmulatedDriver {
         let driver = Self {
             emulator,
             capabilities,
-            profiler: Profiler::default(),
+            profiler: Collector::default(),
             last_handle: AtomicU64::new(0),
             allocations: Mutex::default(),
             host_memory: Mutex::default(),
@@ -249,7 +249,7 @@ impl Driver for EmulatedDriver {
         Ok(())
     }
 
-    fn profiler(&self) -> Option<&Profiler> {
+    fn profiler(&self) -> Option<&Collector<LaunchReport>> {
         Some(&self.profiler)
     }
 

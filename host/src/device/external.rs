@@ -9,6 +9,7 @@ use super::{
     Buffer, Device, DeviceError, DeviceKind, Stream,
     buffer::Allocation,
     driver::{MemoryRange, Pitched, RawStream},
+    stream::Work,
 };
 
 /// Physical memory is mapped in multiples of this (`cuMemGetAllocationGranularity` on all GPUs so far).
@@ -96,7 +97,8 @@ impl Stream {
             pitch: width,
         };
         let core = self.device().core();
-        self.submit("copy".to_owned(), None, [to, from].into_iter(), |raw| {
+        let work = Work::named("copy", 2 * width * rows);
+        self.submit(work, [to, from].into_iter(), |raw| {
             // SAFETY: the stream is alive as long as `self`, and the rows are within the buffers, as just checked.
             unsafe { core.driver.copy_rows(raw, target, source, width, rows) }
         })
@@ -110,7 +112,8 @@ impl Stream {
     ) -> Result<(), DeviceError> {
         let allocation = buffer.allocation();
         let core = self.device().core();
-        self.submit("fill".to_owned(), None, [allocation].into_iter(), |raw| {
+        let work = Work::named("fill", allocation.len());
+        self.submit(work, [allocation].into_iter(), |raw| {
             // SAFETY: the stream is alive as long as `self`, and the range is the whole allocation.
             unsafe {
                 core.driver

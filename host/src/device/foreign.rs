@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{
     Buffer, DeviceError, DeviceKind, Function, Stream, buffer::Allocation, driver::DriverError,
+    stream::Work,
 };
 
 /// How another library's call failed.
@@ -79,9 +80,9 @@ impl Stream {
             }
         }
         let core = self.device().core();
+        let bytes = uses.iter().map(|used| used.0.len()).sum();
         self.submit(
-            name.to_owned(),
-            None,
+            Work::named(name, bytes),
             uses.iter().map(|used| used.0),
             |raw| {
                 core.driver.make_current()?;

@@ -7,7 +7,7 @@ use super::{
     driver::RawGraph,
     error::DeviceError,
     in_flight::InFlight,
-    stream::Stream,
+    stream::{Stream, Work},
 };
 
 /// A sequence of launches, captured once and replayed with one call.
@@ -21,6 +21,7 @@ pub struct Graph {
     /// Held while the graph is submitted, which the driver does not synchronize by itself.
     submitting: Mutex<()>,
     kernels: Vec<String>,
+    bytes: usize,
     in_flight: InFlight,
     /// Dropped after the graph itself, whose `Drop` waits for the replays.
     allocations: Vec<Arc<Allocation>>,
@@ -106,11 +107,11 @@ impl Graph {
             .allocations
             .iter()
             .map(|allocation| allocation.in_flight());
-        let record = (format!("graph of {}", self.kernels.join(", ")), None);
+        let name = format!("graph of {}", self.kernels.join(", "));
         stream.inner().submit_launch(
             &mut queue,
             stream.raw(),
-            record,
+            Work::named(&name, self.bytes),
             in_flight.chain([&self.in_flight]),
             // SAFETY: graph and stream are of one device, as just checked, and alive; the marks keep the
             // graph and its allocations alive until the replay is done.
@@ -151,6 +152,7 @@ impl Capturing<'_> {
             raw,
             submitting: Mutex::default(),
             kernels: capture.kernels,
+            bytes: capture.bytes,
             in_flight: InFlight::default(),
             allocations: capture.allocations,
         };
@@ -177,6 +179,7 @@ impl Capturing<'_> {
         let stream = std::mem::ManuallyDrop::new(self).0;
         let (capture, raw) = stream.inner().end_capture(Some(graph.raw))?;
         graph.kernels = capture.kernels;
+        graph.bytes = capture.bytes;
         let allocations = std::mem::replace(&mut graph.allocations, capture.allocations);
         if raw != graph.raw {
             graph.device.core().release(Orphan {

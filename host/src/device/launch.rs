@@ -29,6 +29,8 @@ pub enum KernelArg<'a> {
     Pointer {
         allocation: &'a Arc<Allocation>,
         offset_bytes: usize,
+        /// How many bytes from there on the kernel touches.
+        bytes: usize,
         /// Whether the kernel may write through it.
         write: bool,
     },
@@ -97,6 +99,7 @@ fn parameter(
             allocation,
             offset_bytes,
             write,
+            ..
         } => {
             if !Arc::ptr_eq(allocation.core(), device.core()) {
                 let what = format!("argument {index} of kernel {kernel}");

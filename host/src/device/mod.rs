@@ -50,9 +50,9 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex},
+    thread,
 };
 
-pub(crate) use self::launch::KernelArg;
 pub use self::{
     buffer::Buffer,
     capabilities::{Capabilities, DeviceKind},
@@ -73,6 +73,7 @@ pub use self::{
     profile::{ArgumentTraffic, LaunchReport},
     stream::Stream,
 };
+pub(crate) use self::{launch::KernelArg, profile::Submitted};
 
 use self::{
     core::{Core, lock},
@@ -220,12 +221,28 @@ impl Device {
         work: impl FnOnce() -> R,
     ) -> Result<(R, Vec<LaunchReport>), DeviceError> {
         match self.0.core.driver.profiler() {
-            Some(profiler) => Ok(profiler.collect(work)),
+            Some(profiler) => Ok(profiler.collect(None, work)),
             None => Err(DeviceError::Unsupported {
                 operation: "counting instructions and traffic",
                 device: self.name().to_owned(),
             }),
         }
+    }
+
+    /// Runs `work` and returns what this thread submitted on this device meanwhile, with the emulator's counts of it.
+    pub(crate) fn observe<R>(
+        &self,
+        work: impl FnOnce() -> R,
+    ) -> (R, Vec<Submitted>, Vec<LaunchReport>) {
+        let core = self.core();
+        let here = Some(thread::current().id());
+        let ((result, reports), submitted) =
+            core.submitted
+                .collect(here, || match core.driver.profiler() {
+                    Some(profiler) => profiler.collect(here, work),
+                    None => (work(), Vec::new()),
+                });
+        (result, submitted, reports)
     }
 
     fn core(&self) -> &Arc<Core> {

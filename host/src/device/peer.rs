@@ -90,7 +90,7 @@ impl<T: Pod> Buffer<T> {
                 address,
                 pitch: bytes,
             };
-            return stream.submit_copy(OPERATION, allocations, |raw: RawStream| {
+            return stream.submit_copy(OPERATION, 2 * bytes, allocations, |raw: RawStream| {
                 // SAFETY: the stream is alive as long as the borrow; both ranges are within allocations, which the marks of the
                 // submission keep.
                 unsafe {
@@ -102,6 +102,7 @@ impl<T: Pod> Buffer<T> {
         if self.device().can_access_peer(from.device())? {
             return stream.submit_copy(
                 OPERATION,
+                2 * bytes,
                 allocations,
                 |raw: RawStream| -> Result<(), DriverError> {
                     // SAFETY: as above; the allocations are of these two drivers.

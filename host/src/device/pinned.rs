@@ -185,7 +185,7 @@ impl<T: Pod> Buffer<T> {
             .device()
             .require("the pinned buffer", &pinned.device)?;
         let allocations = [self.allocation(), &pinned.allocation];
-        stream.submit_copy(operation, allocations, submit)
+        stream.submit_copy(operation, self.size_bytes(), allocations, submit)
     }
 }
 

@@ -1,4 +1,10 @@
-use std::sync::{Arc, Mutex, Weak};
+use std::{
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::{self, ThreadId},
+};
 
 use super::{core::lock, launch::LaunchConfig};
 
@@ -17,27 +23,80 @@ pub struct LaunchReport {
     pub lines: Vec<ptx_emulator::LineCounts>,
 }
 
-/// Collects the reports of launches while someone wants them.
-#[derive(Debug, Default)]
-pub(super) struct Profiler(Mutex<Vec<Weak<Mutex<Vec<LaunchReport>>>>>);
+/// A submission as the library knows it on every device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Submitted {
+    /// Name of the kernel, of all kernels of a graph, or of a copy.
+    pub(crate) name: String,
+    /// Bytes of the elements stated for its arguments, each once.
+    pub(crate) bytes: usize,
+}
 
-impl Profiler {
-    /// Runs `work` and returns the reports of all launches on the device meanwhile.
-    pub(super) fn collect<R>(&self, work: impl FnOnce() -> R) -> (R, Vec<LaunchReport>) {
-        let reports = Arc::new(Mutex::default());
-        {
-            let mut collections = lock(&self.0);
-            collections.retain(|collection| collection.strong_count() > 0);
-            collections.push(Arc::downgrade(&reports));
+/// Collects what launches leave while someone wants it.
+#[derive(Debug)]
+pub(super) struct Collector<T> {
+    /// How many want it, so that a launch takes no lock where nobody does.
+    wanted: AtomicUsize,
+    collections: Mutex<Vec<Collection<T>>>,
+}
+
+#[derive(Debug)]
+struct Collection<T> {
+    /// Whose launches; `None` for those of all threads.
+    thread: Option<ThreadId>,
+    values: Weak<Mutex<Vec<T>>>,
+}
+
+impl<T> Default for Collector<T> {
+    fn default() -> Self {
+        Self {
+            wanted: AtomicUsize::new(0),
+            collections: Mutex::default(),
         }
+    }
+}
+
+impl<T> Collector<T> {
+    /// Runs `work` and returns what launches of one thread, or of all, left meanwhile.
+    pub(super) fn collect<R>(
+        &self,
+        thread: Option<ThreadId>,
+        work: impl FnOnce() -> R,
+    ) -> (R, Vec<T>) {
+        struct Wanted<'a>(&'a AtomicUsize);
+        impl Drop for Wanted<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        let values = Arc::new(Mutex::new(Vec::new()));
+        {
+            let mut collections = lock(&self.collections);
+            collections.retain(|collection| collection.values.strong_count() > 0);
+            collections.push(Collection {
+                thread,
+                values: Arc::downgrade(&values),
+            });
+        }
+        self.wanted.fetch_add(1, Ordering::Relaxed);
+        let wanted = Wanted(&self.wanted);
         let result = work();
-        let reports = std::mem::take(&mut *lock(&reports));
-        (result, reports)
+        drop(wanted);
+        let values = std::mem::take(&mut *lock(&values));
+        (result, values)
     }
 
-    pub(super) fn add(&self, report: impl Fn() -> LaunchReport) {
-        for collection in lock(&self.0).iter().filter_map(Weak::upgrade) {
-            lock(&collection).push(report());
+    pub(super) fn add(&self, value: impl Fn() -> T) {
+        if self.wanted.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let here = thread::current().id();
+        for collection in lock(&self.collections).iter() {
+            if collection.thread.is_none_or(|thread| thread == here)
+                && let Some(values) = collection.values.upgrade()
+            {
+                lock(&values).push(value());
+            }
         }
     }
 }

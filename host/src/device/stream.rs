@@ -17,6 +17,7 @@ use super::{
     in_flight::{InFlight, Moment},
     launch::{self, KernelArg, LaunchConfig, LaunchRecord},
     module::Function,
+    profile::Submitted,
 };
 
 /// How many launches a stream remembers for the report of a fault.
@@ -65,6 +66,27 @@ pub(super) struct Queue {
 pub(super) struct Capture {
     pub(super) kernels: Vec<String>,
     pub(super) allocations: Vec<Arc<Allocation>>,
+    pub(super) bytes: usize,
+}
+
+/// What is submitted, as errors and profiles name it.
+pub(super) struct Work {
+    pub(super) name: String,
+    /// The shape of a launch.
+    pub(super) config: Option<LaunchConfig>,
+    /// Bytes that it touches of its buffers.
+    pub(super) bytes: usize,
+}
+
+impl Work {
+    /// Work that is no launch.
+    pub(super) fn named(name: &str, bytes: usize) -> Self {
+        Self {
+            name: name.to_owned(),
+            config: None,
+            bytes,
+        }
+    }
 }
 
 impl Stream {
@@ -177,23 +199,24 @@ impl Stream {
                 )
             }
         };
-        let allocations = args.iter().filter_map(|arg| match arg {
-            KernelArg::Pointer { allocation, .. } => Some(*allocation),
+        let pointers = args.iter().filter_map(|arg| match arg {
+            KernelArg::Pointer {
+                allocation, bytes, ..
+            } => Some((*allocation, *bytes)),
             KernelArg::Scalar { .. } => None,
         });
-        self.submit(
-            function.name().to_owned(),
-            Some(config),
-            allocations,
-            submit,
-        )
+        let work = Work {
+            name: function.name().to_owned(),
+            config: Some(config),
+            bytes: pointers.clone().map(|(_, bytes)| bytes).sum(),
+        };
+        self.submit(work, pointers.map(|(allocation, _)| allocation), submit)
     }
 
     /// Submits work that uses the allocations, or collects it where the stream is being captured.
     pub(super) fn submit<'a>(
         &self,
-        name: String,
-        config: Option<LaunchConfig>,
+        work: Work,
         allocations: impl Iterator<Item = &'a Arc<Allocation>>,
         submit: impl FnOnce(RawStream) -> Result<(), DriverError>,
     ) -> Result<(), DeviceError> {
@@ -203,7 +226,8 @@ impl Stream {
         let captures = queue.captures;
         if let Some(capture) = &mut queue.capture {
             core.check(submit(self.raw))?;
-            capture.kernels.push(name);
+            capture.kernels.push(work.name);
+            capture.bytes += work.bytes;
             for allocation in allocations {
                 capture.allocations.push(Arc::clone(allocation));
                 allocation
@@ -214,13 +238,14 @@ impl Stream {
         }
         let in_flight = allocations.map(|allocation| allocation.in_flight());
         self.inner
-            .submit_launch(&mut queue, self.raw, (name, config), in_flight, submit)
+            .submit_launch(&mut queue, self.raw, work, in_flight, submit)
     }
 
     /// Submits a copy, which no graph can have.
     pub(super) fn submit_copy(
         &self,
         operation: &'static str,
+        bytes: usize,
         allocations: [&Arc<Allocation>; 2],
         submit: impl FnOnce(RawStream) -> Result<(), DriverError>,
     ) -> Result<(), DeviceError> {
@@ -230,9 +255,9 @@ impl Stream {
             return Ok(());
         }
         let in_flight = allocations.iter().map(|allocation| allocation.in_flight());
-        let record = (operation.to_owned(), None);
+        let work = Work::named(operation, bytes);
         self.inner
-            .submit_launch(&mut queue, self.raw, record, in_flight, submit)
+            .submit_launch(&mut queue, self.raw, work, in_flight, submit)
     }
 
     /// Fails where the stream is one of the caller's.
@@ -285,7 +310,7 @@ impl StreamInner {
         self: &Arc<Self>,
         queue: &mut Queue,
         raw: RawStream,
-        (kernel, config): (String, Option<LaunchConfig>),
+        work: Work,
         in_flight: impl Iterator<Item = &'a InFlight>,
         submit: impl FnOnce(RawStream) -> Result<(), DriverError>,
     ) -> Result<(), DeviceError> {
@@ -301,8 +326,8 @@ impl StreamInner {
             recent.push_back((
                 submission,
                 LaunchRecord {
-                    kernel,
-                    config,
+                    kernel: work.name.clone(),
+                    config: work.config,
                     sequence,
                 },
             ));
@@ -313,6 +338,10 @@ impl StreamInner {
             queue.launches -= 1;
             return submitted;
         }
+        self.core.submitted.add(|| Submitted {
+            name: work.name.clone(),
+            bytes: work.bytes,
+        });
         queue.submitted = submission;
         for used in in_flight {
             used.mark(self, Moment::Submission(submission));
@@ -475,6 +504,15 @@ impl Drop for StreamInner {
         }
     }
 }
+
+/// Whether both are the same queue.
+impl PartialEq for Stream {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner) && self.raw == other.raw
+    }
+}
+
+impl Eq for Stream {}
 
 impl fmt::Debug for StreamInner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -46,6 +46,7 @@ use bytemuck::Pod;
 pub struct Input<'a, T> {
     buffer: &'a Buffer<T>,
     first: usize,
+    len: usize,
 }
 
 /// Elements of a buffer that a kernel writes.
@@ -53,6 +54,7 @@ pub struct Input<'a, T> {
 pub struct Output<'a, T> {
     buffer: &'a Buffer<T>,
     first: usize,
+    len: usize,
 }
 
 impl<'a, T: Pod> Input<'a, T> {
@@ -74,7 +76,7 @@ impl<'a, T: Pod> Input<'a, T> {
         first: usize,
         len: usize,
     ) -> Result<Self, LaunchError> {
-        require(name, buffer, first, len).map(|()| Self { buffer, first })
+        require(name, buffer, first, len).map(|()| Self { buffer, first, len })
     }
 }
 
@@ -101,7 +103,7 @@ impl<'a, T: Pod> Output<'a, T> {
         first: usize,
         len: usize,
     ) -> Result<Self, LaunchError> {
-        require(name, buffer, first, len).map(|()| Self { buffer, first })
+        require(name, buffer, first, len).map(|()| Self { buffer, first, len })
     }
 }
 
@@ -155,6 +157,7 @@ impl<T: Pod> sealed::Bind for Input<'_, T> {
         KernelArg::Pointer {
             allocation: self.buffer.allocation(),
             offset_bytes: self.first * size_of::<T>(),
+            bytes: self.len * size_of::<T>(),
             write: false,
         }
     }
@@ -166,6 +169,7 @@ impl<T: Pod> sealed::Bind for Output<'_, T> {
         KernelArg::Pointer {
             allocation: self.buffer.allocation(),
             offset_bytes: self.first * size_of::<T>(),
+            bytes: self.len * size_of::<T>(),
             write: true,
         }
     }

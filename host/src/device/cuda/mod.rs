@@ -31,7 +31,7 @@ use super::{
     },
     launch::LaunchConfig,
     pages::Pages,
-    profile::Profiler,
+    profile::{Collector, LaunchReport},
 };
 
 const SUCCESS: c_int = 0;
@@ -200,7 +200,7 @@ impl Driver for CudaDriver {
         self.call("cuCtxSynchronize", || unsafe { ffi::cuCtxSynchronize() })
     }
 
-    fn profiler(&self) -> Option<&Profiler> {
+    fn profiler(&self) -> Option<&Collector<LaunchReport>> {
         None
     }
 

@@ -100,6 +100,7 @@ fn a_pointer_can_start_within_its_buffer_but_not_beyond() {
             let pointer = KernelArg::Pointer {
                 allocation,
                 offset_bytes,
+                bytes: 4,
                 write: true,
             };
             stream.launch(&function, config(1, 32), &[pointer, scalar(1)])

@@ -34,7 +34,8 @@ const PTX: &str = include_str!("kernels.ptx");
 /// The double, loaded as this process's CUDA driver; `None` where the tests run on the real one.
 static FAKE: LazyLock<Option<Fake>> = LazyLock::new(|| {
     let real = env::var("BITNET_TEST_DEVICE").is_ok_and(|device| device.starts_with("cuda"));
-    if real && env::var_os(cust_lazy::LIBRARY_VARIABLE).is_none() {
+    // Miri opens no libraries.
+    if cfg!(miri) || real && env::var_os(cust_lazy::LIBRARY_VARIABLE).is_none() {
         return None;
     }
     // Cargo builds the dependency beside the test program.
@@ -114,10 +115,11 @@ impl FakeGpu {
     }
 }
 
-/// One device of each driver, that a test may use as it likes short of breaking it.
+/// One device of each driver (under Miri, two emulated ones), that a test may use as it likes short of breaking it.
 fn devices() -> [Device; 2] {
     let gpu = match FakeGpu::take() {
         Some(gpu) => gpu.open(),
+        None if cfg!(miri) => Device::emulated().expect("the default configuration is valid"),
         None => Device::cuda(0).expect("BITNET_TEST_DEVICE=cuda asks for a GPU"),
     };
     [
@@ -147,6 +149,7 @@ where
     KernelArg::Pointer {
         allocation: buffer.allocation(),
         offset_bytes: 0,
+        bytes: buffer.size_bytes(),
         write: false,
     }
 }
@@ -158,6 +161,7 @@ where
     KernelArg::Pointer {
         allocation: buffer.allocation(),
         offset_bytes: 0,
+        bytes: buffer.size_bytes(),
         write: true,
     }
 }

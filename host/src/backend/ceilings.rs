@@ -1,0 +1,70 @@
+use crate::{
+    device::{Buffer, Device, DeviceKind, Graph, Stream},
+    ops::{Activation, OpError, activate},
+};
+
+/// Rounds of each measurement, of which the median counts.
+const ROUNDS: usize = 11;
+/// Launches of the graph that the launch floor is measured with.
+const LAUNCHES: usize = 64;
+
+/// What a device allows at best, as measured on it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ceilings {
+    /// Bytes read and written a second by a copy within the device, of twice the L2 cache.
+    pub copy_bytes_per_second: f64,
+    /// Milliseconds of a launch that does next to nothing (one element), back to back in a graph.
+    pub launch_floor_ms: f64,
+}
+
+impl Ceilings {
+    /// Measures a GPU; `None` on the emulator, which has no time.
+    ///
+    /// # Errors
+    /// When the device has not enough memory, or fails.
+    pub fn measure(device: &Device) -> Result<Option<Self>, OpError> {
+        if device.kind() != DeviceKind::Cuda {
+            return Ok(None);
+        }
+        let stream = device.new_stream()?;
+        let (free, _) = device.memory_info()?;
+        let bytes = (2 * device.capabilities().l2_bytes).min(free / 4).max(1);
+        let from = Buffer::<u8>::zeroed(device, bytes)?;
+        let mut to = Buffer::<u8>::uninit(device, bytes)?;
+        let copy_ms = median_ms(&stream, || Ok(to.copy_from_buffer(&stream, &from)?))?;
+
+        let x = Buffer::<f32>::zeroed(device, 1)?;
+        let mut y = Buffer::<f32>::uninit(device, 1)?;
+        let graph = Graph::capture(&stream, |stream| {
+            (0..LAUNCHES).try_for_each(|_| activate(stream, Activation::SquaredRelu, &x, &mut y))
+        })?;
+        let graph_ms = median_ms(&stream, || Ok(graph.launch(&stream)?))?;
+        Ok(Some(Self {
+            copy_bytes_per_second: 2.0 * bytes as f64 / copy_ms * 1e3,
+            launch_floor_ms: graph_ms / LAUNCHES as f64,
+        }))
+    }
+
+    /// Milliseconds that moving so many bytes takes at least, or launching so many kernels, whichever is more.
+    pub fn floor_ms(&self, bytes: usize, launches: usize) -> f64 {
+        let moved = bytes as f64 / self.copy_bytes_per_second * 1e3;
+        moved.max(launches as f64 * self.launch_floor_ms)
+    }
+}
+
+/// Median of the milliseconds between events around `submit`, which is called once more before.
+fn median_ms(
+    stream: &Stream,
+    mut submit: impl FnMut() -> Result<(), OpError>,
+) -> Result<f64, OpError> {
+    submit()?;
+    let mut times = Vec::with_capacity(ROUNDS);
+    for _ in 0..ROUNDS {
+        let start = stream.record()?;
+        submit()?;
+        let end = stream.record()?;
+        times.push(start.elapsed_ms(&end)?.expect("a GPU has a clock"));
+    }
+    times.sort_by(f32::total_cmp);
+    Ok(times[ROUNDS / 2].into())
+}
