@@ -10,7 +10,6 @@ use bitnet_cuda::ops::{BitLinear, Norm, OpError, QuantizedActivations, quantize_
 use bitnet_cuda::reference::RowScales;
 use bitnet_cuda::reference::linear::{Epilogue, Shape, accumulate, epilogue};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 fn on(device_id: DeviceId) -> CudaBackendConfig {
     CudaBackendConfig {
@@ -391,48 +390,6 @@ fn every_operation_can_be_recorded_on_both_drivers() {
             assert_eq!(ceilings.launch_floor_ms, 0.5 / 64.0);
         }
     }
-}
-
-#[test]
-fn operations_are_tracing_spans() {
-    use tracing_subscriber::{Layer, layer::Context, layer::SubscriberExt, registry::LookupSpan};
-
-    /// The names in the spans called `operation`.
-    #[derive(Clone, Default)]
-    struct Names(Arc<Mutex<Vec<String>>>);
-
-    impl tracing::field::Visit for Names {
-        fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
-            if field.name() == "name" {
-                self.0.lock().unwrap().push(value.to_owned());
-            }
-        }
-        fn record_debug(&mut self, _: &tracing::field::Field, _: &dyn std::fmt::Debug) {}
-    }
-
-    impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Names {
-        fn on_new_span(
-            &self,
-            attributes: &tracing::span::Attributes<'_>,
-            _: &tracing::span::Id,
-            _: Context<'_, S>,
-        ) {
-            if attributes.metadata().name() == "operation" {
-                attributes.record(&mut self.clone());
-            }
-        }
-    }
-
-    let names = Names::default();
-    let subscriber = tracing_subscriber::registry().with(names.clone());
-    tracing::subscriber::with_default(subscriber, || {
-        let backend = CudaBackend::new(on(DeviceId::Emulated)).unwrap();
-        assert!(record_layer(&backend).is_empty(), "profiling is off");
-    });
-    assert_eq!(
-        *names.0.lock().unwrap(),
-        ["norm", "quantize", "linear", "graph", "refused"]
-    );
 }
 
 #[test]

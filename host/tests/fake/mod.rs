@@ -11,7 +11,7 @@ static IS_LOADED: LazyLock<bool> = LazyLock::new(|| {
     if real && env::var_os(cust_lazy::LIBRARY_VARIABLE).is_none() {
         return false;
     }
-    cust_lazy::load_from(&path()).expect("the test double loads");
+    cust_lazy::load_from(path()).expect("the test double loads");
     true
 });
 
