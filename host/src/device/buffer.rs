@@ -223,12 +223,13 @@ impl<T: Pod> Buffer<T> {
     }
 
     pub(super) fn bytes(len: usize) -> Result<usize, DeviceError> {
-        len.checked_mul(size_of::<T>())
-            .filter(|&bytes| isize::try_from(bytes).is_ok())
-            .ok_or(DeviceError::BufferTooLarge {
+        match len.checked_mul(size_of::<T>()) {
+            Some(bytes) if isize::try_from(bytes).is_ok() => Ok(bytes),
+            _ => Err(DeviceError::BufferTooLarge {
                 elements: len,
                 element_size: size_of::<T>(),
-            })
+            }),
+        }
     }
 
     pub(super) fn from_allocation(

@@ -67,14 +67,20 @@ impl Core {
     }
 
     /// Fails once the device is lost, so that no call reaches a context that is gone.
+    #[inline]
     pub(super) fn usable(&self) -> Result<(), DeviceError> {
         match self.lost.get() {
             None => Ok(()),
-            Some((cause, launches)) => Err(DeviceError::Lost {
-                device: self.name.clone(),
-                cause: cause.clone(),
-                launches: launches.clone(),
-            }),
+            Some(lost) => Err(self.lost_error(lost)),
+        }
+    }
+
+    #[cold]
+    fn lost_error(&self, (cause, launches): &(String, Vec<LaunchRecord>)) -> DeviceError {
+        DeviceError::Lost {
+            device: self.name.clone(),
+            cause: cause.clone(),
+            launches: launches.clone(),
         }
     }
 

@@ -368,10 +368,34 @@ impl Pool {
         bytes: usize,
         site: &'static Location<'static>,
     ) -> Result<Block, DeviceError> {
-        if self.pending_bytes.load(Ordering::Relaxed) > self.config.max_pending_bytes {
+        let tracking = self.config.tracking;
+        let has_room = self.pending_bytes.load(Ordering::Relaxed) <= self.config.max_pending_bytes;
+        let taken = match class_of(bytes) {
+            Some(index) if has_room => lock(&self.classes[index]).take(bytes, tracking),
+            _ => None,
+        };
+        let block = match taken {
+            Some(block) => block,
+            None => self.make_room(core, bytes, has_room)?,
+        };
+        let in_use = self.in_use.fetch_add(block.bytes, Ordering::Relaxed) + block.bytes;
+        if tracking >= TrackingLevel::Basic && in_use > self.peak.load(Ordering::Relaxed) {
+            self.peak.fetch_max(in_use, Ordering::Relaxed);
+        }
+        if tracking >= TrackingLevel::Detailed {
+            self.sites.add(block.address, block.requested, site);
+        }
+        self.pressure.update(in_use);
+        Ok(block)
+    }
+
+    /// Takes a block that no slab has ready.
+    #[cold]
+    fn make_room(&self, core: &Core, bytes: usize, has_room: bool) -> Result<Block, DeviceError> {
+        if !has_room {
             self.wait_for_pending(core, self.config.max_pending_bytes / 2)?;
         }
-        let block = match self.find(core, bytes) {
+        match self.find(core, bytes) {
             Err(error) if error.is_out_of_memory() => {
                 // What is pending or cached in the wrong shape may be enough.
                 self.wait_for_pending(core, 0)?;
@@ -381,53 +405,33 @@ impl Pool {
             found => found,
         }
         // Not what a slab or a chunk would take.
-        .map_err(|error| error.with_requested(bytes))?;
-        let in_use = self.in_use.fetch_add(block.bytes, Ordering::Relaxed) + block.bytes;
-        if self.config.tracking >= TrackingLevel::Basic
-            && in_use > self.peak.load(Ordering::Relaxed)
-        {
-            self.peak.fetch_max(in_use, Ordering::Relaxed);
-        }
-        if self.config.tracking >= TrackingLevel::Detailed {
-            self.sites.add(block.address, block.requested, site);
-        }
-        self.pressure.update(in_use);
-        Ok(block)
+        .map_err(|error| error.with_requested(bytes))
     }
 
     fn find(&self, core: &Core, bytes: usize) -> Result<Block, DeviceError> {
         let tracking = self.config.tracking;
-        match class_of(bytes) {
-            Some(index) => {
-                if let Some(block) = lock(&self.classes[index]).take(bytes, tracking) {
-                    return Ok(block);
-                }
-                core.release_orphans();
-                self.reclaim(core);
-                // Locked while the class grows, so that two threads do not both make it.
-                let mut class = lock(&self.classes[index]);
-                if let Some(block) = class.take(bytes, tracking) {
-                    return Ok(block);
-                }
-                let slab = lock(&self.buddy).take(core, class.slab_bytes(), TrackingLevel::None)?;
-                class.add_slab(slab);
-                Ok(class
-                    .take(bytes, tracking)
-                    .expect("the new slab has free blocks"))
-            }
-            None => {
-                core.release_orphans();
-                self.reclaim(core);
-                let block = lock(&self.buddy).take(core, bytes, tracking)?;
-                Ok(Block {
-                    address: block.address(),
-                    whole: block.whole,
-                    bytes: block.bytes,
-                    requested: bytes,
-                    place: Place::Buddy(block),
-                })
-            }
+        core.release_orphans();
+        self.reclaim(core);
+        let Some(index) = class_of(bytes) else {
+            let block = lock(&self.buddy).take(core, bytes, tracking)?;
+            return Ok(Block {
+                address: block.address(),
+                whole: block.whole,
+                bytes: block.bytes,
+                requested: bytes,
+                place: Place::Buddy(block),
+            });
+        };
+        // Locked while the class grows, so that two threads do not both make it.
+        let mut class = lock(&self.classes[index]);
+        if let Some(block) = class.take(bytes, tracking) {
+            return Ok(block);
         }
+        let slab = lock(&self.buddy).take(core, class.slab_bytes(), TrackingLevel::None)?;
+        class.add_slab(slab);
+        Ok(class
+            .take(bytes, tracking)
+            .expect("the new slab has free blocks"))
     }
 
     /// Takes back a block whose owner is gone; `in_flight` says which work may still use it.

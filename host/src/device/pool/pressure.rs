@@ -57,17 +57,19 @@ impl Pressure {
     }
 
     /// Notes the bytes in use; called with no lock held, because callbacks may use the pool.
+    #[inline]
     pub(super) fn update(&self, in_use: usize) {
-        let level = self
-            .thresholds
-            .iter()
-            .filter(|&&threshold| in_use >= threshold)
-            .count() as u8;
-        if self.level.load(Ordering::Relaxed) == level
-            || self.level.swap(level, Ordering::Relaxed) == level
-        {
-            return;
+        let known = self.level.load(Ordering::Relaxed);
+        let [moderate, high, critical] = self.thresholds;
+        let level =
+            u8::from(in_use >= moderate) + u8::from(in_use >= high) + u8::from(in_use >= critical);
+        if level != known && self.level.swap(level, Ordering::Relaxed) != level {
+            self.call_back(level);
         }
+    }
+
+    #[cold]
+    fn call_back(&self, level: u8) {
         let callbacks = lock(&self.callbacks).clone();
         for callback in callbacks {
             let called = catch_unwind(AssertUnwindSafe(|| callback(LEVELS[usize::from(level)])));

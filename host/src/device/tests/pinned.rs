@@ -55,7 +55,12 @@ fn memory_in_flight_outlives_its_owner() {
     for pool in [false, true] {
         for device in devices() {
             if pool {
-                device.enable_pool(MemoryPoolConfig::default()).unwrap();
+                let small = MemoryPoolConfig {
+                    chunk_bytes: MIB,
+                    pinned_chunk_bytes: MIB,
+                    ..MemoryPoolConfig::default()
+                };
+                device.enable_pool(small).unwrap();
             }
             let stream = device.new_stream().unwrap();
             let values = numbers(64);
