@@ -124,8 +124,8 @@ fn gemv(results: &Results) -> String {
         "N x K",
         "M",
         "kernel",
-        "cold",
-        "warm",
+        "cold, us",
+        "warm, us",
         "spread",
         "of copy bandwidth",
         "a faster variant",
@@ -182,8 +182,8 @@ fn rows(results: &Results) -> String {
     let head = [
         "operation",
         "tokens x features",
-        "cold",
-        "warm",
+        "cold, us",
+        "warm, us",
         "spread",
         "of copy bandwidth",
     ];

@@ -1,0 +1,260 @@
+//! The figures, as SVG.
+
+mod chart;
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, anyhow};
+use chart::{Chart, Series};
+use kernel_benches::{Case, Results, SHAPES, packed_bytes};
+use plotters::prelude::*;
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// Every figure, by file name.
+pub fn all(results: &[Results]) -> Result<BTreeMap<String, String>> {
+    let mut figures = BTreeMap::from([("memory.svg".to_owned(), memory()?)]);
+    for results in results {
+        let gpu = slug(&results.device.name);
+        figures.insert(format!("latency-{gpu}.svg"), latency(results)?);
+        figures.insert(format!("bandwidth-{gpu}.svg"), bandwidth(results)?);
+        if let Some(figure) = roofline(results)? {
+            figures.insert(format!("roofline-{gpu}.svg"), figure);
+        }
+    }
+    Ok(figures)
+}
+
+/// `cuda:0 (NVIDIA H200)` as `nvidia-h200`.
+fn slug(device: &str) -> String {
+    let name = device.split_once('(').map_or(device, |(_, name)| name);
+    let parts = name
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join("-").to_lowercase()
+}
+
+fn shape_label((n, k): (usize, usize)) -> String {
+    format!("{n}x{k}")
+}
+
+fn categories(count: usize) -> std::ops::Range<f64> {
+    -0.5..count.max(1) as f64 - 0.5
+}
+
+/// A range with room around the values of a coordinate; none where there are none.
+fn around(series: &[Series], value: fn(&(f64, f64)) -> f64) -> Option<std::ops::Range<f64>> {
+    let points = series.iter().flat_map(|series| &series.points);
+    let (low, high) = points
+        .map(value)
+        .filter(|value| *value > 0.0)
+        .fold((f64::INFINITY, 0.0_f64), |(low, high), value| {
+            (low.min(value), high.max(value))
+        });
+    (low <= high).then(|| low / 1.5..high * 1.5)
+}
+
+/// Shapes in the order of their weights' bytes.
+fn by_size(mut shapes: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
+    shapes.sort_by_key(|(n, k)| n * k);
+    shapes
+}
+
+/// `cuda:0 (NVIDIA H200)` as `NVIDIA H200`.
+fn gpu(results: &Results) -> &str {
+    let name = &results.device.name;
+    name.split_once('(')
+        .map_or(name, |(_, name)| name.trim_end_matches(')'))
+}
+
+/// Bytes of the weights, BF16 and packed.
+fn memory() -> Result<String> {
+    let shapes = by_size(SHAPES.to_vec());
+    let series = |name: &str, bytes: fn((usize, usize)) -> usize| Series {
+        name: name.to_owned(),
+        points: shapes
+            .iter()
+            .enumerate()
+            .map(|(index, &shape)| (index as f64, bytes(shape) as f64 / MIB))
+            .collect(),
+    };
+    let series = vec![
+        series("BF16", |(n, k)| 2 * n * k),
+        series("2 bits, with scales", |(n, k)| packed_bytes(n, k)),
+    ];
+    let range = around(&series, |point| point.1).ok_or_else(|| anyhow!("no shapes"))?;
+    let chart = Chart {
+        title: "Static memory of a layer's weights".to_owned(),
+        x_name: "N x K",
+        y_name: "MiB",
+        labels: shapes.iter().map(|&shape| shape_label(shape)).collect(),
+        series,
+        lines: Vec::new(),
+    };
+    chart.draw(categories(shapes.len()), range.log_scale())
+}
+
+/// Cold time of one token's product, by shape, beside the peers.
+fn latency(results: &Results) -> Result<String> {
+    let chosen = |case: &&Case| case.op == "gemv" && case.chosen && case.m == 1;
+    let cases = || results.cases.iter().filter(chosen);
+    let shapes = by_size(cases().map(|case| (case.n.unwrap_or(0), case.k)).collect());
+    let position = |shape: (usize, usize)| {
+        let index = shapes.iter().position(|&other| other == shape)?;
+        Some(index as f64)
+    };
+    let mut series = vec![Series {
+        name: "this library".to_owned(),
+        points: cases()
+            .filter_map(|case| {
+                Some((
+                    position((case.n.unwrap_or(0), case.k))?,
+                    case.time()?.median_us,
+                ))
+            })
+            .collect(),
+    }];
+    let mut peers: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    for pair in results.pairs.iter().filter(|pair| pair.m == 1) {
+        if let Some(x) = position((pair.n, pair.k)) {
+            let points = peers.entry(&pair.peer).or_default();
+            points.push((x, pair.theirs.median_us));
+        }
+    }
+    series.extend(peers.into_iter().map(|(name, points)| Series {
+        name: name.to_owned(),
+        points,
+    }));
+    let range = around(&series, |point| point.1).unwrap_or(1.0..10.0);
+    let chart = Chart {
+        title: format!("One token's product, weights from memory: {}", gpu(results)),
+        x_name: "N x K",
+        y_name: "microseconds",
+        labels: shapes.iter().map(|&shape| shape_label(shape)).collect(),
+        series,
+        lines: Vec::new(),
+    };
+    chart.draw(categories(shapes.len()), range.log_scale())
+}
+
+/// Share of the copy bandwidth by bytes moved.
+fn bandwidth(results: &Results) -> Result<String> {
+    let series = by_family(results, |case| {
+        Some((case.bytes as f64, case.bandwidth_fraction?))
+    });
+    let range = around(&series, |point| point.0).unwrap_or(1.0..10.0);
+    let highest = around(&series, |point| point.1).map_or(1.0, |range| range.end / 1.5);
+    let chart = Chart {
+        title: format!("Share of the measured copy bandwidth: {}", gpu(results)),
+        x_name: "bytes moved",
+        y_name: "share",
+        labels: Vec::new(),
+        series,
+        lines: Vec::new(),
+    };
+    chart.draw(range.log_scale(), 0.0..highest.max(1.0) * 1.1)
+}
+
+/// Operations a second by operations a byte, under the measured roofs; none without ceilings.
+fn roofline(results: &Results) -> Result<Option<String>> {
+    let Some(ceilings) = &results.ceilings else {
+        return Ok(None);
+    };
+    let series = by_family(results, |case| {
+        let point = (
+            case.operations as f64 / case.bytes as f64,
+            case.operations as f64 / case.time()?.median_us * 1e6,
+        );
+        (case.operations > 0).then_some(point)
+    });
+    let (Some(x), Some(y)) = (
+        around(&series, |point| point.0),
+        around(&series, |point| point.1),
+    ) else {
+        return Ok(None);
+    };
+    let (copy, dots) = (
+        ceilings.copy_bytes_per_second,
+        ceilings.dp4a_operations_per_second,
+    );
+    let x = x.start..x.end.max(2.0 * dots / copy);
+    let y = y.start..y.end.max(2.0 * dots);
+    let roof = |x: f64| (x, (x * copy).min(dots));
+    let roof = Series {
+        name: "copy and dp4a, measured".to_owned(),
+        points: vec![roof(x.start), (dots / copy, dots), roof(x.end)],
+    };
+    let chart = Chart {
+        title: format!("Roofline: {}", gpu(results)),
+        x_name: "operations a byte",
+        y_name: "operations a second",
+        labels: Vec::new(),
+        series,
+        lines: vec![roof],
+    };
+    chart.draw(x.log_scale(), y.log_scale()).map(Some)
+}
+
+/// What an operation is, for a colour of its own.
+fn family(op: &str) -> &'static str {
+    let (gemv, norm, quantize) = (
+        op.contains("gemv"),
+        op.contains("norm"),
+        op.contains("quantize"),
+    );
+    match (gemv, norm, quantize) {
+        (true, true, _) => "norm + quantize + GEMV",
+        (true, false, _) => "GEMV",
+        (false, true, true) => "norm + quantize",
+        (false, true, false) => "norm",
+        (false, false, true) => "quantize, dequantize",
+        (false, false, false) => "activation function",
+    }
+}
+
+/// The chosen kernels' points, by family.
+fn by_family(results: &Results, point: impl Fn(&Case) -> Option<(f64, f64)>) -> Vec<Series> {
+    let mut families: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    for case in results.cases.iter().filter(|case| case.chosen) {
+        families
+            .entry(family(&case.op))
+            .or_default()
+            .extend(point(case));
+    }
+    let series = families.into_iter().map(|(name, points)| Series {
+        name: name.to_owned(),
+        points,
+    });
+    series.filter(|series| !series.points.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_names_a_file() {
+        assert_eq!(slug("cuda:0 (NVIDIA H200)"), "nvidia-h200");
+    }
+
+    #[test]
+    fn an_operation_has_the_colour_of_its_family() {
+        let ops = [
+            "gemv",
+            "rmsnorm + quantize + gemv",
+            "residual + layernorm",
+            "dequantize",
+            "gated silu",
+        ];
+        assert_eq!(
+            ops.map(family),
+            [
+                "GEMV",
+                "norm + quantize + GEMV",
+                "norm",
+                "quantize, dequantize",
+                "activation function"
+            ]
+        );
+    }
+}
