@@ -14,6 +14,10 @@ enum Driver {
 }
 
 fn bitnet(driver: Driver, arguments: &[&str]) -> Output {
+    command(driver, arguments).output().unwrap()
+}
+
+fn command(driver: Driver, arguments: &[&str]) -> Command {
     let library = match driver {
         Driver::None => PathBuf::from("no-such-libcuda.so"),
         // Cargo builds the dependency beside the test program.
@@ -21,12 +25,12 @@ fn bitnet(driver: Driver, arguments: &[&str]) -> Output {
             .unwrap()
             .with_file_name("libfake_libcuda.so"),
     };
-    Command::new(env!("CARGO_BIN_EXE_bitnet"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bitnet"));
+    command
         .args(arguments)
         .env("CUST_LAZY_LIBCUDA", library)
-        .env_remove("BITNET_COMMIT")
-        .output()
-        .unwrap()
+        .env_remove("BITNET_COMMIT");
+    command
 }
 
 fn stdout(driver: Driver, arguments: &[&str]) -> String {
@@ -358,6 +362,49 @@ fn a_peer_that_computes_nothing_is_not_timed() {
             .all(|part| part.why.contains("does not compute this shape")),
         "{missed:?}"
     );
+}
+
+#[test]
+fn cublaslt_is_called_as_its_interface_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let double = library(folder.path(), include_str!("peers/cublaslt.rs"));
+    std::fs::rename(double, folder.path().join("libcublasLt.so.13")).unwrap();
+    let output = command(
+        Driver::Double,
+        &["bench", "--device", "cuda", "--smoke", "--json"],
+    )
+    .env("LD_LIBRARY_PATH", folder.path())
+    .output()
+    .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let results = Results::from_json(&String::from_utf8(output.stdout).unwrap()).unwrap();
+    let shapes: Vec<_> = results
+        .pairs
+        .iter()
+        .map(|pair| (pair.peer.as_str(), pair.m, pair.n, pair.k))
+        .collect();
+    let int8 = "cublaslt int8";
+    assert_eq!(
+        shapes,
+        [
+            (int8, 1, 128, 256),
+            (int8, 8, 128, 256),
+            (int8, 1, 48, 384),
+            (int8, 8, 48, 384)
+        ],
+        "{:?}",
+        results.not_run
+    );
+    assert!(results.pairs.iter().all(|pair| pair.mismatches == 0));
+    // 33 is no multiple of 4: the library has no algorithm for it, and says so.
+    let missed: Vec<_> = results
+        .not_run
+        .iter()
+        .filter(|part| part.what.starts_with(int8))
+        .collect();
+    assert_eq!(missed.len(), 2, "{:?}", results.not_run);
+    assert!(missed.iter().all(|part| part.why.contains("NOT_SUPPORTED")));
 }
 
 /// Compiles a shared library.

@@ -4,7 +4,7 @@
 //! nowhere, as attention is not measured here) and with `[h, h]`; quantize, multiply with `[4h, h]`; quantize, multiply with
 //! `[h, 4h]`, whose output is the next layer's input. Each layer has its own copy of the weights in memory.
 
-use super::peers::{Bf16, Cublas, Int8, Peer, Precision};
+use super::peers::{Gemm, GemmEx, GemmPeer, Lt, Peer};
 use super::plan::ModelShape;
 use crate::operations::{Check, MAX_TOKENS, Operation, ProductData};
 use anyhow::{Result, ensure};
@@ -28,8 +28,8 @@ pub trait Chain: Operation {
 pub fn chain(stream: &Stream, shape: ModelShape, bits: u32, seed: u64) -> Result<Box<dyn Chain>> {
     match bits {
         2 => Ok(Box::new(Ternary::new(stream.device(), shape, seed)?)),
-        8 => Ok(Box::new(Products::new::<Int8>(stream, shape, seed)?)),
-        _ => Ok(Box::new(Products::new::<Bf16>(stream, shape, seed)?)),
+        8 => Ok(Box::new(Products::new::<Lt>(stream, shape, seed)?)),
+        _ => Ok(Box::new(Products::new::<GemmEx>(stream, shape, seed)?)),
     }
 }
 
@@ -210,7 +210,7 @@ struct Products {
 }
 
 impl Products {
-    fn new<P: Precision>(stream: &Stream, shape: ModelShape, seed: u64) -> Result<Self> {
+    fn new<G: Gemm>(stream: &Stream, shape: ModelShape, seed: u64) -> Result<Self> {
         let ModelShape {
             batch,
             hidden,
@@ -221,7 +221,7 @@ impl Products {
             "--batch-size {batch} with --quantization-bits 8 or 16: at most {MAX_TOKENS} are measured with these"
         );
         let device = stream.device();
-        let peer = Cublas::open(device, stream)?.peer::<P>();
+        let peer = GemmPeer::<G>::open(stream)?;
         let mut random = fastrand::Rng::with_seed(seed);
         let mut by_matrix = Vec::new();
         for (n, k) in MATRICES {

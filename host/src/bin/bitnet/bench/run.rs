@@ -3,7 +3,7 @@
 
 use super::measure::{case, measure, sets_to_rotate};
 use super::model::{Chain, chain};
-use super::peers::{Bf16, Cublas, Int8, Peer};
+use super::peers::{Gemm, GemmEx, GemmPeer, Lt, Peer};
 use super::plan::Plan;
 use super::products::Shape;
 use super::timing::{self, Replay};
@@ -130,22 +130,22 @@ impl Run<'_> {
             .is_some_and(|deadline| Instant::now() + Duration::from_millis(100) >= deadline)
     }
 
-    /// cuBLAS where it is found. On the emulator there are none.
+    /// NVIDIA's libraries, where they are found. On the emulator there are none.
     fn peers(&mut self) -> Vec<Box<dyn Peer>> {
-        if self.request.device.kind() != DeviceKind::Cuda {
-            return Vec::new();
+        let mut peers = Vec::new();
+        if self.request.device.kind() == DeviceKind::Cuda {
+            peers.extend(self.peer::<GemmEx>());
+            peers.extend(self.peer::<Lt>());
         }
-        match Cublas::open(&self.request.device, &self.stream) {
-            Ok(cublas) => {
-                tracing::info!(version = cublas.version(), "cuBLAS is measured beside");
-                vec![
-                    Box::new(cublas.peer::<Bf16>()),
-                    Box::new(cublas.peer::<Int8>()),
-                ]
-            }
+        peers
+    }
+
+    fn peer<G: Gemm>(&mut self) -> Option<Box<dyn Peer>> {
+        match GemmPeer::<G>::open(&self.stream) {
+            Ok(peer) => Some(Box::new(peer)),
             Err(error) => {
-                self.not_run("cublas", &format!("{error:#}"));
-                Vec::new()
+                self.not_run(G::NAME, &format!("{error:#}"));
+                None
             }
         }
     }

@@ -4,7 +4,7 @@ mod bitlinear;
 mod cublas;
 
 pub use bitlinear::Bitlinear;
-pub use cublas::{Bf16, Cublas, Int8, Precision};
+pub use cublas::{Gemm, GemmEx, GemmPeer, Lt};
 
 use crate::operations::{Operation, ProductData};
 use anyhow::Result;
