@@ -203,7 +203,7 @@ pub struct Counts {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pair {
-    /// The other: `cublas bf16`, `cublas int8`, or a library's file name.
+    /// The other: `cublas bf16`, `cublaslt int8`, or a library's file name.
     pub peer: String,
     /// Tokens.
     pub m: usize,

@@ -93,11 +93,16 @@ unsafe extern "C" fn cuMemAllocAsync(
     })
 }
 
+/// Memory that is allocated and freed while a stream is being captured belongs to the graph, and is there in each replay. The
+/// double keeps it as long as the context.
 #[unsafe(no_mangle)]
 extern "C" fn cuMemFreeAsync(address: u64, stream: *mut c_void) -> c_int {
     with_context("cuMemFreeAsync", |context| {
         if !context.allocations.contains_key(&address) {
             return Err(INVALID_VALUE);
+        }
+        if context.stream(stream)?.capture.is_some() {
+            return Ok(());
         }
         context.submit(stream, Work::Free(address)).map(drop)
     })

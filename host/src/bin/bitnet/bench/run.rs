@@ -95,6 +95,9 @@ impl Run<'_> {
             .is_some_and(|deadline| Instant::now() >= deadline);
         if late {
             self.not_run(what, "the time limit was reached");
+        } else if self.request.device.is_lost() {
+            // The part in which it was lost says how.
+            self.not_run(what, "the device was lost before");
         } else if let Err(error) = part(self) {
             self.not_run(what, &format!("{error:#}"));
         }
