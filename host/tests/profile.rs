@@ -110,7 +110,7 @@ fn a_product_reads_each_weight_byte_once_for_one_token_and_for_eight() {
 #[test]
 fn two_launches_are_added() {
     let report = json(&[
-        "rmsnorm-quantize-gemv",
+        "rmsnorm-quantize-then-gemv",
         "--m",
         "3",
         "--n",

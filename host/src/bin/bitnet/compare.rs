@@ -24,6 +24,8 @@ pub struct Args {
 
 /// Products with and without padding, and of more rows than a block has.
 const SHAPES: [(usize, usize); 3] = [(33, 300), (16, 2560), (80, 1152)];
+/// More rows than the fused kernel's blocks take in one go, on a device that runs one such block a processor.
+const MANY_ROWS: (usize, usize) = (9000, 8192);
 /// Rows of less than a warp's work, and of more than a block's.
 const WIDTHS: [usize; 7] = [21, 320, 2560, 6912, 16_000, 30_000, 33_000];
 const ROW_TOKENS: [usize; 2] = [1, 3];
@@ -100,6 +102,14 @@ pub fn run(device: &str, args: &Args, output: Output) -> Result<Outcome> {
             comparisons.push(random(operation, Sizes { m: 0, n, k })?);
         }
     }
+    let fused = PRODUCTS
+        .iter()
+        .find(|operation| operation.0 == "rmsnorm + quantize + gemv");
+    let (n, k) = MANY_ROWS;
+    comparisons.push(random(
+        fused.context("an operation")?,
+        Sizes { m: 1, n, k },
+    )?);
     for operation in ROW_OPERATIONS {
         for k in WIDTHS {
             for m in ROW_TOKENS {

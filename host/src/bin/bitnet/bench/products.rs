@@ -4,7 +4,7 @@ use super::measure::{case, measure, sets_to_rotate};
 use super::peers::{Peer, TOLERANCE};
 use super::plan::Plan;
 use super::timing::Replay;
-use crate::operations::{Fused, Operation, Product, ProductData};
+use crate::operations::{Fused, Kernels, Operation, Product, ProductData};
 use anyhow::{Context, Result, ensure};
 use bitnet_cuda::device::{Device, DeviceKind, Stream};
 use bitnet_cuda::launch::Gemv;
@@ -80,15 +80,18 @@ impl<'a> Shape<'a> {
     }
 
     /// A norm, the quantization of its outputs and the product with the library's choice, as a layer runs them.
-    pub fn fused(&mut self, m: usize) -> Result<Case> {
-        let chosen = self.chosen(m)?;
+    pub fn fused(&mut self, kernels: Kernels, m: usize) -> Result<Case> {
+        let op = match kernels {
+            Kernels::Fused => "rmsnorm + quantize + gemv",
+            Kernels::Separate => "rmsnorm + quantize, then gemv",
+        };
         let layers = std::mem::take(&mut self.layers);
-        let fused = |layer| Fused::new(layer, Some(chosen), m, &self.data);
+        let fused = |layer| Fused::new(kernels, layer, m, &self.data);
         let mut sets: Vec<Fused> = layers.into_iter().map(fused).collect::<Result<_>>()?;
         ensure!(!sets.is_empty(), "{LOST}");
         let measured = measure(self.stream, &mut sets, self.cold, &self.plan.settings)?;
         let shape = (m, Some(self.data.n), self.data.k);
-        let case = case("rmsnorm + quantize + gemv", shape, &sets[0], measured);
+        let case = case(op, shape, &sets[0], measured);
         self.layers = sets.into_iter().map(Fused::into_layer).collect();
         Ok(case)
     }

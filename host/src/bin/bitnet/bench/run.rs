@@ -8,7 +8,7 @@ use super::plan::Plan;
 use super::products::Shape;
 use super::timing::{self, Replay};
 use super::{Request, ceilings, counts, machine, save};
-use crate::operations::{Named, ROW_OPERATIONS, Sizes};
+use crate::operations::{Kernels, Named, ROW_OPERATIONS, Sizes};
 use anyhow::{Context, Result};
 use bitnet_cuda::device::{DeviceKind, Stream};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -166,8 +166,10 @@ impl Run<'_> {
             let cases = shape.variants(m)?;
             self.results.cases.extend(cases);
             if m == 1 {
-                let fused = shape.fused(m)?;
-                self.results.cases.push(fused);
+                for kernels in [Kernels::Fused, Kernels::Separate] {
+                    let fused = shape.fused(kernels, m)?;
+                    self.results.cases.push(fused);
+                }
             }
         }
         for peer in self.request.peers.iter().chain(cublas) {

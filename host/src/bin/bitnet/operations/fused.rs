@@ -1,9 +1,8 @@
-//! What a layer of a model runs: a norm, the quantization of its outputs, and a product.
+//! What a layer of a model runs: a norm, the quantization of its outputs, and a product; in one kernel and in two.
 
 use super::{Check, Operation, ProductData, addresses};
 use anyhow::Result;
 use bitnet_cuda::device::{Buffer, Stream};
-use bitnet_cuda::launch::Gemv;
 use bitnet_cuda::ops::{BitLinear, Norm, QuantizedActivations};
 use bitnet_cuda::reference::linear::{Epilogue, Shape, accumulate, epilogue};
 use bitnet_cuda::reference::{RowScales, fused, norm};
@@ -13,8 +12,18 @@ use std::rc::Rc;
 
 const EPS: f32 = 1e-5;
 
+/// How a norm, the quantization of its outputs and a product are launched.
+#[derive(Clone, Copy)]
+pub enum Kernels {
+    /// As [`BitLinear::forward_norm`] does it: for one token, in one kernel.
+    Fused,
+    /// The quantized norm in memory between two kernels.
+    Separate,
+}
+
 /// `rmsnorm(x)`, quantized, times the weights.
 pub struct Fused {
+    kernels: Kernels,
     data: Rc<ProductData>,
     norm: Norm,
     host_input: Vec<bf16>,
@@ -25,10 +34,9 @@ pub struct Fused {
 }
 
 impl Fused {
-    /// `variant: None` leaves the choice to the library.
     pub fn new(
+        kernels: Kernels,
         layer: BitLinear,
-        variant: Option<Gemv>,
         m: usize,
         data: &Rc<ProductData>,
     ) -> Result<Self> {
@@ -37,16 +45,18 @@ impl Fused {
             .iter()
             .map(|&q| bf16::from_f32(f32::from(q) / 64.0))
             .collect();
-        let layer = match variant {
-            Some(variant) => layer.with_variant(variant)?,
-            None => layer,
-        };
+        let norm = Norm::rms(&device, data.k, None, EPS)?;
+        let input = Buffer::from_slice(&device, &host_input)?;
+        // What one kernel keeps to itself, for the check.
+        let mut quantized = QuantizedActivations::uninit(&device, m, data.k)?;
+        norm.forward_quantized(&device.default_stream(), &input, &mut quantized)?;
         Ok(Self {
             data: Rc::clone(data),
-            norm: Norm::rms(&device, data.k, None, EPS)?,
-            input: Buffer::from_slice(&device, &host_input)?,
+            kernels,
+            norm,
+            input,
             host_input,
-            quantized: QuantizedActivations::uninit(&device, m, data.k)?,
+            quantized,
             output: Buffer::uninit(&device, m * data.n)?,
             layer,
         })
@@ -59,11 +69,19 @@ impl Fused {
 
 impl Operation for Fused {
     fn launch(&mut self, stream: &Stream) -> Result<()> {
-        self.norm
-            .forward_quantized(stream, &self.input, &mut self.quantized)?;
-        Ok(self
-            .layer
-            .forward_quantized(stream, &self.quantized, &mut self.output)?)
+        let Self {
+            norm,
+            layer,
+            input,
+            quantized,
+            output,
+            ..
+        } = self;
+        if let Kernels::Fused = self.kernels {
+            return Ok(layer.forward_norm(stream, norm, input, None, output)?);
+        }
+        norm.forward_quantized(stream, input, quantized)?;
+        Ok(layer.forward_quantized(stream, quantized, output)?)
     }
 
     fn outputs(&self) -> Result<Vec<u8>> {
@@ -99,8 +117,11 @@ impl Operation for Fused {
     }
 
     fn bytes(&self) -> usize {
-        // What lies between the two kernels is written and read.
-        let between = self.quantized.m() * (self.quantized.k_padded() + 8);
+        // What lies between two kernels is written and read.
+        let between = match self.kernels {
+            Kernels::Fused => 0,
+            Kernels::Separate => self.quantized.m() * (self.quantized.k_padded() + 8),
+        };
         let outer = self.input.size_bytes() + self.output.size_bytes();
         self.layer.weight_bytes() + self.data.n * size_of::<f32>() + 2 * between + outer
     }

@@ -6,7 +6,7 @@ mod product;
 mod rows;
 mod weights;
 
-pub use fused::Fused;
+pub use fused::{Fused, Kernels};
 pub use product::{MAX_TOKENS, PRODUCTS, Product, ProductData};
 pub use rows::ROW_OPERATIONS;
 pub use weights::WEIGHT_OPERATIONS;

@@ -1,6 +1,6 @@
 //! W2A8 products: the data of one shape, and the product of up to [`MAX_TOKENS`] tokens with it on one kernel variant.
 
-use super::{Check, Fused, Named, Operation, Sizes, addresses, ladder};
+use super::{Check, Fused, Kernels, Named, Operation, Sizes, addresses, ladder};
 use anyhow::{Result, ensure};
 use bitnet_cuda::device::{Buffer, Device, Stream};
 use bitnet_cuda::launch::{Float, Gemv};
@@ -23,11 +23,23 @@ pub const PRODUCTS: &[Named] = &[
     Named("ladder gemv", ladder::gemv),
     Named("int8xint2", ladder::int8xint2),
     Named("rmsnorm + quantize + gemv", |device, sizes, random| {
-        let data = Rc::new(ProductData::for_tokens(sizes, random)?);
-        let layer = data.layer(device)?;
-        Ok(Box::new(Fused::new(layer, None, sizes.m, &data)?))
+        fused(Kernels::Fused, device, sizes, random)
+    }),
+    Named("rmsnorm + quantize, then gemv", |device, sizes, random| {
+        fused(Kernels::Separate, device, sizes, random)
     }),
 ];
+
+fn fused(
+    kernels: Kernels,
+    device: &Device,
+    sizes: Sizes,
+    random: &mut fastrand::Rng,
+) -> Result<Box<dyn Operation>> {
+    let data = Rc::new(ProductData::for_tokens(sizes, random)?);
+    let layer = data.layer(device)?;
+    Ok(Box::new(Fused::new(kernels, layer, sizes.m, &data)?))
+}
 
 fn gemv<Y: Float + Element>(
     device: &Device,
