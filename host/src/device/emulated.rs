@@ -38,6 +38,9 @@ pub struct EmulatedConfig {
     pub checks: ptx_emulator::Checks,
     /// Host threads that run blocks; 0 takes one a core. Changes no result and no count. Default 0.
     pub threads: usize,
+    /// Shuffles the order in which warps and blocks run, which then run on one host thread. A correct kernel gives the same result.
+    /// Default none: ascending order.
+    pub seed: Option<u64>,
 }
 
 impl Default for EmulatedConfig {
@@ -47,6 +50,7 @@ impl Default for EmulatedConfig {
             memory_bytes: 8 << 30,
             checks: ptx_emulator::Checks::default(),
             threads: 0,
+            seed: None,
         }
     }
 }
@@ -92,6 +96,7 @@ impl EmulatedDriver {
             compute_capability: major * 10 + minor,
             memory_limit: config.memory_bytes as u64,
             threads: config.threads,
+            seed: config.seed,
             ..ptx_emulator::Config::default()
         });
         let driver = Self {
