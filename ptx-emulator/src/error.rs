@@ -234,6 +234,9 @@ pub enum LaunchError {
         /// The symbol.
         symbol: String,
     },
+    /// No room for the workspace of a cooperative launch.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// The kernel did something undefined, trapped, or passed a limit.
     #[error(transparent)]
     Fault(Box<Fault>),

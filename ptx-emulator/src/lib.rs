@@ -56,4 +56,5 @@ pub use fault::{Fault, FaultKind, Site, Space, WaitReason, Waiter};
 pub use load::{EntryInfo, Module, ParamInfo};
 pub use report::{
     AllocationTraffic, Counters, GlobalCounters, Instructions, LineCounts, Report, SharedCounters,
+    SourceCounts,
 };

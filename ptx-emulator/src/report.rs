@@ -2,6 +2,8 @@
 
 use std::ops::AddAssign;
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// Instructions by class.
@@ -164,6 +166,27 @@ pub struct LineCounts {
     pub bank_conflicts: u64,
 }
 
+/// What a launch did on one line of a source file: the sum over the lines of the PTX text that say they come from there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct SourceCounts {
+    /// Name of the file, as `.file` gives it.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// As [`LineCounts::warp_instructions`].
+    pub warp_instructions: u64,
+    /// As [`LineCounts::lane_instructions`].
+    pub lane_instructions: u64,
+    /// As [`LineCounts::requests`].
+    pub requests: u64,
+    /// As [`LineCounts::sectors`].
+    pub sectors: u64,
+    /// As [`LineCounts::bytes`].
+    pub bytes: u64,
+    /// As [`LineCounts::bank_conflicts`].
+    pub bank_conflicts: u64,
+}
+
 /// The outcome of a launch.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
@@ -173,4 +196,30 @@ pub struct Report {
     pub allocations: Vec<AllocationTraffic>,
     /// Every line that was executed, in the order of the text.
     pub lines: Vec<LineCounts>,
+}
+
+impl Report {
+    /// The counts by source line, by file and line; empty where the PTX has no `.loc` directives.
+    pub fn sources(&self) -> Vec<SourceCounts> {
+        let mut sources: BTreeMap<(&str, usize), SourceCounts> = BTreeMap::new();
+        for counts in &self.lines {
+            let Some((file, line)) = &counts.source else {
+                continue;
+            };
+            let sum = sources
+                .entry((file, *line))
+                .or_insert_with(|| SourceCounts {
+                    file: file.clone(),
+                    line: *line,
+                    ..SourceCounts::default()
+                });
+            sum.warp_instructions += counts.warp_instructions;
+            sum.lane_instructions += counts.lane_instructions;
+            sum.requests += counts.requests;
+            sum.sectors += counts.sectors;
+            sum.bytes += counts.bytes;
+            sum.bank_conflicts += counts.bank_conflicts;
+        }
+        sources.into_values().collect()
+    }
 }

@@ -55,6 +55,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) shared_bytes: usize,
     pub(crate) cooperative: bool,
     pub(crate) params: Vec<u8>,
+    /// Address of what a cooperative launch's grid barriers use; else 0.
+    pub(crate) workspace: u64,
     /// Whether nothing can order what blocks do: no atomic, volatile or ordered access to global memory.
     pub(crate) independent: bool,
     /// Whether blocks may run on several cores.
@@ -90,6 +92,7 @@ impl<'a> Launch<'a> {
         name: &str,
         shape: &LaunchConfig,
         args: &[&[u8]],
+        workspace: u64,
     ) -> Result<Self, LaunchError> {
         let module = loaded.module.as_ref();
         let Some(entry) = module.entry(name) else {
@@ -145,6 +148,7 @@ impl<'a> Launch<'a> {
             shared_bytes: static_shared + shape.dynamic_shared as usize,
             cooperative: shape.cooperative,
             params,
+            workspace,
             independent: !strong && !shape.cooperative,
             parallel: !strong && !shape.cooperative && config.seed.is_none(),
         })

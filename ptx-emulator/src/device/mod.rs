@@ -81,6 +81,9 @@ impl Default for Config {
     }
 }
 
+/// Bytes that CUDA's cooperative groups expect behind `%envreg1` and `%envreg2`: a size, and the grid barrier's counter.
+const GRID_WORKSPACE: u64 = 8;
+
 /// One emulated device.
 ///
 /// Operations take turns: a launch holds the device's memory until it is done.
@@ -299,8 +302,39 @@ impl Emulator {
         if !Arc::ptr_eq(&module.memory, &self.memory) {
             return Err(LaunchError::ForeignModule);
         }
-        let memory = lock(&self.memory);
-        let launch = Launch::prepare(&self.config, &memory, module, entry, config, args)?;
+        let mut memory = lock(&self.memory);
+        if !config.cooperative {
+            return self.run(&memory, module, entry, config, args, 0);
+        }
+        let name = Some("workspace of the cooperative launch".to_owned());
+        let workspace = memory.alloc(GRID_WORKSPACE, name, false)?;
+        let outcome = memory
+            .write(workspace, &[0; GRID_WORKSPACE as usize])
+            .map_err(LaunchError::from)
+            .and_then(|()| self.run(&memory, module, entry, config, args, workspace));
+        memory.free(workspace)?;
+        outcome
+    }
+
+    fn run(
+        &self,
+        memory: &Memory,
+        module: &LoadedModule,
+        entry: &str,
+        config: &LaunchConfig,
+        args: &[&[u8]],
+        workspace: u64,
+    ) -> Result<Report, LaunchError> {
+        let config_of_device = &self.config;
+        let launch = Launch::prepare(
+            config_of_device,
+            memory,
+            module,
+            entry,
+            config,
+            args,
+            workspace,
+        )?;
         crate::exec::run(&launch)
     }
 }

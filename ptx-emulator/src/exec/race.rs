@@ -86,6 +86,7 @@ impl Races {
             }
         }
         let kind = Kind {
+            read: reads,
             write: writes,
             strong,
             device: strong && scope == Scope::Device,

@@ -7,6 +7,8 @@ use super::order::Order;
 pub(crate) struct Record {
     /// Tick of the warp, 0 for no access.
     pub(super) tick: u32,
+    /// The number of the request, of those to this memory.
+    pub(super) time: u32,
     pub(crate) block: u32,
     pub(crate) site: u32,
     /// The first one, where there are several.
@@ -15,30 +17,42 @@ pub(crate) struct Record {
 }
 
 const WRITE: u16 = 1;
+/// Reads, and atomics that give the old value.
+const READ: u16 = 2;
 /// Atomic, volatile or stronger.
-const STRONG: u16 = 2;
+const STRONG: u16 = 4;
 /// Strong for all blocks, not only for its own.
-const DEVICE: u16 = 4;
+const DEVICE: u16 = 8;
 /// From this bit on: the logarithm of the bytes of each lane.
-pub(super) const LANE_BYTES: u16 = 3;
+pub(super) const LANE_BYTES: u16 = 4;
 
 /// What an access is, apart from who makes it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kind {
+    pub(crate) read: bool,
     pub(crate) write: bool,
     pub(crate) strong: bool,
     pub(crate) device: bool,
 }
 
 impl Record {
-    pub(super) fn new(order: &Order, thread: u32, site: usize, kind: Kind, size: usize) -> Self {
+    pub(super) fn new(
+        order: &Order,
+        thread: u32,
+        site: usize,
+        kind: Kind,
+        size: usize,
+        time: u32,
+    ) -> Self {
         let flag = |set: bool, flag: u16| if set { flag } else { 0 };
         Self {
             tick: order.now(thread as usize / 32),
+            time,
             block: order.block(),
             site: site as u32,
             thread: thread as u16,
-            flags: flag(kind.write, WRITE)
+            flags: flag(kind.read, READ)
+                | flag(kind.write, WRITE)
                 | flag(kind.strong, STRONG)
                 | flag(kind.device, DEVICE)
                 | (size.trailing_zeros() as u16) << LANE_BYTES,
@@ -51,6 +65,10 @@ impl Record {
 
     pub(crate) fn is_write(&self) -> bool {
         self.flags & WRITE != 0
+    }
+
+    pub(super) fn is_strong(&self) -> bool {
+        self.flags & STRONG != 0
     }
 
     pub(super) fn warp(&self) -> usize {
@@ -78,6 +96,17 @@ impl Record {
         let both = self.flags & other.flags;
         let wide = self.block == other.block || both & DEVICE != 0;
         (self.flags | other.flags) & WRITE != 0 && !(both & STRONG != 0 && wide)
+    }
+
+    /// Whether this access saw what an earlier one wrote, as strong accesses to one location do.
+    pub(super) fn observes(&self, write: &Self) -> bool {
+        let both = self.flags & write.flags;
+        let wide = self.block == write.block || both & DEVICE != 0;
+        self.flags & READ != 0
+            && write.is_write()
+            && both & STRONG != 0
+            && wide
+            && self.time > write.time
     }
 
     /// Whether this access races with everything, of what is not ordered after it, that an access before it races with.

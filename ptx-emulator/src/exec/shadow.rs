@@ -97,6 +97,8 @@ pub(crate) struct Shadow {
     index: HashMap<u64, usize>,
     /// The page used last.
     last: usize,
+    /// Requests so far.
+    time: u32,
     lists: Vec<Vec<Record>>,
     free: Vec<u32>,
     sectors: Vec<[Cell; 8]>,
@@ -110,6 +112,7 @@ impl Shadow {
             pages: Vec::new(),
             index: HashMap::new(),
             last: 0,
+            time: 0,
             lists: Vec::new(),
             free: Vec::new(),
             sectors: Vec::new(),
@@ -126,6 +129,7 @@ impl Shadow {
             size,
             ..
         } = request;
+        self.time = self.time.wrapping_add(1);
         let mut lane = 0;
         let mut repeats = 0;
         while lane < 32 {
@@ -141,7 +145,7 @@ impl Shadow {
                 && (active >> lane).trailing_ones() as usize >= run
                 && (1..run).all(|at| addresses[lane + at] == address + (at * size) as u64);
             let thread = warp * 32 + lane as u32;
-            let record = Record::new(order, thread, request.site, request.kind, size);
+            let record = Record::new(order, thread, request.site, request.kind, size, self.time);
             if is_sector {
                 self.sector(order, address / SECTOR, record)?;
                 lane += run;
@@ -151,7 +155,7 @@ impl Shadow {
             let repeated =
                 lane > 0 && active >> (lane - 1) & 1 != 0 && addresses[lane - 1] == address;
             repeats = if repeated { repeats + 1 } else { 0 };
-            if repeats < 2 || request.kind.write {
+            if repeats < 2 || request.kind.write || request.kind.strong {
                 self.lane(order, address, size, record.within_sector(0))?;
             }
             lane += 1;
@@ -365,8 +369,18 @@ impl Shadow {
         // Lanes of one warp may share some bytes of the sector and not others.
         let unclear = |old: &Record| several && old.block == new.block && old.warp() == new.warp();
         let mut twins = 0;
+        let before = *cell;
         for slot in &mut cell.slots {
-            match Self::judge(self.others, slot, &new, order) {
+            let mut verdict = Self::judge(self.others, slot, &new, order);
+            if matches!(verdict, Verdict::Race) {
+                let list = match before.more {
+                    0 => &[],
+                    more => self.lists[more as usize - 1].as_slice(),
+                };
+                let known = before.slots.iter().chain(list);
+                verdict = judge_observed(known, slot, &new, order);
+            }
+            match verdict {
                 Verdict::Drop => *slot = Record::default(),
                 Verdict::Keep => {}
                 Verdict::Twin => twins += 1,
@@ -375,7 +389,7 @@ impl Shadow {
             }
         }
         if cell.more != 0 {
-            return self.note_in_list(cell, new, order, several, twins);
+            return self.note_in_list(cell, &before.slots, new, order, several, twins);
         }
         // Whoever races with a third lane races with one of two.
         if twins == 2 && !several {
@@ -391,6 +405,7 @@ impl Shadow {
     fn note_in_list(
         &mut self,
         cell: &mut Cell,
+        slots: &[Record],
         new: Record,
         order: &Order,
         several: bool,
@@ -398,23 +413,28 @@ impl Shadow {
     ) -> Noted {
         let others = self.others;
         let list = &mut self.lists[cell.more as usize - 1];
-        let mut race = None;
+        let mut unordered = Vec::new();
+        let mut strong = Vec::new();
         list.retain(|old| {
             let verdict = Self::judge(others, old, &new, order);
             match verdict {
                 Verdict::Twin => twins += 1,
-                Verdict::Race => race = Some(*old),
+                Verdict::Race => unordered.push(*old),
+                Verdict::Drop if old.is_strong() => strong.push(*old),
                 Verdict::Drop | Verdict::Keep => {}
             }
             !matches!(verdict, Verdict::Drop)
         });
-        if let Some(old) = race {
-            let same_warp = old.block == new.block && old.warp() == new.warp();
-            return if several && same_warp {
-                Noted::Unclear
-            } else {
-                Noted::Race(old)
-            };
+        for old in unordered {
+            let known = slots.iter().chain(&strong).chain(&*list);
+            match judge_observed(known, &old, &new, order) {
+                Verdict::Drop => list.retain(|record| *record != old),
+                Verdict::Race if several && old.block == new.block && old.warp() == new.warp() => {
+                    return Noted::Unclear;
+                }
+                Verdict::Race => return Noted::Race(old),
+                Verdict::Keep | Verdict::Twin => {}
+            }
         }
         if twins < 2 || several {
             match cell.slots.iter_mut().find(|slot| slot.is_none()) {
@@ -471,6 +491,28 @@ impl Shadow {
             self.lists[cell.more as usize - 1].iter().for_each(add);
         }
         place
+    }
+}
+
+/// Whether one of the accesses that are known saw what `old` wrote and comes before `new`: then `old` does as well (PTX ISA,
+/// "Causality Order"), though nothing else of its thread's past does.
+#[cold]
+fn judge_observed<'a>(
+    mut known: impl Iterator<Item = &'a Record>,
+    old: &Record,
+    new: &Record,
+    order: &Order,
+) -> Verdict {
+    let comes_before = |access: &Record| {
+        (access.block == new.block && access.warp() == new.warp())
+            || order.is_before(access.block, access.warp(), access.tick, new.warp())
+    };
+    if !known.any(|access| !access.is_none() && access.observes(old) && comes_before(access)) {
+        Verdict::Race
+    } else if new.replaces(old) {
+        Verdict::Drop
+    } else {
+        Verdict::Keep
     }
 }
 

@@ -469,6 +469,10 @@ fn fill_specials(
                 Special::LaneMaskGt => u32::MAX << lane & !(1 << lane),
                 Special::DynamicSmemSize => launch.dynamic_shared,
                 Special::TotalSmemSize => launch.shared_bytes as u32,
+                // The ABI of cooperative groups: the address of the grid's workspace.
+                Special::EnvReg(1) => (launch.workspace >> 32) as u32,
+                Special::EnvReg(2) => launch.workspace as u32,
+                Special::EnvReg(_) => 0,
                 Special::Fixed(value) => value,
             };
             *value = u64::from(number);

@@ -538,6 +538,8 @@ pub(crate) enum Special {
     NWarpId,
     SmId,
     NSmId,
+    /// `%envreg<n>`, which the driver fills.
+    EnvReg(u8),
     GridId,
     LaneMaskEq,
     LaneMaskLe,

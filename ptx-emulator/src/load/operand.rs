@@ -55,6 +55,10 @@ fn special(name: &str, member: Option<&str>) -> Option<(Special, u8)> {
         ("%dynamic_smem_size", None) => (Special::DynamicSmemSize, 32),
         ("%total_smem_size", None) => (Special::TotalSmemSize, 32),
         ("WARP_SZ", None) => (Special::Fixed(32), 32),
+        (name, None) => {
+            let number: u8 = name.strip_prefix("%envreg")?.parse().ok()?;
+            (number < 32).then_some((Special::EnvReg(number), 32))?
+        }
         _ => return None,
     })
 }

@@ -420,6 +420,55 @@ fn grid_barriers() {
     );
 }
 
+/// Who has seen what an atomic or a flag wrote may write there plainly, without any fence: the last block resets the counter.
+#[test]
+fn what_was_seen_comes_before() {
+    let reset = |first: &str| {
+        format!(
+            "setp.ne.u32 %p1, %r1, 0;
+            @%p1 bra end;
+            {first} %r6, [%rd1], 1;
+            mov.u32 %r7, %nctaid.x;
+            sub.u32 %r7, %r7, 1;
+            setp.ne.u32 %p2, %r6, %r7;
+            @%p2 bra end;
+            st.global.u32 [%rd1], 0;
+            end:"
+        )
+    };
+    silent_in(&reset("atom.global.add.u32"), grid(20, 32));
+    silent_in(
+        &flag(
+            "",
+            "st.volatile.global.u32",
+            "ld.volatile.global.u32",
+            "",
+            "",
+        )
+        .replace("ld.global.u32 %r7, [%rd1+64]", "st.global.u32 [%rd1], 0"),
+        cooperative(2, 32),
+    );
+    // Seen before it was written.
+    let early = "setp.ne.u32 %p2, %r2, 0;
+        @%p2 bra second;
+        ld.volatile.global.u32 %r6, [%rd1];
+        st.volatile.global.u32 [%rd1+64], 1;
+        wait: ld.volatile.global.u32 %r6, [%rd1+128]; setp.eq.u32 %p3, %r6, 0; @%p3 bra wait;
+        /*!*/ st.global.u32 [%rd1], 7;
+        bra end;
+        second:
+        ld.volatile.global.u32 %r6, [%rd1+64]; setp.eq.u32 %p3, %r6, 0; @%p3 bra second;
+        st.volatile.global.u32 [%rd1], 1;
+        st.volatile.global.u32 [%rd1+128], 1;
+        end:";
+    let found = fault_with(early, cooperative(2, 1), Config::default());
+    assert_eq!(other(&found).block, [1, 0, 0]);
+    silent_in(
+        &early.replace("/*!*/", "ld.volatile.global.u32 %r6, [%rd1];"),
+        cooperative(2, 1),
+    );
+}
+
 /// Sums by atomics race with nothing but plain accesses.
 #[test]
 fn atomics() {
