@@ -138,6 +138,17 @@ pub enum FaultKind {
     DivisionByZero,
     /// `trap`, or the end of a function that must not return.
     Trap,
+    /// A failed `assert`.
+    AssertionFailed {
+        /// The condition, as it is written.
+        message: String,
+        /// Source file.
+        file: String,
+        /// Line in it.
+        line: u32,
+        /// The function, as the compiler names it.
+        function: String,
+    },
     /// `brkpt` without a debugger.
     Breakpoint,
     /// The block ran more warp instructions than [`Config::instruction_limit`](crate::Config::instruction_limit).
@@ -208,6 +219,15 @@ impl fmt::Display for FaultKind {
             Self::Deadlock => write!(f, "deadlock: threads wait without end"),
             Self::DivisionByZero => write!(f, "integer division by zero"),
             Self::Trap => write!(f, "trap"),
+            Self::AssertionFailed {
+                message,
+                file,
+                line,
+                function,
+            } => write!(
+                f,
+                "assertion `{message}` failed in {file}:{line}, `{function}`"
+            ),
             Self::Breakpoint => write!(f, "brkpt without a debugger"),
             Self::InstructionLimit { limit, lines } => {
                 write!(f, "the block ran more than {limit} warp instructions")?;
@@ -253,6 +273,8 @@ pub struct Fault {
     pub nearest: Option<NearestAllocation>,
     /// Where nobody can go on: who waits where.
     pub waiting: Vec<Waiter>,
+    /// What the kernel had printed, up to the faulting block.
+    pub printed: String,
 }
 
 /// What threads wait for.

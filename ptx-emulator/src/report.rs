@@ -196,6 +196,8 @@ pub struct Report {
     pub allocations: Vec<AllocationTraffic>,
     /// Every line that was executed, in the order of the text.
     pub lines: Vec<LineCounts>,
+    /// What the kernel printed, by block; blocks that run in an order of their own print in that. At most 1 MiB.
+    pub printed: String,
 }
 
 impl Report {

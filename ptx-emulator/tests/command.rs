@@ -206,3 +206,46 @@ fn what_cannot_be_run_is_exit_2() {
         .code(2);
     command(folder.path()).arg("--help").assert().code(0);
 }
+
+/// What a kernel prints comes before the counts, or is in the object; a failed assertion is a fault.
+#[test]
+fn prints_what_the_kernel_prints() {
+    let folder = setup();
+    let ptx = include_str!("cuda/printf.ptx");
+    std::fs::write(folder.path().join("printf.ptx"), ptx).unwrap();
+    let values: Vec<u8> = [5i32, -3]
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    std::fs::write(folder.path().join("values.bin"), values).unwrap();
+    let run = |entry: &str, last: &str, more: &[&str]| {
+        command(folder.path())
+            .args([
+                "run",
+                "printf.ptx",
+                "--entry",
+                entry,
+                "--grid",
+                "1",
+                "--block",
+                "2",
+            ])
+            .args(["--arg", "buf:values.bin", "--arg", last])
+            .args(more)
+            .output()
+            .unwrap()
+    };
+    let first = "block 0 thread  0: 5, +0.625, 0x5, a%\n";
+    let text = String::from_utf8(run("report", "u32:1", &[]).stdout).unwrap();
+    assert!(text.starts_with(&format!("{first}instructions")), "{text}");
+    let output = run("report", "u32:1", &["--json"]).stdout;
+    let object: serde_json::Value = serde_json::from_slice(&output).unwrap();
+    assert_eq!(object["printed"], first);
+    let output = run("check", "s32:5", &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        text.contains("assertion `value < limit` failed in printf.cu:16"),
+        "{text}"
+    );
+}

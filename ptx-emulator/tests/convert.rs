@@ -91,6 +91,66 @@ fn integral(exact: &BigRational, round: Round) -> i128 {
     low + i128::from(up)
 }
 
+/// The number that seven bits of a float of 8 bits stand for; nothing where they are infinity or NaN.
+fn e4m3(bits: u64) -> Option<BigRational> {
+    (bits != 0x7f).then(|| eighths(bits & 7, bits >> 3, 7, 8))
+}
+
+fn e5m2(bits: u64) -> Option<BigRational> {
+    (bits < 0x7c).then(|| eighths(bits & 3, bits >> 2, 15, 4))
+}
+
+/// `mantissa / parts`, with a leading one where the exponent is not zero, times a power of two.
+fn eighths(mantissa: u64, exponent: u64, bias: i32, parts: u64) -> BigRational {
+    let lead = if exponent == 0 { 0 } else { parts };
+    let two = BigRational::from_integer(2.into());
+    let power = num_traits::pow::Pow::pow(two, exponent.max(1) as i32 - bias);
+    BigRational::new((lead + mantissa).into(), parts.into()) * power
+}
+
+/// The nearest number, the even one of two; the largest where there is none beyond.
+fn nearest_byte(value: fn(u64) -> Option<BigRational>, exact: &BigRational) -> u64 {
+    let numbers: Vec<BigRational> = (0..0x80).map_while(value).collect();
+    let distance = |at: usize| (&numbers[at] - exact).abs();
+    (0..numbers.len())
+        .min_by(|&a, &b| distance(a).cmp(&distance(b)).then((a % 2).cmp(&(b % 2))))
+        .unwrap() as u64
+}
+
+/// All bytes, back to `f16`.
+#[test]
+fn floats_from_8_bits() {
+    let operands: Vec<harness::Operands> = (0..256)
+        .map(|bits| [bits << 8 | (255 - bits), 0, 0, 0])
+        .collect();
+    for (name, value) in [
+        ("e4m3x2", e4m3 as fn(u64) -> Option<BigRational>),
+        ("e5m2x2", e5m2),
+    ] {
+        for relu in [false, true] {
+            let words = if relu { "relu." } else { "" };
+            let widen = |bits: u64| {
+                let negative = bits >> 7 & 1;
+                match value(bits & 0x7f) {
+                    None if name == "e5m2x2" && bits & 0x7f == 0x7c && !(relu && negative == 1) => {
+                        F16.infinity() | negative << 15
+                    }
+                    None if name == "e5m2x2" && bits & 0x7f == 0x7c => 0,
+                    None => F16.nan(),
+                    Some(_) if relu && negative == 1 => 0,
+                    Some(exact) => F16.round(&exact, Round::Nearest) | negative << 15,
+                }
+            };
+            let form = Form {
+                text: format!("cvt.rn.{words}f16x2.{name} {{d}}, {{a}};").leak(),
+                result: 32,
+                operands: &[16],
+            };
+            form.check(&operands, |[a, ..]| widen(a >> 8) << 16 | widen(a & 0xff));
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3))]
 
@@ -203,6 +263,63 @@ proptest! {
                 tf32.round(&F32.value(a), Round::Away) << 13
             }
         });
+    }
+
+    /// `.satfinite`: the largest number where there would be infinity.
+    #[test]
+    fn saturated_to_finite(singles in floats(F32)) {
+        let finite = |format: Format, bits: u64| {
+            let largest = format.infinity() - 1;
+            if !format.is_finite(bits) && !format.is_nan(bits) { largest | (bits & format.sign()) } else { bits }
+        };
+        let narrow = |format: Format, bits: u64, round: Round| {
+            if F32.is_nan(bits) {
+                return format.nan();
+            }
+            let sign = if F32.is_negative(bits) { format.sign() } else { 0 };
+            let bits = if F32.is_finite(bits) { format.round(&F32.value(bits), round) | sign } else { format.infinity() | sign };
+            finite(format, bits)
+        };
+        for (name, format) in [("f16", F16), ("bf16", BF16)] {
+            for (mode, round) in [("rn", Round::Nearest), ("rz", Round::Zero)] {
+                check(format!("cvt.{mode}.satfinite.{name}.f32 {{d}}, {{a}};"), 16, 32, &singles, |a| narrow(format, a, round));
+                let form = Form { text: format!("cvt.{mode}.relu.satfinite.{name}x2.f32 {{d}}, {{a}}, {{b}};").leak(), result: 32, operands: &[32, 32] };
+                form.check(&singles, |[a, b, ..]| {
+                    let relu = |bits: u64| {
+                        let result = narrow(format, bits, round);
+                        if format.is_negative(result) { 0 } else { result }
+                    };
+                    relu(a) << 16 | relu(b)
+                });
+            }
+        }
+        check("cvt.rna.satfinite.tf32.f32 {d}, {a};".into(), 32, 32, &singles, |a| {
+            let tf32 = Format { exponent: 8, mantissa: 10 };
+            if F32.is_nan(a) { F32.nan() } else { narrow(tf32, a, Round::Away) << 13 }
+        });
+    }
+
+    #[test]
+    fn floats_of_8_bits(singles in floats(F32), halves in floats(F16)) {
+        for (name, value) in [("e4m3x2", e4m3 as fn(u64) -> Option<BigRational>), ("e5m2x2", e5m2)] {
+            for relu in [false, true] {
+                let words = if relu { "relu." } else { "" };
+                let round = |from: Format, bits: u64| {
+                    if from.is_nan(bits) {
+                        0x7f
+                    } else if relu && from.is_negative(bits) {
+                        0
+                    } else {
+                        nearest_byte(value, &from.value(bits).abs()) | u64::from(from.is_negative(bits)) << 7
+                    }
+                };
+                let form = Form { text: format!("cvt.rn.satfinite.{words}{name}.f32 {{d}}, {{a}}, {{b}};").leak(), result: 16, operands: &[32, 32] };
+                form.check(&singles, |[a, b, ..]| round(F32, a) << 8 | round(F32, b));
+                let packed: Vec<harness::Operands> = halves.iter().map(|&[a, b, ..]| [a << 16 | b, 0, 0, 0]).collect();
+                let form = Form { text: format!("cvt.rn.satfinite.{words}{name}.f16x2 {{d}}, {{a}};").leak(), result: 16, operands: &[32] };
+                form.check(&packed, |[a, ..]| round(F16, a >> 16) << 8 | round(F16, a & 0xffff));
+            }
+        }
     }
 
     #[test]

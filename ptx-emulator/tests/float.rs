@@ -227,6 +227,21 @@ proptest! {
         form.check(&singles, |[a, b, ..]| {
             if !F32.is_nan(a) && !F32.is_nan(b) && F32.value(a) > F32.value(b) { 0xffff_ffff } else { 0 }
         });
+        let greater = |format: Format, a: u64, b: u64| !format.is_nan(a) && !format.is_nan(b) && format.value(a) > format.value(b);
+        for (result, yes) in [("u16", 0xffff), ("s16", 0xffff), ("u32", 0xffff_ffff), ("s32", 0xffff_ffff), ("f16", 0x3c00), ("bf16", 0x3f80)] {
+            for (name, format, operands) in [("f16", F16, &halves), ("bf16", BF16, &brains)] {
+                if (result, name) == ("f16", "bf16") {
+                    continue;
+                }
+                let bits = if result.ends_with("32") { 32 } else { 16 };
+                let form = Form { text: format!("set.gt.{result}.{name} {{d}}, {{a}}, {{b}};").leak(), result: bits, operands: &[16, 16] };
+                form.check(operands, |[a, b, ..]| if greater(format, a, b) { yes } else { 0 });
+            }
+        }
+        for (text, yes) in [("set.gt.f32.f32 {d}, {a}, {b};", 0x3f80_0000), ("set.gt.s32.f32 {d}, {a}, {b};", 0xffff_ffff), ("set.gt.f16.f32 {d}, {a}, {b};", 0x3c00), ("set.gt.bf16.f32 {d}, {a}, {b};", 0x3f80)] {
+            let form = Form { text, result: if yes < 0x10000 { 16 } else { 32 }, operands: &[32, 32] };
+            form.check(&singles, |[a, b, ..]| if greater(F32, a, b) { yes } else { 0 });
+        }
     }
 
     #[test]
@@ -287,6 +302,12 @@ proptest! {
             run(format!("fma.rn.{name} {{d}}, {{a}}, {{b}}, {{c}};"), 3, &|[a, b, c, _]| format.fma(a, Some(b), Some(c), Round::Nearest));
             run(format!("max.{name} {{d}}, {{a}}, {{b}};"), 2, &|[a, b, ..]| min_max(format, true, a, b));
             run(format!("neg.{name} {{d}}, {{a}};"), 1, &|[a, ..]| a ^ 0x8000);
+            let one = format.round(&num_traits::One::one(), Round::Nearest);
+            for (result, yes) in [(name, one), ("u32", 0xffff), ("s32", 0xffff)] {
+                run(format!("set.le.{result}.{name} {{d}}, {{a}}, {{b}};"), 2, &|[a, b, ..]| {
+                    if !format.is_nan(a) && !format.is_nan(b) && format.value(a) <= format.value(b) { yes } else { 0 }
+                });
+            }
             for (half, shift) in [("{d}|_", 0), ("_|{d}", 16)] {
                 let form = Form { text: format!("setp.ge.{name} {half}, {{a}}, {{b}};").leak(), result: 1, operands: &[32, 32] };
                 form.check(&packed, |[a, b, ..]| {

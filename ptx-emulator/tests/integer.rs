@@ -195,6 +195,29 @@ fn check(
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(8))]
 
+    /// Pairs of 16 bits are two numbers that do not know of each other.
+    #[test]
+    fn pairs(operands in many()) {
+        type Half = fn(i128, i128) -> i128;
+        let forms: [(&str, bool, Half); 8] = [
+            ("add.u16x2", false, |a, b| a + b),
+            ("add.s16x2", true, |a, b| a + b),
+            ("min.u16x2", false, |a, b| a.min(b)),
+            ("max.u16x2", false, |a, b| a.max(b)),
+            ("min.s16x2", true, |a, b| a.min(b)),
+            ("max.s16x2", true, |a, b| a.max(b)),
+            ("min.s16x2.relu", true, |a, b| a.min(b).max(0)),
+            ("max.relu.s16x2", true, |a, b| a.max(b).max(0)),
+        ];
+        for (name, signed, f) in forms {
+            let form = Form { text: format!("{name} {{d}}, {{a}}, {{b}};").leak(), result: 32, operands: &[32, 32] };
+            form.check(&operands, |[a, b, ..]| {
+                let half = |shift: u32| cut(f(value(a >> shift, 16, signed), value(b >> shift, 16, signed)), 16) << shift;
+                half(16) | half(0)
+            });
+        }
+    }
+
     #[test]
     fn mul_hi_u64(operands in many()) {
         check("mul.hi.u64 {d}, {a}, {b};", 64, &[64, 64], &operands, |[a, b, ..]| {

@@ -163,6 +163,18 @@ fn float_to_float(conversion: Conversion, bits: u64) -> u64 {
     if conversion.sat {
         return saturate(result, to);
     }
+    if conversion.satfinite {
+        let (infinity, largest) = match to {
+            Type::F16 => (0x7c00, 0x7bff),
+            Type::BF16 => (0x7f80, 0x7f7f),
+            // Of `.tf32`, the mantissa has 10 bits.
+            _ => (0x7f80_0000, 0x7f7f_e000),
+        };
+        let sign = result & (u64::from(to.bits() == 16) << 15 | u64::from(to.bits() == 32) << 31);
+        if result & !sign == infinity {
+            return sign | largest;
+        }
+    }
     result
 }
 

@@ -298,7 +298,13 @@ fn run_kernel(run: &Run) -> anyhow::Result<Outcome> {
         Ok(report) => report,
         Err(LaunchError::Fault(fault)) => {
             if run.json {
-                println!("{}", json!({"fault": fault_json(&fault)}));
+                let printed = &fault.printed;
+                println!(
+                    "{}",
+                    json!({"fault": fault_json(&fault), "printed": printed})
+                );
+            } else {
+                print!("{}", fault.printed);
             }
             eprintln!("ptx-emu: {fault}");
             return Ok(Outcome::Fault);
@@ -320,12 +326,14 @@ fn run_kernel(run: &Run) -> anyhow::Result<Outcome> {
             "load_efficiency": report.counters.global.load_efficiency(),
             "store_efficiency": report.counters.global.store_efficiency(),
             "allocations": report.allocations,
+            "printed": report.printed,
         });
         if run.profile {
             object["lines"] = json!(report.lines);
         }
         println!("{object}");
     } else {
+        print!("{}", report.printed);
         print_counters(&report);
         if run.profile {
             print_profile(&report.lines);

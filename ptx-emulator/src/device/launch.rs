@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::printed::Printed;
 use super::{Config, LoadedModule, Memory};
 use crate::error::LaunchError;
 use crate::exec::{Row, WINDOW_LOCAL, WINDOW_PARAM, WINDOW_SHARED};
@@ -57,6 +58,7 @@ pub(crate) struct Launch<'a> {
     pub(crate) params: Vec<u8>,
     /// Address of what a cooperative launch's grid barriers use; else 0.
     pub(crate) workspace: u64,
+    pub(crate) printed: Printed,
     /// Whether nothing can order what blocks do: no atomic, volatile or ordered access to global memory.
     pub(crate) independent: bool,
     /// Whether blocks may run on several cores.
@@ -149,6 +151,7 @@ impl<'a> Launch<'a> {
             cooperative: shape.cooperative,
             params,
             workspace,
+            printed: Printed::default(),
             independent: !strong && !shape.cooperative,
             parallel: !strong && !shape.cooperative && config.seed.is_none(),
         })

@@ -2,6 +2,7 @@
 
 mod launch;
 mod memory;
+mod printed;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -28,7 +28,7 @@ fn addresses(frame: &Frame, access: &Access, inst: &Inst) -> Row {
 }
 
 /// The space of a generic address, and the address within it.
-fn resolve(address: u64) -> (AccessSpace, u64) {
+pub(super) fn resolve(address: u64) -> (AccessSpace, u64) {
     match address >> 32 {
         1 => (AccessSpace::Shared, address - WINDOW_SHARED),
         2 => (AccessSpace::Local, address - WINDOW_LOCAL),

@@ -335,6 +335,7 @@ pub(super) fn fault(
         space: stop.access.map(|(space, _)| space),
         nearest,
         waiting: Vec::new(),
+        printed: String::new(),
     })
 }
 

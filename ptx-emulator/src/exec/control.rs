@@ -4,7 +4,7 @@ use super::block::Context;
 use super::lanes::lanes;
 use super::stop::{Step, Stop};
 use super::warp::{Frame, Wait, Warp};
-use super::{access, asynchronous, atomic, collective, data, matrix};
+use super::{access, asynchronous, atomic, collective, data, matrix, print};
 use crate::device::Image;
 use crate::fault::FaultKind;
 use crate::isa::{
@@ -118,7 +118,10 @@ fn check_operands(frame: &Frame, image: &Image<'_>, inst: &Inst, active: u32) ->
                 }
             }
         }
-        Op::SetP { with, .. } | Op::SetPHalf2 { with, .. } | Op::Set { with, .. } => {
+        Op::SetP { with, .. }
+        | Op::SetPHalf2 { with, .. }
+        | Op::Set { with, .. }
+        | Op::SetHalf2 { with, .. } => {
             check_pred(frame, image, with, active)?;
         }
         Op::MovPred { src, .. } | Op::Vote { src, .. } | Op::Lop3Pred { src, .. } => {
@@ -380,8 +383,16 @@ impl Warp {
         let caller = &self.frames[split.frame as usize];
         let (callee, callers) = match &call.target {
             CallTarget::Function(callee) => (*callee, active),
-            CallTarget::Builtin(Builtin::AssertFail) => {
-                return Stop::first(FaultKind::Trap, active);
+            CallTarget::Builtin(builtin) => {
+                let frame = split.frame as usize;
+                match builtin {
+                    Builtin::AssertFail => {
+                        return print::assert_fail(context, self, frame, call, active);
+                    }
+                    Builtin::Vprintf => print::vprintf(context, self, frame, call, active)?,
+                }
+                self.splits[at].pc = split.pc + 1;
+                return Ok(Flow::Reschedule);
             }
             CallTarget::Undefined => return Stop::first(FaultKind::InvalidTarget, active),
             CallTarget::Indirect(known) => {

@@ -5,7 +5,7 @@ use super::lanes::{Lane, Row, lanes, map1, map2, map3, mask2, write_row};
 use super::stop::{Step, Stop};
 use super::warp::Frame;
 use super::{WINDOW_LOCAL, WINDOW_PARAM, WINDOW_SHARED};
-use crate::arith::{bits, convert, float, half};
+use crate::arith::{bits, byte, convert, float, half};
 use crate::fault::FaultKind;
 use crate::isa::*;
 use crate::load::Function;
@@ -46,6 +46,12 @@ pub(crate) fn execute(
         Op::Pack(elements) => return pack(frame, function, inst, elements, active),
         Op::Unpack(elements) => return unpack(frame, function, inst, elements, active),
         Op::Int(op, ty) => super::integer::binary(op, ty, ra, rb, active)?,
+        Op::IntPair(op, ty) => {
+            let upper = |row: &Row| map1(row, |bits: u32| bits >> 16);
+            let low = super::integer::binary(op, ty, ra, rb, active)?;
+            let high = super::integer::binary(op, ty, &upper(ra), &upper(rb), active)?;
+            map2(&low, &high, |low: u64, high: u64| low | high << 16)
+        }
         Op::IntUnary(op, ty) => super::integer::unary(op, ty, ra),
         Op::Mad(op, ty) => super::integer::mad(op, ty, ra, rb, rc),
         Op::Carry {
@@ -134,10 +140,7 @@ pub(crate) fn execute(
             dst_high,
         } => {
             let with = truth(frame, with);
-            let ty = CompareType::Half { ty, ftz };
-            let low = super::compare::compare(compare, ty, ra, rb);
-            let upper = |row: &Row| map1(row, |bits: u32| bits >> 16);
-            let high = super::compare::compare(compare, ty, &upper(ra), &upper(rb));
+            let (low, high) = compare_halves(compare, CompareType::Half { ty, ftz }, ra, rb);
             set_pred(frame, dst, active, combined(low, combine, with));
             set_pred(frame, dst_high, active, combined(high, combine, with));
             return Ok(());
@@ -147,20 +150,25 @@ pub(crate) fn execute(
             ty,
             combine,
             with,
-            float_result,
+            yes,
         } => {
             let result = super::compare::compare(compare, ty, ra, rb);
             let result = combined(result, combine, truth(frame, with));
-            let yes = if float_result {
-                u64::from(1f32.to_bits())
-            } else {
-                u64::from(u32::MAX)
-            };
-            let mut out = [0; 32];
-            for (lane, value) in out.iter_mut().enumerate() {
-                *value = if result >> lane & 1 != 0 { yes } else { 0 };
-            }
-            out
+            select(result, yes.into())
+        }
+        Op::SetHalf2 {
+            compare,
+            ty,
+            ftz,
+            combine,
+            with,
+            yes,
+        } => {
+            let with = truth(frame, with);
+            let (low, high) = compare_halves(compare, CompareType::Half { ty, ftz }, ra, rb);
+            let low = select(combined(low, combine, with), yes.into());
+            let high = select(combined(high, combine, with), u64::from(yes) << 16);
+            map2(&low, &high, |low: u64, high: u64| low | high)
         }
         Op::Slct { float, ftz } => {
             let mut out = *rb;
@@ -204,7 +212,11 @@ pub(crate) fn execute(
             return Ok(());
         }
         Op::Cvt(conversion) => super::float::cvt(conversion, ra),
-        Op::CvtPair { to, mode } => map2(ra, rb, |a: u32, b: u32| {
+        Op::CvtPair {
+            to,
+            mode,
+            satfinite,
+        } => map2(ra, rb, |a: u32, b: u32| {
             let one = |bits: u32| {
                 let conversion = Conversion {
                     to: match to {
@@ -217,11 +229,26 @@ pub(crate) fn execute(
                     ftz: mode.ftz,
                     sat: false,
                     relu: mode.relu,
+                    satfinite,
                     register_bits: 16,
                 };
                 convert::convert(conversion, bits.into()) as u32
             };
             one(a) << 16 | one(b)
+        }),
+        Op::CvtToBytes { to, from_f32, relu } => map2(ra, rb, |a: u32, b: u32| {
+            let (high, low) = if from_f32 {
+                (f32::from_bits(a), f32::from_bits(b))
+            } else {
+                let half = |bits: u32| half::value(bits as u16, HalfType::F16);
+                (half(a >> 16), half(a))
+            };
+            let one = |value| u32::from(byte::round(value, to, relu));
+            one(high) << 8 | one(low)
+        }),
+        Op::CvtFromBytes { from, relu } => map1(ra, |a: u32| {
+            let one = |bits: u32| u32::from(byte::widen(bits as u8, from, relu));
+            one(a >> 8) << 16 | one(a)
         }),
         Op::CvtPack { bits, signed } => map3(ra, rb, rc, |a: u32, b: u32, c: u32| {
             let (a, b) = (
@@ -310,6 +337,20 @@ fn combined(result: u32, combine: Combine, with: u32) -> u32 {
         Combine::Or => result | with,
         Combine::Xor => result ^ with,
     }
+}
+
+/// The lanes in which a comparison of the lower, and of the upper halves holds.
+fn compare_halves(compare: Compare, ty: CompareType, a: &Row, b: &Row) -> (u32, u32) {
+    let upper = |row: &Row| map1(row, |bits: u32| bits >> 16);
+    (
+        super::compare::compare(compare, ty, a, b),
+        super::compare::compare(compare, ty, &upper(a), &upper(b)),
+    )
+}
+
+/// A value in some lanes, and zero in the others.
+fn select(mask: u32, value: u64) -> Row {
+    std::array::from_fn(|lane| if mask >> lane & 1 != 0 { value } else { 0 })
 }
 
 fn nonzero(row: &Row) -> u32 {

@@ -43,9 +43,10 @@ pub(crate) fn cvt(conversion: Conversion, a: &Row) -> Row {
         ftz,
         sat,
         relu,
+        satfinite,
         register_bits,
     } = conversion;
-    let special = integral || ftz || sat || relu || rounding != Rounding::Nearest;
+    let special = integral || ftz || sat || relu || satfinite || rounding != Rounding::Nearest;
     match (from, to, register_bits) {
         (Type::S(32), Type::F32, _) if !special => map1(a, |a: i32| a as f32),
         (Type::U(32), Type::F32, _) if !special => map1(a, |a: u32| a as f32),

@@ -27,7 +27,13 @@ pub(crate) fn run(launch: &Launch<'_>) -> Result<Report, LaunchError> {
     };
     match outcome {
         Ok(stats) => Ok(stats.report(launch)),
-        Err(fault) => Err(LaunchError::Fault(fault)),
+        Err(mut fault) => {
+            let [x, y, z] = fault.block.map(u64::from);
+            let [width, height, _] = launch.grid.map(u64::from);
+            let block = (z * height + y) * width + x;
+            fault.printed = launch.printed.text(Some(block));
+            Err(LaunchError::Fault(fault))
+        }
     }
 }
 

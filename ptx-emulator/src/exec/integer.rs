@@ -138,6 +138,8 @@ pub(crate) fn binary(op: IntOp, ty: IntType, a: &Row, b: &Row, active: u32) -> S
         }
         IntOp::Min => for_type!(ty, T => map2(a, b, |a: T, b: T| a.min(b))),
         IntOp::Max => for_type!(ty, T => map2(a, b, |a: T, b: T| a.max(b))),
+        IntOp::MinRelu if ty == IntType::S16 => map2(a, b, |a: i16, b: i16| a.min(b).max(0)),
+        IntOp::MaxRelu if ty == IntType::S16 => map2(a, b, |a: i16, b: i16| a.max(b).max(0)),
         IntOp::MinRelu => map2(a, b, |a: i32, b: i32| a.min(b).max(0)),
         IntOp::MaxRelu => map2(a, b, |a: i32, b: i32| a.max(b).max(0)),
         IntOp::And => map2(a, b, |a: u64, b: u64| a & b),

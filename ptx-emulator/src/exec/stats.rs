@@ -150,6 +150,7 @@ impl Stats {
             counters,
             allocations,
             lines: lines.into_values().collect(),
+            printed: launch.printed.text(None),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Decoded instructions.
 
-use super::types::{Combine, Compare, CompareType, FloatMode, HalfType, IntType, Rounding, Type};
+use super::types::{
+    ByteFloat, Combine, Compare, CompareType, FloatMode, HalfType, IntType, Rounding, Type,
+};
 
 /// Index of a register row within a function's frame. Immediates, symbol addresses and special registers that
 /// do not change while a warp runs have rows of their own, filled when the frame is made: an operand is always a row.
@@ -62,6 +64,8 @@ pub(crate) enum Op {
     /// `mov.b64 {d, e}, a`: destinations are pool entries.
     Unpack(Elements),
     Int(IntOp, IntType),
+    /// On both 16-bit halves of 32 bits.
+    IntPair(IntOp, IntType),
     IntUnary(IntUnaryOp, IntType),
     /// Three operands.
     Mad(MadOp, IntType),
@@ -133,8 +137,17 @@ pub(crate) enum Op {
         ty: CompareType,
         combine: Combine,
         with: Pred,
-        /// 1.0 instead of all ones.
-        float_result: bool,
+        /// The result where it holds.
+        yes: u32,
+    },
+    /// `set` on pairs: a result for each half.
+    SetHalf2 {
+        compare: Compare,
+        ty: HalfType,
+        ftz: bool,
+        combine: Combine,
+        with: Pred,
+        yes: u16,
     },
     Selp(Pred),
     Slct {
@@ -159,6 +172,18 @@ pub(crate) enum Op {
     CvtPair {
         to: HalfType,
         mode: FloatMode,
+        satfinite: bool,
+    },
+    /// `cvt` from a pair to `.e4m3x2` or `.e5m2x2`. Of `.f32`, there are two operands, the first to the upper half.
+    CvtToBytes {
+        to: ByteFloat,
+        from_f32: bool,
+        relu: bool,
+    },
+    /// `cvt.rn.f16x2` from `.e4m3x2` or `.e5m2x2`.
+    CvtFromBytes {
+        from: ByteFloat,
+        relu: bool,
     },
     /// `cvt.pack.sat.….s32{.b32} d, a, b{, c}`.
     CvtPack {
@@ -346,6 +371,8 @@ pub(crate) struct Conversion {
     pub(crate) ftz: bool,
     pub(crate) sat: bool,
     pub(crate) relu: bool,
+    /// `.satfinite`: what would be infinite becomes the largest number.
+    pub(crate) satfinite: bool,
     /// Width of the destination register, to which integers are extended.
     pub(crate) register_bits: u8,
 }
@@ -463,6 +490,8 @@ pub(crate) enum CallTarget {
 pub(crate) enum Builtin {
     /// `__assertfail`, which ends the kernel.
     AssertFail,
+    /// `vprintf`, to which `printf` comes down.
+    Vprintf,
 }
 
 /// Bytes within a frame's parameter area.

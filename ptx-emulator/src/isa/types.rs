@@ -156,6 +156,15 @@ pub(crate) enum HalfType {
     BF16,
 }
 
+/// 8-bit floating-point types, which come in pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ByteFloat {
+    /// 4 bits of exponent, no infinities, one NaN for each sign.
+    E4M3,
+    /// 5 bits of exponent: the upper byte of an `f16`.
+    E5M2,
+}
+
 /// Comparison operators of `setp` and `set`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Compare {

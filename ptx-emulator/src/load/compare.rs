@@ -4,7 +4,7 @@ use super::float::half_type;
 use super::function::FunctionBuilder;
 use super::modifiers::Modifiers;
 use crate::error::LoadError;
-use crate::isa::{Class, Combine, Compare, CompareType, Op, Pred, Type, ZERO_SLOT};
+use crate::isa::{Class, Combine, Compare, CompareType, HalfType, Op, Pred, Type, ZERO_SLOT};
 use crate::syntax::ast::Instruction;
 
 impl<'a> FunctionBuilder<'a, '_> {
@@ -112,12 +112,30 @@ impl<'a> FunctionBuilder<'a, '_> {
         let compare = modifiers.compare()?;
         let combine = Self::combine(&mut modifiers);
         let ftz = modifiers.flag("ftz");
-        let result = modifiers.ty_of(&[Type::U(32), Type::S(32), Type::F32])?;
+        let result = modifiers.ty()?;
         let ty = modifiers.ty()?;
         modifiers.finish()?;
-        if matches!(half_type(ty), Some((_, true))) {
-            return modifiers.error(format!("{ty} is not supported here"));
+        let half = half_type(ty);
+        let fits = match (result, half) {
+            (Type::U(32) | Type::S(32), _) => true,
+            (Type::U(16) | Type::S(16), Some((_, false))) => true,
+            (Type::F32, None) | (Type::BF16, None | Some((_, false))) => true,
+            (Type::F16, None | Some((HalfType::F16, false))) => true,
+            (Type::F16x2 | Type::BF16x2, _) => result == ty,
+            _ => false,
+        };
+        if !fits {
+            return modifiers.error(format!("{result} is not a result for {ty}"));
         }
+        // What is true, in each half where there are two.
+        let yes = match result {
+            Type::F32 => 1f32.to_bits(),
+            Type::F16 | Type::F16x2 => 0x3c00,
+            Type::BF16 | Type::BF16x2 => 0x3f80,
+            Type::U(16) | Type::S(16) => 0xffff,
+            _ if matches!(half, Some((_, true))) => 0xffff,
+            _ => u32::MAX,
+        };
         let compared = self.compare_type(&modifiers, compare, ty, ftz)?;
         let (operands, with) = match (combine, instruction.operands.as_slice()) {
             (Combine::None, operands @ [_, _, _]) => (operands, Pred::TRUE),
@@ -133,12 +151,23 @@ impl<'a> FunctionBuilder<'a, '_> {
             ZERO_SLOT,
         ];
         let dst = self.dst(&operands[0], result)?;
-        let op = Op::Set {
-            compare,
-            ty: compared,
-            combine,
-            with,
-            float_result: result == Type::F32,
+        let op = if let Some((half, true)) = half {
+            Op::SetHalf2 {
+                compare,
+                ty: half,
+                ftz,
+                combine,
+                with,
+                yes: yes as u16,
+            }
+        } else {
+            Op::Set {
+                compare,
+                ty: compared,
+                combine,
+                with,
+                yes,
+            }
         };
         self.emit(op, dst, src, Class::Integer);
         Ok(())

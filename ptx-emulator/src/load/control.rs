@@ -209,7 +209,17 @@ impl<'a> FunctionBuilder<'a, '_> {
                         self.out.callees.push(index);
                         CallTarget::Function(index)
                     }
-                    None if *target == "__assertfail" => CallTarget::Builtin(Builtin::AssertFail),
+                    None if *target == "__assertfail"
+                        && (&signature.params[..], &signature.returns[..])
+                            == (&[8, 8, 4, 8, 8], &[]) =>
+                    {
+                        CallTarget::Builtin(Builtin::AssertFail)
+                    }
+                    None if *target == "vprintf"
+                        && (&signature.params[..], &signature.returns[..]) == (&[8, 8], &[4]) =>
+                    {
+                        CallTarget::Builtin(Builtin::Vprintf)
+                    }
                     None => CallTarget::Undefined,
                 }
             }

@@ -5,7 +5,9 @@ use super::function::FunctionBuilder;
 use super::modifiers::Modifiers;
 use super::operand::Width;
 use crate::error::LoadError;
-use crate::isa::{Class, Conversion, FloatMode, HalfType, Op, Rounding, Type, Window, ZERO_SLOT};
+use crate::isa::{
+    ByteFloat, Class, Conversion, FloatMode, HalfType, Op, Rounding, Type, Window, ZERO_SLOT,
+};
 use crate::syntax::ast::Instruction;
 
 impl<'a> FunctionBuilder<'a, '_> {
@@ -30,8 +32,13 @@ impl<'a> FunctionBuilder<'a, '_> {
         let ftz = modifiers.flag("ftz");
         let sat = modifiers.flag("sat");
         let relu = modifiers.flag("relu");
-        if modifiers.has("satfinite") {
-            return modifiers.error("`.satfinite` is not supported");
+        let satfinite = modifiers.flag("satfinite");
+        let byte_floats = [("e4m3x2", ByteFloat::E4M3), ("e5m2x2", ByteFloat::E5M2)];
+        if let Some(bytes) = modifiers.choose(&byte_floats) {
+            if rounding != Some(Rounding::Nearest) || integral.is_some() || ftz || sat {
+                return modifiers.error("8-bit floats take `.rn`, `.satfinite` and `.relu`");
+            }
+            return self.cvt_bytes(instruction, modifiers, bytes, relu, satfinite);
         }
         let to = modifiers.ty()?;
         let from = modifiers.ty()?;
@@ -43,7 +50,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             ..FloatMode::default()
         };
         if let (Some((half, true)), Type::F32) = (half_type(to), from) {
-            return self.cvt_pair(instruction, &modifiers, half, to, mode);
+            return self.cvt_pair(instruction, &modifiers, half, to, mode, satfinite);
         }
         if matches!(half_type(from), Some((_, true)))
             || matches!(half_type(to), Some((_, true)))
@@ -54,6 +61,10 @@ impl<'a> FunctionBuilder<'a, '_> {
             || matches!(from, Type::B(_))
         {
             return modifiers.error("these types cannot be converted");
+        }
+        let narrow = from == Type::F32 && matches!(to, Type::F16 | Type::BF16 | Type::TF32);
+        if satfinite && (!narrow || sat) {
+            return modifiers.error("`.satfinite` is for `.f32` to `.f16`, `.bf16` and `.tf32`");
         }
         self.check_rounding(&modifiers, to, from, integral, rounding, relu)?;
         let [dst, src] = self.operands(instruction)?;
@@ -69,6 +80,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             ftz,
             sat,
             relu,
+            satfinite,
             register_bits,
         });
         let class = if to.is_float() || from.is_float() {
@@ -138,12 +150,59 @@ impl<'a> FunctionBuilder<'a, '_> {
         half: HalfType,
         to: Type,
         mode: FloatMode,
+        satfinite: bool,
     ) -> Result<(), LoadError> {
         if !matches!(mode.rounding, Rounding::Nearest | Rounding::Zero) {
             return modifiers.error("pairs take `.rn` or `.rz`");
         }
-        let op = Op::CvtPair { to: half, mode };
+        let op = Op::CvtPair {
+            to: half,
+            mode,
+            satfinite,
+        };
         self.emit_typed(instruction, op, [to, Type::F32, Type::F32], Class::Float)
+    }
+
+    /// `cvt.rn.satfinite.e4m3x2.f32 d, a, b`, `cvt.rn.satfinite.e4m3x2.f16x2 d, a`, `cvt.rn.f16x2.e4m3x2 d, a`.
+    fn cvt_bytes(
+        &mut self,
+        instruction: &'a Instruction<'a>,
+        mut modifiers: Modifiers<'a>,
+        bytes: ByteFloat,
+        relu: bool,
+        satfinite: bool,
+    ) -> Result<(), LoadError> {
+        let other = modifiers.ty_of(&[Type::F32, Type::F16x2])?;
+        modifiers.finish()?;
+        // The type of the result comes first.
+        let from_bytes = instruction
+            .modifiers
+            .last()
+            .is_some_and(|last| last.ends_with("2x2") || last.ends_with("3x2"));
+        if satfinite == from_bytes {
+            return modifiers.error("`.satfinite` is for results of 8 bits, which need it");
+        }
+        let b16 = Type::B(16);
+        match (from_bytes, other) {
+            (true, Type::F16x2) => {
+                let op = Op::CvtFromBytes { from: bytes, relu };
+                self.emit_typed(instruction, op, [other, b16], Class::Float)
+            }
+            (false, other) => {
+                let from_f32 = other == Type::F32;
+                let op = Op::CvtToBytes {
+                    to: bytes,
+                    from_f32,
+                    relu,
+                };
+                if from_f32 {
+                    self.emit_typed(instruction, op, [b16, other, other], Class::Float)
+                } else {
+                    self.emit_typed(instruction, op, [b16, other], Class::Float)
+                }
+            }
+            _ => modifiers.error("these types cannot be converted"),
+        }
     }
 
     /// `cvt.pack.sat.convertType.s32 d, a, b` and `cvt.pack.sat.convertType.s32.b32 d, a, b, c`.

@@ -66,6 +66,11 @@ impl<'a> FunctionBuilder<'a, '_> {
         }
     }
 
+    /// `.u16x2` and `.s16x2`, as the type of a half.
+    fn packed_type(modifiers: &mut Modifiers<'_>) -> Option<IntType> {
+        modifiers.choose(&[("u16x2", IntType::U16), ("s16x2", IntType::S16)])
+    }
+
     /// `add`, `sub` on integers.
     pub(super) fn int_add_sub(
         &mut self,
@@ -73,6 +78,11 @@ impl<'a> FunctionBuilder<'a, '_> {
         mut modifiers: Modifiers<'a>,
         subtract: bool,
     ) -> Result<(), LoadError> {
+        if !subtract && let Some(ty) = Self::packed_type(&mut modifiers) {
+            modifiers.finish()?;
+            let op = Op::IntPair(IntOp::Add, ty);
+            return self.emit_uniform::<3>(instruction, op, Type::B(32), Class::Integer);
+        }
         let carry_out = modifiers.flag("cc");
         let saturate = modifiers.flag("sat");
         let ty =
@@ -232,6 +242,22 @@ impl<'a> FunctionBuilder<'a, '_> {
         mut modifiers: Modifiers<'a>,
     ) -> Result<(), LoadError> {
         let relu = modifiers.flag("relu");
+        if matches!(instruction.opcode, "min" | "max")
+            && let Some(ty) = Self::packed_type(&mut modifiers)
+        {
+            modifiers.finish()?;
+            let op = match (instruction.opcode, relu) {
+                (_, true) if ty == IntType::U16 => {
+                    return modifiers.error("`.relu` is for signed types");
+                }
+                ("min", false) => IntOp::Min,
+                ("min", true) => IntOp::MinRelu,
+                (_, false) => IntOp::Max,
+                (_, true) => IntOp::MaxRelu,
+            };
+            let op = Op::IntPair(op, ty);
+            return self.emit_uniform::<3>(instruction, op, Type::B(32), Class::Integer);
+        }
         let ty = modifiers.ty()?;
         modifiers.finish()?;
         let int = self.int_type(&modifiers, ty)?;

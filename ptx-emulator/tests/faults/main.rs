@@ -19,6 +19,7 @@ use ptx_emulator::{Config, Fault, LaunchConfig, LaunchError};
 fn kernel(body: &str) -> String {
     format!(
         "{HEADER}
+.extern .func __assertfail (.param .b64 p0, .param .b64 p1, .param .b32 p2, .param .b64 p3, .param .b64 p4);
 .extern .shared .align 16 .b8 dynamic[];
 .visible .entry k(.param .u64 buffer)
 {{

@@ -246,6 +246,31 @@ const PLANTED: &[Planted] = &[
         repaired: "setp.eq.u32 %p1, %r1, 32; @%p1 trap;",
     },
     Planted {
+        kind: "AssertionFailed",
+        switch: Switch::Always,
+        shape: warp,
+        broken: "setp.ne.u32 %p1, %r1, 0;
+            @%p1 bra end;
+            st.shared.u32 [cells], 120;
+            mov.u64 %rd4, cells;
+            cvta.shared.u64 %rd4, %rd4;
+            mov.u64 %rd5, 1;
+            { .param .b64 a0; .param .b64 a1; .param .b32 a2; .param .b64 a3; .param .b64 a4;
+            st.param.b64 [a0], %rd4; st.param.b64 [a1], %rd4; st.param.b32 [a2], %r1; st.param.b64 [a3], %rd4; st.param.b64 [a4], %rd5;
+            /*!*/ call.uni __assertfail, (a0, a1, a2, a3, a4); }
+            end:",
+        repaired: "setp.ge.u32 %p1, %r1, 0;
+            @%p1 bra end;
+            st.shared.u32 [cells], 120;
+            mov.u64 %rd4, cells;
+            cvta.shared.u64 %rd4, %rd4;
+            mov.u64 %rd5, 1;
+            { .param .b64 a0; .param .b64 a1; .param .b32 a2; .param .b64 a3; .param .b64 a4;
+            st.param.b64 [a0], %rd4; st.param.b64 [a1], %rd4; st.param.b32 [a2], %r1; st.param.b64 [a3], %rd4; st.param.b64 [a4], %rd5;
+            call.uni __assertfail, (a0, a1, a2, a3, a4); }
+            end:",
+    },
+    Planted {
         kind: "Breakpoint",
         switch: Switch::Always,
         shape: warp,

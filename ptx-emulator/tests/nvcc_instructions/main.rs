@@ -1,0 +1,86 @@
+//! Kernels that nvcc compiled, each against a plain computation. `cuda/README.md` says how their PTX is made.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod arithmetic;
+mod control;
+mod matrix;
+mod pipeline;
+
+use harness::{Arg, Bench};
+use ptx_emulator::{Config, LaunchConfig, Report};
+
+/// Runs a kernel with every check on, in ascending order and in orders of some seeds, which must all come to the same.
+pub fn run(ptx: &str, entry: &str, shape: LaunchConfig, mut args: Vec<Arg<'_>>) -> Report {
+    let before: Vec<_> = args
+        .iter()
+        .map(|arg| match arg {
+            Arg::Bytes(bytes) => (*bytes).clone(),
+            _ => Vec::new(),
+        })
+        .collect();
+    let mut outcome: Option<(Vec<Vec<u8>>, Report)> = None;
+    for seed in [None, Some(1), Some(2), Some(3)] {
+        let config = Config {
+            seed,
+            ..Config::default()
+        };
+        for (arg, before) in args.iter_mut().zip(&before) {
+            if let Arg::Bytes(bytes) = arg {
+                bytes.clone_from(before);
+            }
+        }
+        let report = Bench::with(ptx, config)
+            .run(entry, shape, &mut args)
+            .unwrap_or_else(|error| panic!("{entry}, seed {seed:?}: {error}"));
+        let after: Vec<Vec<u8>> = args
+            .iter()
+            .map(|arg| match arg {
+                Arg::Bytes(bytes) => (*bytes).clone(),
+                _ => Vec::new(),
+            })
+            .collect();
+        match &outcome {
+            None => outcome = Some((after, report)),
+            Some((known, _)) => {
+                assert!(
+                    *known == after,
+                    "{entry}: seed {seed:?} gives another result"
+                );
+            }
+        }
+    }
+    outcome.expect("it ran").1
+}
+
+/// The bytes of some values, one after the other.
+pub fn bytes_of<T: Copy, const N: usize>(values: &[T], bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+    values.iter().flat_map(|&value| bytes(value)).collect()
+}
+
+/// Bytes as 32-bit words.
+pub fn words(bytes: &[u8]) -> Vec<u32> {
+    bytes
+        .chunks_exact(4)
+        .map(|chunk| u32::from_le_bytes(chunk.try_into().unwrap()))
+        .collect()
+}
+
+/// Bytes as `f32`.
+pub fn floats(bytes: &[u8]) -> Vec<f32> {
+    words(bytes).into_iter().map(f32::from_bits).collect()
+}
+
+/// Numbers that are the same in every run.
+pub fn random(count: usize, seed: u32) -> Vec<u32> {
+    let mut state = seed | 1;
+    (0..count)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state
+        })
+        .collect()
+}
