@@ -125,14 +125,14 @@ fn gemv_repeats_a_seed_and_takes_tokens_and_a_variant() {
         "--seed",
         "5",
         "--variant",
-        "gemv_m4_t1_w2",
+        "gemv_m8_t2_w4",
         "--device",
         "emulated",
     ];
     let first = json(&arguments);
     assert_eq!(
         (&first["variant"], &first["m"], &first["seed"]),
-        (&"gemv_m4_t1_w2".into(), &3.into(), &5.into())
+        (&"gemv_m8_t2_w4".into(), &3.into(), &5.into())
     );
     assert_eq!(first, json(&arguments));
 }

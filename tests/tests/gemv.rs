@@ -1,13 +1,13 @@
 //! W2A8 products equal the reference, bit for bit: every variant, shape and output type, on the device under test.
 
-use bitnet_cuda::device::{Buffer, Device};
+use bitnet_cuda::device::{Buffer, Device, EmulatedConfig};
 use bitnet_cuda::launch::{Float, Gemv};
 use bitnet_cuda::layout::{Layout, PackedWeights};
 use bitnet_cuda::ops::{BitLinear, QuantizedActivations};
 use bitnet_cuda::reference::linear::{Epilogue, Shape, accumulate, epilogue};
 use bitnet_cuda::reference::{Element, RowScales};
 use half::{bf16, f16};
-use integration_tests::{device, floats, int8, random, ternary};
+use integration_tests::{device, floats, int8, poisoned, random, ternary};
 
 /// Random operands of a product.
 struct Operands {
@@ -38,6 +38,12 @@ impl Operands {
         let packed =
             PackedWeights::pack(Layout::Tiled, &self.ternary, self.shape.n, self.shape.k).unwrap();
         BitLinear::from_packed(device, &packed, &self.row_scales).unwrap()
+    }
+
+    fn ladder_layer(&self, device: &Device) -> BitLinear {
+        let Shape { n, k, .. } = self.shape;
+        let packed = PackedWeights::pack(Layout::Ladder, &self.ternary, n, k).unwrap();
+        BitLinear::from_ladder(device, &packed, &self.row_scales).unwrap()
     }
 
     fn activations(&self, device: &Device) -> QuantizedActivations {
@@ -127,12 +133,137 @@ fn ladder_weights_give_the_same_as_they_are() {
     let mut random = random();
     for variant in Gemv::all(Layout::Ladder) {
         for (n, k) in SHAPES {
-            let operands = Operands::random(&mut random, 3, n, k);
-            let packed = PackedWeights::pack(Layout::Ladder, &operands.ternary, n, k).unwrap();
-            let layer = BitLinear::from_ladder(&device, &packed, &operands.row_scales).unwrap();
-            operands.check::<f32>(&layer.with_variant(variant).unwrap(), false, false);
+            for m in [1, 3, 8] {
+                let operands = Operands::random(&mut random, m, n, k);
+                let layer = operands.ladder_layer(&device);
+                operands.check::<f32>(&layer.with_variant(variant).unwrap(), false, false);
+            }
         }
     }
+}
+
+#[test]
+fn older_gpus_run_every_variant_too() {
+    let mut random = random();
+    for compute_capability in [(7, 5), (8, 0)] {
+        let config = EmulatedConfig {
+            compute_capability,
+            ..EmulatedConfig::default()
+        };
+        let device = Device::emulated_with(config).unwrap();
+        for (n, k) in [(17, 31), (33, 640), (48, 1025)] {
+            for variant in Gemv::all(Layout::Tiled) {
+                let operands = Operands::random(&mut random, variant.tokens(), n, k);
+                let layer = operands.layer(&device).with_variant(variant).unwrap();
+                operands.check::<f32>(&layer, false, false);
+            }
+            for variant in Gemv::all(Layout::Ladder) {
+                let operands = Operands::random(&mut random, variant.tokens(), n, k);
+                let layer = operands
+                    .ladder_layer(&device)
+                    .with_variant(variant)
+                    .unwrap();
+                operands.check::<f32>(&layer, false, false);
+            }
+        }
+    }
+}
+
+#[test]
+fn k_is_split_where_there_are_few_rows() {
+    let device = Device::emulated().unwrap();
+    let splits = |m, n, k| {
+        let variant = Gemv::choose(device.capabilities(), Layout::Tiled, m, n, k).unwrap();
+        variant.shape().splits
+    };
+    for (n, k) in [(640, 2560), (1024, 4096), (2560, 6912)] {
+        assert!(splits(1, n, k) > 1, "{n} x {k}");
+    }
+    assert!(splits(8, 1024, 4096) > 1);
+    for (n, k) in [(2560, 2560), (13824, 2560), (55296, 5120)] {
+        assert_eq!(splits(1, n, k), 1, "{n} x {k}");
+        assert_eq!(splits(8, n, k), 1, "{n} x {k}");
+    }
+}
+
+/// Split variants for different numbers of tokens share a layer's workspace: what one leaves behind is what another one finds.
+#[test]
+fn split_products_follow_each_other_on_one_layer() {
+    let device = device();
+    let mut random = random();
+    let (n, k) = (97, 2000);
+    let operands: Vec<Operands> = [1, 8, 1, 5, 8, 1]
+        .iter()
+        .map(|&m| Operands::random(&mut random, m, n, k))
+        .collect();
+    let split = |variant: &Gemv| variant.shape().splits > 1;
+    let variants: Vec<Gemv> = Gemv::all(Layout::Tiled).filter(split).collect();
+    assert!(variants.len() >= 4);
+    let first = &operands[0];
+    let mut layer = first.layer(&device);
+    for round in 0..variants.len() {
+        for operands in &operands {
+            let m = operands.shape.m;
+            let fitting: Vec<&Gemv> = variants.iter().filter(|v| v.fits(m, k)).collect();
+            layer = layer.with_variant(*fitting[round % fitting.len()]).unwrap();
+            // The layer's weights, with other tokens.
+            let operands = Operands {
+                shape: operands.shape,
+                ternary: first.ternary.clone(),
+                values: operands.values.clone(),
+                token_scales: operands.token_scales.clone(),
+                row_scales: first.row_scales.clone(),
+                bias: Vec::new(),
+                residual: Vec::new(),
+            };
+            operands.check::<f32>(&layer, false, false);
+        }
+    }
+}
+
+#[test]
+fn split_products_run_on_several_streams_at_once() {
+    let device = device();
+    let mut random = random();
+    let (n, k) = (97, 2000);
+    let operands = Operands::random(&mut random, 1, n, k);
+    let layer = operands
+        .layer(&device)
+        .with_variant(Gemv::named("gemv_m1_t1_w4_k4").unwrap())
+        .unwrap();
+    let terms = Epilogue {
+        activation_scales: &operands.token_scales,
+        row_scales: &operands.row_scales,
+        bias: None,
+        residual: None,
+    };
+    let sums = accumulate(&operands.values, &operands.ternary, operands.shape).unwrap();
+    let expected: Vec<f32> = epilogue(&sums, 1, n, &terms).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let stream = device.new_stream().unwrap();
+                let input = operands.activations(&device);
+                for _ in 0..20 {
+                    let mut y = poisoned::<f32>(&device, n);
+                    layer.forward_quantized(&stream, &input, &mut y).unwrap();
+                    assert_eq!(y.to_vec().unwrap(), expected);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_k_beyond_what_several_tokens_take_goes_token_by_token() {
+    let device = device();
+    let capabilities = device.capabilities();
+    // 64 times a row's sum of unsigned products would not fit.
+    let k = 8 << 20;
+    let variant = Gemv::choose(capabilities, Layout::Tiled, 8, 1, k).unwrap();
+    assert_eq!(variant.tokens(), 1);
+    let near = Gemv::choose(capabilities, Layout::Tiled, 8, 1, 1 << 16).unwrap();
+    assert_eq!(near.tokens(), 8);
 }
 
 #[test]
@@ -169,22 +300,23 @@ fn every_output_type_is_rounded_once_with_and_without_bias_and_residual() {
 fn sums_are_exact_at_the_ends_of_their_range() {
     let device = device();
     // All products 128, and all -128: the sums of largest magnitude. Unit scales make outputs the sums.
-    for (n, k) in [(3, 4096), (17, 130_944)] {
+    for (m, n, k) in [(1, 3, 4096), (1, 17, 130_944), (8, 17, 130_944)] {
         for weight in [-1, 1] {
             let packed = PackedWeights::pack(Layout::Tiled, &vec![weight; n * k], n, k).unwrap();
             let layer =
                 BitLinear::from_packed(&device, &packed, &RowScales::per_tensor(n, 1.0).unwrap())
                     .unwrap();
             let input =
-                QuantizedActivations::from_values(&device, 1, k, &vec![-128; k], &[1.0]).unwrap();
-            let mut y = Buffer::<f32>::uninit(&device, n).unwrap();
+                QuantizedActivations::from_values(&device, m, k, &vec![-128; m * k], &vec![1.0; m])
+                    .unwrap();
+            let mut y = poisoned::<f32>(&device, m * n);
             layer
                 .forward_quantized(&device.default_stream(), &input, &mut y)
                 .unwrap();
             // 128 * 130944 < 2^24: the float is the sum.
             assert_eq!(
                 y.to_vec().unwrap(),
-                vec![-128.0 * f32::from(weight) * k as f32; n]
+                vec![-128.0 * f32::from(weight) * k as f32; m * n]
             );
         }
     }
@@ -231,7 +363,7 @@ fn the_golden_products_come_out_from_both_published_layouts() {
                 let layer = BitLinear::from_packed(&device, &packed, &scales).unwrap();
                 let input = QuantizedActivations::from_values(&device, m, k, &values, token_scales)
                     .unwrap();
-                let mut y = Buffer::<f32>::uninit(&device, m * n).unwrap();
+                let mut y = poisoned::<f32>(&device, m * n);
                 layer.forward_quantized(&stream, &input, &mut y).unwrap();
                 y.to_vec().unwrap()
             };

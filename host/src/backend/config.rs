@@ -75,7 +75,7 @@ pub struct W2A8GemvConfig {
     /// How many blocks the rows are split over. Default [`GridStrategy::Auto`].
     pub grid_strategy: GridStrategy,
     /// Whether weights in the layout `Ladder` are brought into `Tiled` when they are loaded; otherwise they are multiplied as
-    /// they are, a token at a time. Default yes.
+    /// they are. Default yes.
     pub enable_weight_permutation: bool,
 }
 

@@ -211,6 +211,11 @@ impl<T: Pod> Buffer<T> {
         Ok(Self::from_allocation(stream.device(), allocation, len))
     }
 
+    /// Whether all work that uses the buffer is known to be done or comes before what is next submitted to `stream`.
+    pub(crate) fn is_used_before(&self, stream: &Stream) -> bool {
+        self.allocation.in_flight.is_before(stream.inner())
+    }
+
     /// As [`Buffer::zeroed`] and [`Buffer::uninit_on`].
     pub(crate) fn zeroed_on(stream: &Stream, len: usize) -> Result<Self, DeviceError> {
         // Replays of a graph find the zeros that its memory had before.

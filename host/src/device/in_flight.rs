@@ -58,6 +58,14 @@ impl InFlight {
         uses.iter().all(|used| used.is_over(owner))
     }
 
+    /// Whether all marked work is known to be done or on this stream's queue.
+    pub(super) fn is_before(&self, stream: &Arc<StreamInner>) -> bool {
+        lock(&self.0).iter().all(|used| {
+            used.stream.is_past(used.moment)
+                || Arc::ptr_eq(&used.stream, stream) && matches!(used.moment, Moment::Submission(_))
+        })
+    }
+
     /// Waits until all marked work on a resource of `owner` is done.
     pub(super) fn wait(&self, owner: &Core) -> Result<(), DeviceError> {
         // Cloned, so that other threads can mark further work during the wait.

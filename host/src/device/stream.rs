@@ -271,6 +271,12 @@ impl Stream {
         }
     }
 
+    /// Whether what is launched next runs after what was launched before, as far as this library knows: not while launches are captured into a
+    /// graph, and not on a caller's streams, which look all the same.
+    pub(crate) fn orders_its_launches(&self) -> bool {
+        self.inner.raw.is_some() && !self.inner.is_capturing()
+    }
+
     pub(super) fn raw(&self) -> RawStream {
         self.raw
     }

@@ -1,6 +1,7 @@
 //! W2A8 GEMV: launcher and variant choice.
 
 use super::floats::Floats;
+use super::workspace::Workspaces;
 use super::{Input, LaunchError, Output, launch};
 use crate::device::{Buffer, Capabilities, LaunchConfig, Stream};
 use crate::layout::Layout;
@@ -91,33 +92,55 @@ impl Gemv {
             })
     }
 
-    /// Estimated useful share of the device, in 0..=1: the product of
+    /// Estimated useful share of the device, in 0..=1: that of the cycles in which memory could have delivered the weights. Those cycles count
+    /// longer by each of
     /// - parallelism: resident warps that there is work for, over those that hide the latency of memory (6 a processor, as
     ///   each keeps several loads in flight);
+    /// - spread: blocks over those that would have been done in the time of the processor with the most;
     /// - balance: steps of work over steps that the slowest warp of a block takes part in;
     /// - efficiency: `dp4a` and mask instructions over all, with about 130 of start and end a thread.
+    ///
+    /// Where blocks split K, the round trips by which they find out who is last, and that one reads the others' sums, come on top; and such a
+    /// split scores 0 where it leaves a warp without a step.
     pub fn score(&self, capabilities: &Capabilities, n: usize, k: usize) -> f64 {
         const WARPS_TO_HIDE_LATENCY: u32 = 6;
         const FIXED_INSTRUCTIONS: f64 = 130.0;
         const INSTRUCTIONS_A_UNIT: f64 = 28.0;
-        let Shape { tiles, warps, .. } = self.shape();
+        /// Bytes that memory delivers a cycle and processor.
+        const MEMORY_BYTES: f64 = 14.0;
+        /// Cycles from the last sum in the workspace to its total.
+        const SPLIT_CYCLES: f64 = 1400.0;
+        let Shape {
+            tiles,
+            warps,
+            splits,
+            ..
+        } = self.shape();
         let steps = k.div_ceil(gemv::STEP_COLUMNS);
-        let steps_a_warp = steps.div_ceil(warps as usize);
-        let blocks = n.div_ceil(gemv::TILE_ROWS * tiles as usize);
+        let warps_of_k = (warps * splits) as usize;
+        let steps_a_warp = steps.div_ceil(warps_of_k);
+        if splits > 1 && steps < warps_of_k {
+            return 0.0;
+        }
+        let blocks_of_rows = n.div_ceil(gemv::TILE_ROWS * tiles as usize);
+        let blocks = blocks_of_rows * splits as usize;
+        let processors = capabilities.multiprocessors as usize;
         let wanted = f64::from(capabilities.multiprocessors * WARPS_TO_HIDE_LATENCY);
         let parallelism = ((blocks * warps as usize) as f64 / wanted).min(1.0);
-        let balance = steps as f64 / (steps_a_warp * warps as usize) as f64;
+        let spread = blocks as f64 / blocks.next_multiple_of(processors) as f64;
+        let balance = steps as f64 / (steps_a_warp * warps_of_k) as f64;
         let useful = steps_a_warp as f64 * f64::from(tiles) * INSTRUCTIONS_A_UNIT;
         let loads = steps_a_warp as f64 * f64::from(2 * tiles + 1);
         let efficiency = useful / (useful + loads + FIXED_INSTRUCTIONS);
-        parallelism * balance * efficiency
+
+        let cycles = n as f64 * k as f64 / 4.0 / (MEMORY_BYTES * processors as f64);
+        let splitting = if splits > 1 { SPLIT_CYCLES } else { 0.0 };
+        cycles / (cycles / (parallelism * spread * balance * efficiency) + splitting)
     }
 
     /// Whether it takes `m` tokens in one launch, and weights of `k` padded columns.
-    ///
-    /// A single token's activations are not padded to the rows that a variant for several tokens reads.
     pub fn fits(&self, m: usize, k: usize) -> bool {
-        self.tokens() >= m && (m > 1 || self.tokens() == 1) && self.require_k(k).is_ok()
+        self.tokens() >= m && self.require_k(k).is_ok()
     }
 
     /// Refuses a K beyond [`Shape::max_k`].
@@ -157,7 +180,7 @@ impl Gemv {
         self.shape().tokens as usize
     }
 
-    /// Its kernel's name, such as `gemv_m1_t1_w2`: tokens, tiles of 16 rows a block, warps a block.
+    /// Its kernel's name, such as `gemv_m1_t1_w4_k2`: tokens, tiles of 16 rows a block, warps a block, blocks that split K.
     pub fn name(&self) -> &'static str {
         self.0.entry.name
     }
@@ -176,6 +199,7 @@ pub(crate) struct Operands<'a, T> {
     pub residual: Option<&'a Buffer<T>>,
     pub output: &'a mut Buffer<T>,
     pub first_token: usize,
+    pub workspaces: &'a Workspaces,
 }
 
 /// Sizes of a product's launch.
@@ -198,10 +222,14 @@ pub(crate) fn gemv<T: Float>(
     Sizes { m, n, k, k_pitch }: Sizes,
 ) -> Result<(), LaunchError> {
     variant.require_k(k)?;
-    let Shape { tiles, tokens, .. } = variant.shape();
+    let shape = variant.shape();
     let n_argument = super::size("n", n, i32::MAX as usize)?;
-    let m_argument = super::size("m", m, tokens as usize)?;
-    let blocks = n.div_ceil(gemv::TILE_ROWS * tiles as usize) as u32;
+    let m_argument = super::size("m", m, variant.tokens())?;
+    let workspace_len = shape.workspace_len(n_argument);
+    let mut workspace = match workspace_len {
+        0 => None,
+        len => Some(operands.workspaces.take(stream, len)?),
+    };
     let first = operands.first_token;
     let arguments = (
         Input::new(
@@ -213,7 +241,7 @@ pub(crate) fn gemv<T: Float>(
             "activations",
             operands.activations,
             first * k_pitch,
-            variant.tokens() * k_pitch,
+            m * k_pitch,
         )?,
         Input::slice("activation_scale", operands.activation_scale, first, m)?,
         Input::slice("activation_sum", operands.activation_sum, first, m)?,
@@ -227,6 +255,10 @@ pub(crate) fn gemv<T: Float>(
             .map(|residual| Input::slice("residual", residual, first * n, m * n).map(Floats))
             .transpose()?,
         Floats(Output::slice("output", operands.output, first * n, m * n)?),
+        workspace
+            .as_mut()
+            .map(|workspace| Output::new("workspace", workspace, workspace_len))
+            .transpose()?,
         T::DTYPE as u32,
         super::activation::kind_or_none(operands.activation),
         n_argument,
@@ -235,11 +267,15 @@ pub(crate) fn gemv<T: Float>(
         m_argument,
     );
     let config = LaunchConfig {
-        grid: [blocks, 1, 1],
-        block: [variant.shape().threads(), 1, 1],
-        dynamic_shared: 0,
+        grid: [shape.blocks(n_argument), shape.splits, 1],
+        block: [shape.threads(), 1, 1],
+        dynamic_shared: shape.shared_bytes(),
         cooperative: false,
     };
     // SAFETY: grid and block are the variant's for this shape, which its module's table states in terms of these lengths.
-    unsafe { launch(stream, variant.0.entry, config, arguments) }
+    unsafe { launch(stream, variant.0.entry, config, arguments)? };
+    if let Some(workspace) = workspace {
+        operands.workspaces.give_back(stream, workspace);
+    }
+    Ok(())
 }

@@ -78,7 +78,7 @@ pub fn int8xint2(
         });
     }
     let k_pitch = size("k_pitch", sizes.k_pitch, i32::MAX as usize)?;
-    let variant = choose(stream, sizes.n, k_padded);
+    let variant = choose(stream, sizes.m, sizes.n, k_padded);
     let n_padded = sizes.n.next_multiple_of(TILE_ROWS);
     let arguments = (
         // The last row needs no pitch behind it.
@@ -95,31 +95,36 @@ pub fn int8xint2(
         n,
         k_padded as u32,
         k_pitch,
+        m,
     );
     let config = LaunchConfig {
-        grid: [(n_padded / TILE_ROWS) as u32, m, 1],
+        grid: [variant.shape.blocks(n), m.div_ceil(variant.shape.tokens), 1],
         block: [variant.shape.threads(), 1, 1],
-        dynamic_shared: 0,
+        dynamic_shared: variant.shape.shared_bytes(),
         cooperative: false,
     };
     // SAFETY: grid and block are the variant's for this shape, whose documentation states the lengths.
     unsafe { launch(stream, variant.entry, config, arguments) }
 }
 
-/// The variant with the fewest warps that keep the device busy (eight a processor), and hold K.
-fn choose(stream: &Stream, n: usize, k: usize) -> &'static Int8xInt2Variant {
+/// Of the variants for one token or for several, and that hold K, the one with the fewest warps that keep the device busy (eight a processor).
+fn choose(stream: &Stream, m: usize, n: usize, k: usize) -> &'static Int8xInt2Variant {
     const WARPS_A_PROCESSOR: usize = 8;
     let wanted = stream.device().capabilities().multiprocessors as usize * WARPS_A_PROCESSOR;
-    let tiles = n.div_ceil(TILE_ROWS);
     let steps = k.div_ceil(STEP_COLUMNS);
-    let fits = |variant: &&Int8xInt2Variant| k as u64 <= variant.shape.max_k();
     let busy = |variant: &&Int8xInt2Variant| {
         let warps = variant.shape.warps as usize;
-        tiles * warps >= wanted || warps * 2 > steps
+        variant.shape.blocks(n as u32) as usize * warps >= wanted || warps * 2 > steps
     };
-    let all = || gemv::INT8XINT2.iter().filter(fits);
-    all()
+    let fitting = |several: bool| {
+        gemv::INT8XINT2.iter().filter(move |variant| {
+            (variant.shape.tokens > 1) == several && k as u64 <= variant.shape.max_k()
+        })
+    };
+    // A K beyond what the sums of several tokens hold is taken token by token.
+    let several = m > 1 && fitting(true).next().is_some();
+    fitting(several)
         .find(busy)
-        .or_else(|| gemv::INT8XINT2.iter().rfind(fits))
+        .or_else(|| fitting(several).next_back())
         .expect("a variant takes every K up to MAX_K")
 }

@@ -17,6 +17,7 @@ mod quantize;
 mod row;
 pub mod tune;
 mod weights;
+mod workspace;
 
 pub use activation::GateUp;
 pub(crate) use activation::{MAX_WIDTH, activate, gated};
@@ -37,6 +38,7 @@ pub(crate) use weights::{
     Matrix, convert_layout, dequantize_weights, pack_ternary, quantize_weights, unpack_ternary,
     weight_scales, weight_sums,
 };
+pub(crate) use workspace::Workspaces;
 
 use crate::device::{Buffer, KernelArg, LaunchConfig, Stream};
 use bytemuck::Pod;

@@ -4,7 +4,7 @@ use super::{
 };
 use crate::device::{Buffer, Device, Stream};
 use crate::launch::tune::{self, Choice, Reason, TuneCache};
-use crate::launch::{self, Float, Gemv, NormedRows, Operands, Sizes};
+use crate::launch::{self, Float, Gemv, NormedRows, Operands, Sizes, Workspaces};
 use crate::layout::{Layout, PackedWeights, ladder, tiled};
 use crate::reference::activation::Activation;
 use crate::reference::quantize::{WeightGranularity, quantize_weights_ternary};
@@ -45,6 +45,7 @@ pub struct BitLinear {
     row_scale: Buffer<f32>,
     bias: Option<Buffer<f32>>,
     activation: Option<Activation>,
+    workspaces: Workspaces,
     /// For 1, 2, ... tokens.
     choices: [Choice; MAX_TOKENS],
 }
@@ -90,7 +91,7 @@ impl BitLinear {
         Self::new(&device, weights, row_scale)
     }
 
-    /// Uploads weights of the layout `Ladder`, and multiplies with them as they are, a token at a time.
+    /// Uploads weights of the layout `Ladder`, and multiplies with them as they are.
     ///
     /// # Errors
     /// When `weights` have another layout, their K is beyond what these kernels take, `scales` does not cover exactly their
@@ -138,6 +139,7 @@ impl BitLinear {
             row_scale,
             bias: None,
             activation: None,
+            workspaces: Workspaces::default(),
             choices: choices(device, TuneCache::user().as_ref(), layout, n, k),
         }
     }
@@ -329,6 +331,7 @@ impl BitLinear {
                 residual,
                 output: &mut *output,
                 first_token,
+                workspaces: &self.workspaces,
             };
             launch::gemv(stream, variant, operands, sizes)?;
             first_token += sizes.m;
@@ -413,12 +416,13 @@ fn choices(
             .expect("a variant takes every K up to MAX_K");
     }
     let capabilities = device.capabilities();
-    let variant =
-        Gemv::choose(capabilities, layout, 1, n, k).expect("a variant takes every K up to MAX_K");
-    [Choice {
-        variant,
-        reason: Reason::Heuristic {
-            score: variant.score(capabilities, n, k),
-        },
-    }; MAX_TOKENS]
+    std::array::from_fn(|index| {
+        let variant = Gemv::choose(capabilities, layout, index + 1, n, k)
+            .expect("a variant takes every K up to MAX_K");
+        let score = variant.score(capabilities, n, k);
+        Choice {
+            variant,
+            reason: Reason::Heuristic { score },
+        }
+    })
 }

@@ -4,7 +4,7 @@ use crate::device::{Buffer, Device, Stream};
 use crate::launch::{self, Float, Quantized, Tokens};
 use crate::layout::MAX_K;
 use crate::reference::quantize::ActivationGranularity;
-use kernels_gpu::gemv::{MAX_TOKENS, STEP_COLUMNS};
+use kernels_gpu::gemv::STEP_COLUMNS;
 
 /// Activations `[m, k]` as int8 on a device, with what a product needs beside them.
 ///
@@ -39,18 +39,12 @@ impl QuantizedActivations {
         k: usize,
         granularity: ActivationGranularity,
     ) -> Result<Self, OpError> {
-        let rows = rows(m, k)?;
-        let len = rows * k.next_multiple_of(STEP_COLUMNS);
-        let values = if rows == m {
-            Buffer::uninit(device, len)?
-        } else {
-            Buffer::zeroed(device, len)?
-        };
+        let len = values_len(m, k)?;
         Ok(Self {
             m,
             k,
             granularity,
-            values,
+            values: Buffer::uninit(device, len)?,
             scale: Buffer::uninit(device, m)?,
             sum: Buffer::uninit(device, m)?,
         })
@@ -58,18 +52,12 @@ impl QuantizedActivations {
 
     /// As [`QuantizedActivations::uninit`], for scratch memory of one operation on `stream`.
     pub(super) fn uninit_on(stream: &Stream, m: usize, k: usize) -> Result<Self, OpError> {
-        let rows = rows(m, k)?;
-        let len = rows * k.next_multiple_of(STEP_COLUMNS);
-        let values = if rows == m {
-            Buffer::uninit_on(stream, len)?
-        } else {
-            Buffer::zeroed_on(stream, len)?
-        };
+        let len = values_len(m, k)?;
         Ok(Self {
             m,
             k,
             granularity: ActivationGranularity::Token,
-            values,
+            values: Buffer::uninit_on(stream, len)?,
             scale: Buffer::uninit_on(stream, m)?,
             sum: Buffer::uninit_on(stream, m)?,
         })
@@ -126,7 +114,7 @@ impl QuantizedActivations {
         self.granularity
     }
 
-    /// The int8 values `[m, k_padded]`, zero in the padding; more rows may follow.
+    /// The int8 values `[m, k_padded]`, zero in the padding.
     pub fn values(&self) -> &Buffer<i8> {
         &self.values
     }
@@ -165,16 +153,11 @@ impl QuantizedActivations {
     }
 }
 
-/// Rows of the int8 values of `m` tokens, after a check of the sizes.
-fn rows(m: usize, k: usize) -> Result<usize, OpError> {
+/// Int8 values of `m` tokens with their padding, after a check of the sizes.
+fn values_len(m: usize, k: usize) -> Result<usize, OpError> {
     require_size("m", m, i32::MAX as usize)?;
     require_size("k", k, MAX_K)?;
-    // Kernels for several tokens read whole groups; what they make of the rows beyond `m` is not written.
-    Ok(if m == 1 {
-        1
-    } else {
-        m.next_multiple_of(MAX_TOKENS)
-    })
+    Ok(m * k.next_multiple_of(STEP_COLUMNS))
 }
 
 /// Quantizes `input`, `[m, k]`: `s = 127 / max(max|x|, 1e-5)`, `q = clamp(rint(x * s), -128, 127)`. The maximum is over a token, or

@@ -4,7 +4,7 @@
 use super::Shape;
 use super::epilogue::{Int8xInt2, Rows, Scaled};
 use super::layout::{Ladder, Tiled};
-use super::{Problem, UNIT_ROWS, gemv};
+use super::{Problem, UNIT_ROWS, one_token, tokens};
 use crate::element::AnyFloat;
 use cuda_std::{kernel, thread};
 use half::bf16;
@@ -19,6 +19,7 @@ pub type Params = (
     *const f32,
     *const AnyFloat,
     *mut AnyFloat,
+    *mut u32,
     u32,
     u32,
     u32,
@@ -40,12 +41,13 @@ pub struct Variant {
 /// Lists the variants of a layout: the entry points, and the list for the host.
 macro_rules! variants {
     ($list:ident, $layout:ty: $(
-        $name:ident: $tokens:literal tokens, $tiles:literal tiles, $warps:literal warps, $steps:literal steps, $blocks:literal blocks;
+        $name:ident: $tokens:tt tokens, $tiles:literal tiles, $warps:literal warps, $splits:literal splits, $steps:literal steps,
+            $blocks:literal blocks;
     )*) => {
         /// The compiled variants for this layout.
         #[cfg(not(target_arch = "nvptx64"))]
         pub const $list: &[Variant] = &[$(Variant {
-            shape: Shape { tiles: $tiles, warps: $warps, steps: $steps, tokens: $tokens },
+            shape: Shape { tiles: $tiles, warps: $warps, steps: $steps, tokens: $tokens, splits: $splits },
             entry: crate::Entry::of::<$name>(),
         }),*];
         $(
@@ -60,6 +62,7 @@ macro_rules! variants {
                 bias: *const f32,
                 residual: *const AnyFloat,
                 output: *mut AnyFloat,
+                workspace: *mut u32,
                 dtype: u32,
                 activation: u32,
                 n: u32,
@@ -67,37 +70,53 @@ macro_rules! variants {
                 k_pitch: u32,
                 tokens: u32,
             ) {
-                const COUNT: usize = $tokens * $tiles * UNIT_ROWS;
-                let problem = Problem { weights, activations, n, k, k_pitch, tokens };
+                let problem = Problem { weights, activations, n, k, k_pitch, tokens, workspace };
                 let rows = Rows { row_scale, bias, activation, residual, output, dtype };
                 let epilogue = Scaled { activation_scale, activation_sum, rows };
                 // SAFETY: the host launches it on buffers as the module says.
-                unsafe { gemv::<$layout, Scaled, $tiles, $warps, $steps, $tokens, COUNT>(problem, epilogue) }
+                unsafe {
+                    variants!(@run $tokens, $layout, Scaled, $tiles, $warps, $splits, $steps, problem, epilogue)
+                }
             }
         )*
     };
+    (@run 1, $layout:ty, $epilogue:ty, $tiles:literal, $warps:literal, $splits:literal, $steps:literal, $($arguments:expr),*) => {
+        one_token::gemv::<
+            $layout, $epilogue, $tiles, $warps, $splits, { $warps * $splits }, $steps, { $tiles * UNIT_ROWS },
+        >($($arguments),*)
+    };
+    (@run 8, $layout:ty, $epilogue:ty, $tiles:literal, $warps:literal, $splits:literal, $steps:literal, $($arguments:expr),*) => {{
+        const { assert!($tiles == tokens::TILES) };
+        let split = if $splits == 1 { 0 } else { thread::block_idx_y() as usize };
+        tokens::gemv::<$layout, $epilogue, $warps, $splits, { $warps * $splits }, $steps>(split, $($arguments),*)
+    }};
 }
 
 // `blocks` a multiprocessor bound the registers to 64, and so how many of the loads ptxas keeps in flight.
 variants! { TILED, Tiled:
-    gemv_m1_t1_w1: 1 tokens, 1 tiles, 1 warps, 4 steps, 32 blocks;
-    gemv_m1_t2_w1: 1 tokens, 2 tiles, 1 warps, 2 steps, 32 blocks;
-    gemv_m1_t1_w2: 1 tokens, 1 tiles, 2 warps, 5 steps, 16 blocks;
-    gemv_m1_t1_w4: 1 tokens, 1 tiles, 4 warps, 5 steps, 8 blocks;
-    gemv_m1_t1_w8: 1 tokens, 1 tiles, 8 warps, 4 steps, 4 blocks;
-    gemv_m1_t1_w32: 1 tokens, 1 tiles, 32 warps, 2 steps, 1 blocks;
-    gemv_m2_t1_w2: 2 tokens, 1 tiles, 2 warps, 5 steps, 16 blocks;
-    gemv_m2_t1_w8: 2 tokens, 1 tiles, 8 warps, 2 steps, 4 blocks;
-    gemv_m2_t1_w32: 2 tokens, 1 tiles, 32 warps, 1 steps, 1 blocks;
-    gemv_m4_t1_w2: 4 tokens, 1 tiles, 2 warps, 1 steps, 16 blocks;
-    gemv_m4_t1_w8: 4 tokens, 1 tiles, 8 warps, 1 steps, 4 blocks;
-    gemv_m8_t1_w2: 8 tokens, 1 tiles, 2 warps, 1 steps, 10 blocks;
-    gemv_m8_t1_w4: 8 tokens, 1 tiles, 4 warps, 1 steps, 5 blocks;
+    gemv_m1_t1_w1: 1 tokens, 1 tiles, 1 warps, 1 splits, 4 steps, 32 blocks;
+    gemv_m1_t2_w1: 1 tokens, 2 tiles, 1 warps, 1 splits, 2 steps, 32 blocks;
+    gemv_m1_t1_w2: 1 tokens, 1 tiles, 2 warps, 1 splits, 5 steps, 16 blocks;
+    gemv_m1_t1_w4: 1 tokens, 1 tiles, 4 warps, 1 splits, 5 steps, 8 blocks;
+    gemv_m1_t1_w8: 1 tokens, 1 tiles, 8 warps, 1 splits, 4 steps, 4 blocks;
+    gemv_m1_t1_w32: 1 tokens, 1 tiles, 32 warps, 1 splits, 2 steps, 1 blocks;
+    gemv_m1_t1_w4_k2: 1 tokens, 1 tiles, 4 warps, 2 splits, 4 steps, 8 blocks;
+    gemv_m1_t1_w4_k4: 1 tokens, 1 tiles, 4 warps, 4 splits, 4 steps, 8 blocks;
+    gemv_m1_t1_w8_k2: 1 tokens, 1 tiles, 8 warps, 2 splits, 4 steps, 4 blocks;
+    gemv_m1_t1_w8_k4: 1 tokens, 1 tiles, 8 warps, 4 splits, 4 steps, 4 blocks;
+    gemv_m8_t2_w2: 8 tokens, 2 tiles, 2 warps, 1 splits, 2 steps, 16 blocks;
+    gemv_m8_t2_w4: 8 tokens, 2 tiles, 4 warps, 1 splits, 2 steps, 8 blocks;
+    gemv_m8_t2_w8: 8 tokens, 2 tiles, 8 warps, 1 splits, 2 steps, 4 blocks;
+    gemv_m8_t2_w16: 8 tokens, 2 tiles, 16 warps, 1 splits, 2 steps, 2 blocks;
+    gemv_m8_t2_w8_k2: 8 tokens, 2 tiles, 8 warps, 2 splits, 2 steps, 4 blocks;
+    gemv_m8_t2_w8_k4: 8 tokens, 2 tiles, 8 warps, 4 splits, 2 steps, 4 blocks;
 }
 variants! { LADDER, Ladder:
-    gemv_ladder_m1_t1_w2: 1 tokens, 1 tiles, 2 warps, 5 steps, 16 blocks;
-    gemv_ladder_m1_t1_w8: 1 tokens, 1 tiles, 8 warps, 4 steps, 4 blocks;
-    gemv_ladder_m1_t1_w32: 1 tokens, 1 tiles, 32 warps, 2 steps, 1 blocks;
+    gemv_ladder_m1_t1_w2: 1 tokens, 1 tiles, 2 warps, 1 splits, 5 steps, 16 blocks;
+    gemv_ladder_m1_t1_w8: 1 tokens, 1 tiles, 8 warps, 1 splits, 4 steps, 4 blocks;
+    gemv_ladder_m1_t1_w32: 1 tokens, 1 tiles, 32 warps, 1 splits, 2 steps, 1 blocks;
+    gemv_ladder_m8_t2_w2: 8 tokens, 2 tiles, 2 warps, 1 splits, 2 steps, 16 blocks;
+    gemv_ladder_m8_t2_w8: 8 tokens, 2 tiles, 8 warps, 1 splits, 2 steps, 4 blocks;
 }
 
 /// Parameters of an `int8xint2` kernel, as [`cuda_std::kernel::Kernel::Params`].
@@ -107,6 +126,7 @@ pub type Int8xInt2Params = (
     *mut bf16,
     *const bf16,
     *const bf16,
+    u32,
     u32,
     u32,
     u32,
@@ -124,11 +144,11 @@ pub struct Int8xInt2Variant {
 }
 
 macro_rules! int8xint2_variants {
-    ($($name:ident: $warps:literal warps, $steps:literal steps, $blocks:literal blocks;)*) => {
-        /// The compiled variants of what Microsoft's `bitlinear_int8xint2` computes, for a token a block of the grid's y.
+    ($($name:ident: $tokens:tt tokens, $tiles:literal tiles, $warps:literal warps, $steps:literal steps, $blocks:literal blocks;)*) => {
+        /// The compiled variants of what Microsoft's `bitlinear_int8xint2` computes, for a group of tokens a block of the grid's y.
         #[cfg(not(target_arch = "nvptx64"))]
         pub const INT8XINT2: &[Int8xInt2Variant] = &[$(Int8xInt2Variant {
-            shape: Shape { tiles: 1, warps: $warps, steps: $steps, tokens: 1 },
+            shape: Shape { tiles: $tiles, warps: $warps, steps: $steps, tokens: $tokens, splits: 1 },
             entry: crate::Entry::of::<$name>(),
         }),*];
         $(
@@ -146,20 +166,28 @@ macro_rules! int8xint2_variants {
                 n: u32,
                 k: u32,
                 k_pitch: u32,
+                tokens: u32,
             ) {
-                let token = thread::block_idx_y() as usize;
-                // SAFETY: the host launches it on buffers as stated above, with a block in y for each token.
+                let group = thread::block_idx_y();
+                let first = (group * $tokens) as usize;
+                // SAFETY: the host launches it on buffers as stated above, with a block in y for each group of tokens.
                 unsafe {
                     let problem = Problem {
-                        weights, activations: activations.add(token * k_pitch as usize), n, k, k_pitch, tokens: 1,
+                        weights,
+                        activations: activations.add(first * k_pitch as usize),
+                        n,
+                        k,
+                        k_pitch,
+                        tokens: (tokens - group * $tokens).min($tokens),
+                        workspace: core::ptr::null_mut(),
                     };
                     let epilogue = Int8xInt2 {
-                        activation_scale: activation_scale.add(token),
+                        activation_scale: activation_scale.add(first),
                         row_scale,
                         rows_per_scale,
-                        output: output.add(token * n as usize),
+                        output: output.add(first * n as usize),
                     };
-                    gemv::<Ladder, Int8xInt2, 1, $warps, $steps, 1, UNIT_ROWS>(problem, epilogue)
+                    variants!(@run $tokens, Ladder, Int8xInt2, $tiles, $warps, 1, $steps, problem, epilogue)
                 }
             }
         )*
@@ -167,7 +195,9 @@ macro_rules! int8xint2_variants {
 }
 
 int8xint2_variants! {
-    int8xint2_w2: 2 warps, 4 steps, 16 blocks;
-    int8xint2_w8: 8 warps, 4 steps, 4 blocks;
-    int8xint2_w32: 32 warps, 1 steps, 1 blocks;
+    int8xint2_w2: 1 tokens, 1 tiles, 2 warps, 4 steps, 16 blocks;
+    int8xint2_w8: 1 tokens, 1 tiles, 8 warps, 4 steps, 4 blocks;
+    int8xint2_w32: 1 tokens, 1 tiles, 32 warps, 1 steps, 1 blocks;
+    int8xint2_m8_w2: 8 tokens, 2 tiles, 2 warps, 1 steps, 16 blocks;
+    int8xint2_m8_w8: 8 tokens, 2 tiles, 8 warps, 1 steps, 4 blocks;
 }

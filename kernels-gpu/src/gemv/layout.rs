@@ -20,6 +20,15 @@ pub(super) trait Layout {
     fn add(sums: &mut Self::Sums, unit: &[u32; UNIT_WORDS], word: usize, q: i32);
     /// The dot products of the four rows.
     fn rows(sums: Self::Sums) -> [i32; UNIT_ROWS];
+
+    /// Whether K need not be a whole number of steps.
+    const HAS_PARTIAL_STEPS: bool;
+    /// The unit of a step that has a row group and a sixteen of columns.
+    fn unit(row_group: usize, sixteen: usize) -> usize;
+    /// The bytes that meet activation word `word` (0..4): four sums of rows, of which [`Layout::of_sums`] makes the rows.
+    fn of_columns(unit: &[u32; UNIT_WORDS], word: usize) -> [u32; UNIT_ROWS];
+    /// The four rows' dot products from those of [`Layout::of_columns`].
+    fn of_sums(sums: [i32; UNIT_ROWS]) -> [i32; UNIT_ROWS];
 }
 
 /// Row group after row group: see host/src/layout/tiled.rs.
@@ -60,6 +69,23 @@ impl Layout for Tiled {
             d3.wrapping_sub(d2) >> 6,
         ]
     }
+
+    const HAS_PARTIAL_STEPS: bool = false;
+
+    #[inline(always)]
+    fn unit(row_group: usize, sixteen: usize) -> usize {
+        row_group * 8 + sixteen
+    }
+
+    #[inline(always)]
+    fn of_columns(unit: &[u32; UNIT_WORDS], word: usize) -> [u32; UNIT_ROWS] {
+        [0x0303_0303, 0x0f0f_0f0f, 0x3f3f_3f3f, 0xffff_ffff].map(|mask| unit[word] & mask)
+    }
+
+    #[inline(always)]
+    fn of_sums(sums: [i32; UNIT_ROWS]) -> [i32; UNIT_ROWS] {
+        Self::rows(sums)
+    }
 }
 
 /// Blocks of 16 x 32, 128 bytes each, four to a step: see host/src/layout/ladder.rs. A word is a row; bits `2i`, `2i + 1` of its
@@ -94,5 +120,22 @@ impl Layout for Ladder {
     #[inline(always)]
     fn rows(sums: Self::Sums) -> [i32; UNIT_ROWS] {
         sums.map(|[x1, x4, x16, x64]| x1 + (x4 >> 2) + (x16 >> 4) + (x64 >> 6))
+    }
+
+    const HAS_PARTIAL_STEPS: bool = true;
+
+    #[inline(always)]
+    fn unit(row_group: usize, sixteen: usize) -> usize {
+        row_group % 2 + sixteen % 2 * 2 + row_group / 2 * 4 + sixteen / 2 * 8
+    }
+
+    #[inline(always)]
+    fn of_columns(unit: &[u32; UNIT_WORDS], word: usize) -> [u32; UNIT_ROWS] {
+        unit.map(|codes| codes >> (2 * word) & 0x0303_0303)
+    }
+
+    #[inline(always)]
+    fn of_sums(sums: [i32; UNIT_ROWS]) -> [i32; UNIT_ROWS] {
+        sums
     }
 }

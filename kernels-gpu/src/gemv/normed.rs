@@ -19,8 +19,8 @@
 
 use super::epilogue::{Operands, Rows};
 use super::layout::{Layout, Tiled};
+use super::one_token::{first_value, reduce_scatter};
 use super::{STEP_BYTES, STEP_COLUMNS, TILE_ROWS, UNIT_BYTES, UNIT_COLUMNS, UNIT_ROWS, UNIT_WORDS};
-use super::{first_value, reduce_scatter};
 use crate::block::{self, WARP};
 use crate::element::{AnyFloat, Floats};
 use crate::norm::{Input, Norm};

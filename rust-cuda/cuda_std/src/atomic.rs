@@ -38,6 +38,9 @@ fetch! {
     fn atomic_fetch_min_relaxed_u32_device(u32) = "atom.relaxed.gpu.global.min.u32";
     /// Keeps the larger value. PTX: `atom.relaxed.gpu.global.max.u32`; sm_70.
     fn atomic_fetch_max_relaxed_u32_device(u32) = "atom.relaxed.gpu.global.max.u32";
+    /// Adds 1, or starts again at 0 where the value has reached the argument; what this thread wrote before is seen by whoever acquires the
+    /// new value. Counts blocks and leaves 0 behind. PTX: `atom.acq_rel.gpu.global.inc.u32`; sm_70.
+    fn atomic_fetch_inc_acqrel_u32_device(u32) = "atom.acq_rel.gpu.global.inc.u32";
     /// Adds, modulo 2^32; what this thread wrote before is seen by whoever acquires the new value. Counts the blocks that are
     /// done. PTX: `atom.acq_rel.gpu.global.add.u32`; sm_70.
     fn atomic_fetch_add_acqrel_u32_device(u32) = "atom.acq_rel.gpu.global.add.u32";

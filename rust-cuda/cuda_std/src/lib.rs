@@ -48,6 +48,7 @@ pub mod float;
 pub mod grid;
 pub mod intrinsics;
 pub mod kernel;
+pub mod mma;
 pub mod ptr;
 pub mod shared;
 pub mod thread;

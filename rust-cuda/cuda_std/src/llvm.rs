@@ -101,6 +101,37 @@ unsafe extern "unadjusted" {
     pub safe fn lg2_approx_f32(x: f32) -> f32;
 }
 
+/// What an intrinsic returns that has two results.
+#[repr(C)]
+pub struct Two(pub i32, pub i32);
+
+/// What an intrinsic returns that has four results.
+#[cfg(target_feature = "sm_80")]
+#[repr(C)]
+pub struct Four(pub i32, pub i32, pub i32, pub i32);
+
+unsafe extern "unadjusted" {
+    #[link_name = "llvm.nvvm.mma.m8n8k16.row.col.u8.s8"]
+    pub fn mma_m8n8k16_u8_s8(a: i32, b: i32, c0: i32, c1: i32) -> Two;
+}
+
+#[cfg(target_feature = "sm_80")]
+unsafe extern "unadjusted" {
+    #[link_name = "llvm.nvvm.mma.m16n8k32.row.col.u8.s8"]
+    pub fn mma_m16n8k32_u8_s8(
+        a0: i32,
+        a1: i32,
+        a2: i32,
+        a3: i32,
+        b0: i32,
+        b1: i32,
+        c0: i32,
+        c1: i32,
+        c2: i32,
+        c3: i32,
+    ) -> Four;
+}
+
 #[cfg(target_feature = "sm_80")]
 unsafe extern "unadjusted" {
     #[link_name = "llvm.nvvm.redux.sync.add"]

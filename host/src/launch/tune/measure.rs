@@ -1,6 +1,6 @@
 use super::{Cost, CostUnit, TuneKey, model, race};
 use crate::device::{Buffer, Device, DeviceKind, Graph, Stream};
-use crate::launch::{Gemv, LaunchError, Operands, Sizes, gemv, size};
+use crate::launch::{Gemv, LaunchError, Operands, Sizes, Workspaces, gemv, size};
 use crate::layout::{Layout, MAX_K};
 use kernels_gpu::gemv::{MAX_TOKENS, TILE_ROWS};
 
@@ -153,6 +153,7 @@ struct Bench {
     activation_sum: Buffer<i32>,
     row_scale: Buffer<f32>,
     output: Buffer<f32>,
+    workspaces: Workspaces,
 }
 
 impl Bench {
@@ -194,6 +195,7 @@ impl Bench {
             activation_sum: Buffer::from_slice(device, &sums)?,
             row_scale: Buffer::from_slice(device, &vec![1.0; n])?,
             output: Buffer::uninit(device, m * n)?,
+            workspaces: Workspaces::default(),
         })
     }
 
@@ -210,6 +212,7 @@ impl Bench {
             residual: None,
             output: &mut self.output,
             first_token: 0,
+            workspaces: &self.workspaces,
         };
         gemv(&self.stream, variant, operands, self.sizes)
     }

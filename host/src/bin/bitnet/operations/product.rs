@@ -130,12 +130,11 @@ impl ProductData {
         Ok(epilogue(&self.sums[..m * self.n], m, self.n, &terms)?)
     }
 
-    /// Whether a kernel variant takes `m` tokens of this shape in one launch. Variants for several tokens read whole groups,
-    /// to which the activations of a single token are not padded.
+    /// Whether a kernel variant takes `m` tokens of this shape in one launch.
     pub fn fits(&self, layout: Layout, variant: Gemv, m: usize) -> bool {
         let padded = layout.padded_shape(self.n, self.k);
         let k_padded = padded.map_or(usize::MAX, |(_, k)| k);
-        variant.fits(m, k_padded) && (m > 1 || variant.tokens() == 1)
+        variant.fits(m, k_padded)
     }
 }
 

@@ -10,6 +10,7 @@ use cuda_std::atomic as at;
 #[cfg(target_feature = "sm_90")]
 use cuda_std::grid;
 use cuda_std::intrinsics as int;
+use cuda_std::mma;
 use cuda_std::ptr::{self, U32x2, U32x4};
 use cuda_std::shared::{self, SharedPtr};
 use cuda_std::{GpuFloat, float, kernel, shared_array, thread, warp};
@@ -191,6 +192,8 @@ stores! {
     fn atomic_fetch_min_relaxed_u32_device(p: *mut u32, v: u32) -> u32 = at::atomic_fetch_min_relaxed_u32_device(p, v);
     fn atomic_fetch_max_relaxed_u32_device(p: *mut u32, v: u32) -> u32 = at::atomic_fetch_max_relaxed_u32_device(p, v);
     fn atomic_fetch_add_acqrel_u32_device(p: *mut u32, v: u32) -> u32 = at::atomic_fetch_add_acqrel_u32_device(p, v);
+    fn atomic_fetch_inc_acqrel_u32_device(p: *mut u32, v: u32) -> u32 = at::atomic_fetch_inc_acqrel_u32_device(p, v);
+    fn mma_m8n8k16_u8_s8(a: u32, b: u32, c: i32, d: i32) -> [i32; 2] = mma::mma_m8n8k16_u8_s8(a, b, [c, d]);
     fn atomic_load_acquire_u32_device(p: *const u32) -> u32 = at::atomic_load_acquire_u32_device(p);
 }
 
@@ -199,6 +202,11 @@ calls! {
     fn atomic_red_add_relaxed_i32_device(p: *mut i32, v: i32) = at::atomic_red_add_relaxed_i32_device(p, v);
     fn atomic_red_add_relaxed_f32_device(p: *mut f32, v: f32) = at::atomic_red_add_relaxed_f32_device(p, v);
     fn atomic_store_release_u32_device(p: *mut u32, v: u32) = at::atomic_store_release_u32_device(p, v);
+}
+
+#[cfg(target_feature = "sm_80")]
+stores! {
+    fn mma_m16n8k32_u8_s8(a: u32, b: u32, c: i32) -> [i32; 4] = mma::mma_m16n8k32_u8_s8([a; 4], [b; 2], [c; 4]);
 }
 
 #[cfg(target_feature = "sm_80")]

@@ -1,0 +1,107 @@
+//! From the warps' sums to outputs: they meet in shared memory, those of the blocks that split K in the workspace.
+
+use super::epilogue::Epilogue;
+use super::layout::Layout;
+use super::{Problem, TILE_ROWS};
+use cuda_std::atomic::atomic_fetch_inc_acqrel_u32_device;
+use cuda_std::shared::{self, SharedPtr};
+use cuda_std::thread;
+
+/// From a token's sums to the next one's. With several tokens 4 words are left free, so that a warp's stores, four rows of two tokens a
+/// lane, meet all banks.
+pub(super) const fn token_pitch(tiles: u32, tokens: u32) -> u32 {
+    tiles * TILE_ROWS as u32 + if tokens > 1 { 4 } else { 0 }
+}
+
+/// Words of a warp's sums in shared memory.
+pub(super) const fn warp_len(tiles: u32, tokens: u32) -> u32 {
+    tokens * token_pitch(tiles, tokens)
+}
+
+/// Counters at the start of the workspace: as many for every variant, so that what one leaves as 0 is what another one expects.
+pub(super) const fn counters(n: u32) -> u32 {
+    n.div_ceil(TILE_ROWS as u32)
+}
+
+/// A warp's sums, `[TOKENS, rows]`.
+#[inline(always)]
+pub(super) fn of_warp<const TILES: usize, const TOKENS: usize>(warp: usize) -> SharedPtr<i32> {
+    let len = const { warp_len(TILES as u32, TOKENS as u32) };
+    shared::dynamic_shared_mem().add(warp as u32 * len)
+}
+
+/// Has the threads of a block share out `0..count`.
+#[inline(always)]
+fn each<const WARPS: usize>(count: usize, action: impl Fn(usize)) {
+    let mut index = thread::thread_idx_x() as usize;
+    while index < count {
+        action(index);
+        index += 32 * WARPS;
+    }
+}
+
+/// Adds up the sums that the warps have left, over the splits too, and hands the totals to the epilogue.
+///
+/// # Safety
+/// All threads call it, each warp with its sums of the block's rows in [`of_warp`]; the grid is `(blocks, SPLITS)`, and the problem's
+/// pointers are as the module says.
+#[inline(always)]
+pub(super) unsafe fn finish<
+    L: Layout,
+    E: Epilogue,
+    const TILES: usize,
+    const WARPS: usize,
+    const SPLITS: usize,
+    const TOKENS: usize,
+>(
+    problem: &Problem,
+    epilogue: &E,
+) {
+    let rows = TILES * TILE_ROWS;
+    let pitch = const { token_pitch(TILES as u32, TOKENS as u32) };
+    let block = thread::block_idx_x() as usize;
+    let output = |index: usize, sum: i32| {
+        let (token, row) = (index / rows, block * rows + index % rows);
+        if row < problem.n as usize && token < problem.tokens as usize {
+            // SAFETY: just checked.
+            unsafe { epilogue.write::<L>(problem, token, row, sum) };
+        }
+    };
+    let of_block = |index: usize| {
+        let place = (index / rows) as u32 * pitch + (index % rows) as u32;
+        let mut sum = 0;
+        for warp in 0..WARPS {
+            // SAFETY: written before the barrier below.
+            sum += unsafe { of_warp::<TILES, TOKENS>(warp).add(place).read() };
+        }
+        sum
+    };
+    thread::sync_threads();
+    if SPLITS == 1 {
+        each::<WARPS>(TOKENS * rows, |index| output(index, of_block(index)));
+        return;
+    }
+    // SAFETY: the workspace has a counter a block and then `[blocks, SPLITS, TOKENS, rows]` sums; no two blocks write the same.
+    unsafe {
+        let sums = problem
+            .workspace
+            .add(counters(problem.n) as usize + block * SPLITS * TOKENS * rows)
+            .cast::<i32>();
+        let own = sums.add(thread::block_idx_y() as usize * TOKENS * rows);
+        each::<WARPS>(TOKENS * rows, |index| *own.add(index) = of_block(index));
+        // The barrier puts all threads' sums before the count, and the count before what the last block reads.
+        thread::sync_threads();
+        let is_last = thread::thread_idx_x() == 0
+            && atomic_fetch_inc_acqrel_u32_device(problem.workspace.add(block), SPLITS as u32 - 1)
+                == SPLITS as u32 - 1;
+        if thread::sync_threads_or(is_last) {
+            each::<WARPS>(TOKENS * rows, |index| {
+                let mut sum = 0;
+                for split in 0..SPLITS {
+                    sum += *sums.add(split * TOKENS * rows + index);
+                }
+                output(index, sum);
+            });
+        }
+    }
+}

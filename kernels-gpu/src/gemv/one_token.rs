@@ -1,0 +1,211 @@
+//! One token, by `dp4a`.
+//!
+//! ```text
+//! a warp's load, 512 bytes: 16 rows (a tile) x 128 columns (a step)
+//!            columns 0..15   16..31   ...   112..127
+//! rows 0..3        lane 0    lane 1         lane 7       the lane -> unit map of Tiled; Ladder's is a permutation of it
+//! rows 4..7        lane 8    lane 9         lane 15
+//! rows 8..11       lane 16   ...
+//! rows 12..15      lane 24   ...            lane 31
+//! ```
+
+use super::block_sums::{self, of_warp};
+use super::epilogue::Epilogue;
+use super::layout::Layout;
+use super::{
+    Problem, STEP_BYTES, STEP_COLUMNS, TILE_ROWS, UNIT_BYTES, UNIT_COLUMNS, UNIT_ROWS, UNIT_WORDS,
+};
+use crate::block;
+use cuda_std::ptr::{self, U32x4};
+use cuda_std::{intrinsics, thread, warp};
+
+/// Adds `STEPS` units of each of a lane's tiles, `DISTANCE` steps apart. All weight loads come before the first use.
+///
+/// # Safety
+/// The units at `weights[tile]` and `activations`, and those that follow, are valid.
+#[inline(always)]
+unsafe fn accumulate<
+    L: Layout,
+    E: Epilogue,
+    const TILES: usize,
+    const DISTANCE: usize,
+    const STEPS: usize,
+>(
+    weights: [*const u8; TILES],
+    activations: *const i8,
+    sums: &mut [L::Sums; TILES],
+    activation_sum: &mut i32,
+) {
+    let mut units = [[[0u32; UNIT_WORDS]; TILES]; STEPS];
+    unroll!(step < STEPS <= 8, {
+        for tile in 0..TILES {
+            // SAFETY: the caller's contract.
+            units[step][tile] = unsafe {
+                ptr::load_nc_streaming_v4(weights[tile].add(step * DISTANCE * STEP_BYTES).cast())
+            }
+            .0;
+        }
+    });
+    unroll!(step < STEPS <= 8, {
+        // SAFETY: the caller's contract.
+        let U32x4(q) = unsafe { *activations.add(step * DISTANCE * STEP_COLUMNS).cast() };
+        for word in 0..UNIT_WORDS {
+            if E::SUMS_ACTIVATIONS {
+                *activation_sum = intrinsics::dp4a(0x0101_0101, q[word] as i32, *activation_sum);
+            }
+            for tile in 0..TILES {
+                L::add(&mut sums[tile], &units[step][tile], word, q[word] as i32);
+            }
+        }
+    });
+}
+
+/// Adds each of `COUNT` values over the lanes that differ in the bits `lane_bits`, and leaves every lane with its share of
+/// the totals in front: those from [`first_value`] on, `COUNT / 8` of them and at least one.
+///
+/// Each round a lane keeps one half of its values and hands the other to the lane across; with one value left, both keep it.
+///
+/// # Safety
+/// All lanes of the warp call it together.
+#[inline(always)]
+pub(super) unsafe fn reduce_scatter<const COUNT: usize>(
+    values: &mut [i32; COUNT],
+    lane_bits: [u32; 3],
+) {
+    let lane = warp::lane_id();
+    unroll!(round < 3 <= 3, {
+        let bit = lane_bits[round];
+        let half = COUNT >> (round + 1);
+        if half == 0 {
+            // SAFETY: the caller's contract.
+            values[0] += unsafe { warp::warp_shuffle_xor(block::FULL_WARP, values[0], bit, block::WARP) };
+        } else {
+            // All ones in the upper lanes. Arithmetic, because of an `if` here LLVM has made two paths with a shuffle in each
+            // (docs/toolchain.md).
+            let upper = -i32::from(lane & bit != 0);
+            unroll!(i < half <= 4, {
+                let swap = (values[i] ^ values[i + half]) & upper;
+                let (keep, send) = (values[i] ^ swap, values[i + half] ^ swap);
+                // SAFETY: the caller's contract.
+                values[i] = keep + unsafe { warp::warp_shuffle_xor(block::FULL_WARP, send, bit, block::WARP) };
+            });
+        }
+    });
+}
+
+/// Index of the first total that [`reduce_scatter`] leaves a lane with.
+#[inline(always)]
+pub(super) fn first_value<const COUNT: usize>(lane: usize, lane_bits: [u32; 3]) -> usize {
+    let mut first = 0;
+    for (round, bit) in lane_bits.into_iter().enumerate() {
+        first += (COUNT >> (round + 1)) * usize::from(lane as u32 & bit != 0);
+    }
+    first
+}
+
+/// The rows of this block. `COUNT` is `TILES * 4`, the sums of a lane; `DISTANCE` is `WARPS * SPLITS`.
+///
+/// # Safety
+/// Launched with `32 * WARPS` threads and blocks `(rows, split)`, on buffers as the module says, `problem.tokens` being 1.
+#[inline(always)]
+pub(super) unsafe fn gemv<
+    L: Layout,
+    E: Epilogue,
+    const TILES: usize,
+    const WARPS: usize,
+    const SPLITS: usize,
+    const DISTANCE: usize,
+    const STEPS: usize,
+    const COUNT: usize,
+>(
+    problem: Problem,
+    epilogue: E,
+) {
+    const {
+        assert!(
+            STEPS <= 8
+                && COUNT == TILES * UNIT_ROWS
+                && COUNT <= 8
+                && COUNT.is_power_of_two()
+                && DISTANCE == WARPS * SPLITS
+        )
+    };
+    let thread = thread::thread_idx_x() as usize;
+    let (warp, lane) = (thread / 32, thread % 32);
+    let first_tile = thread::block_idx_x() as usize * TILES;
+    // This warp's first step.
+    let first = if SPLITS == 1 {
+        warp
+    } else {
+        thread::block_idx_y() as usize * WARPS + warp
+    };
+    let k = problem.k as usize;
+    let mut column = (first * STEP_COLUMNS + L::sixteen(lane) * UNIT_COLUMNS) as u32;
+
+    // Tiles beyond what there is repeat the last one, and write nothing.
+    let last_tile = (problem.n as usize - 1) / TILE_ROWS;
+    // SAFETY: tiles up to the last exist, and where the pointers are used, `column` is below `k`.
+    let (mut weights, mut activations) = unsafe {
+        let step = problem.weights.add(first * STEP_BYTES + lane * UNIT_BYTES);
+        let weights: [_; TILES] = core::array::from_fn(|tile| {
+            step.add((first_tile + tile).min(last_tile) * (k / 4 * TILE_ROWS))
+        });
+        (weights, problem.activations.add(column as usize))
+    };
+
+    let mut sums = [L::ZERO; TILES];
+    let mut activation_sum = 0;
+    // Steps that all lanes of this warp have.
+    let mut whole_steps = (k / STEP_COLUMNS + DISTANCE - 1 - first) / DISTANCE;
+    // SAFETY: in the first loop the next `STEPS` steps exist, in the second this lane's next unit does.
+    unsafe {
+        while STEPS > 1 && whole_steps >= STEPS {
+            accumulate::<L, E, TILES, DISTANCE, STEPS>(
+                weights,
+                activations,
+                &mut sums,
+                &mut activation_sum,
+            );
+            weights = weights.map(|p| p.add(STEPS * DISTANCE * STEP_BYTES));
+            activations = activations.add(STEPS * DISTANCE * STEP_COLUMNS);
+            column += (STEPS * DISTANCE * STEP_COLUMNS) as u32;
+            whole_steps -= STEPS;
+        }
+        while column < problem.k {
+            accumulate::<L, E, TILES, DISTANCE, 1>(
+                weights,
+                activations,
+                &mut sums,
+                &mut activation_sum,
+            );
+            weights = weights.map(|p| p.add(DISTANCE * STEP_BYTES));
+            activations = activations.add(DISTANCE * STEP_COLUMNS);
+            column += (DISTANCE * STEP_COLUMNS) as u32;
+        }
+    }
+
+    // Each lane's columns of the activations, so that all of a row's lanes subtract them once.
+    let own = if E::SUMS_ACTIVATIONS {
+        L::CODE_BIAS * activation_sum
+    } else {
+        0
+    };
+    let mut values = [0; COUNT];
+    for tile in 0..TILES {
+        for (row, sum) in L::rows(sums[tile]).into_iter().enumerate() {
+            values[tile * UNIT_ROWS + row] = sum - own;
+        }
+    }
+    // SAFETY: the loops above have ended for all lanes of the warp, and each place is one lane's.
+    unsafe {
+        reduce_scatter(&mut values, L::COLUMN_BITS);
+        // With 4 values, two lanes are left with the same one.
+        if COUNT == 8 || lane as u32 & L::COLUMN_BITS[2] == 0 {
+            let value = first_value::<COUNT>(lane, L::COLUMN_BITS);
+            let (tile, row) = (value / UNIT_ROWS, value % UNIT_ROWS);
+            let row = tile * TILE_ROWS + L::row_group(lane) * UNIT_ROWS + row;
+            of_warp::<TILES, 1>(warp).add(row as u32).write(values[0]);
+        }
+        block_sums::finish::<L, E, TILES, WARPS, SPLITS, 1>(&problem, &epilogue);
+    }
+}
