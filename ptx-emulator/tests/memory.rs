@@ -601,3 +601,43 @@ fn host_operations() {
     let error = device.write(first, &[0]).unwrap_err();
     assert!(error.to_string().contains("freed"), "{error}");
 }
+
+/// Which space a generic address is in: of a buffer, of shared and local memory, of a constant and of a parameter.
+#[test]
+fn spaces_of_addresses() {
+    let ptx = format!(
+        "{HEADER}
+.const .align 4 .u32 fixed = 5;
+.visible .entry k(.param .u64 output)
+{{
+.reg .pred %p<6>;
+.reg .b32 %r<8>;
+.reg .b64 %rd<12>;
+.shared .align 4 .b32 cell;
+.local .align 4 .b32 own;
+ld.param.u64 %rd1, [output];
+mov.u64 %rd2, cell; cvta.shared.u64 %rd3, %rd2;
+mov.u64 %rd2, own; cvta.local.u64 %rd4, %rd2;
+mov.u64 %rd2, output; cvta.param.u64 %rd5, %rd2;
+{}
+ret;
+}}
+",
+        ["%rd1", "%rd3", "%rd4", "%rd5"]
+            .iter()
+            .enumerate()
+            .map(|(at, address)| format!(
+                "isspacep.global %p1, {address}; isspacep.shared %p2, {address}; isspacep.local %p3, {address}; isspacep.param %p4, {address};
+selp.u32 %r1, 1, 0, %p1; selp.u32 %r2, 2, 0, %p2; selp.u32 %r3, 4, 0, %p3; selp.u32 %r4, 8, 0, %p4;
+or.b32 %r1, %r1, %r2; or.b32 %r1, %r1, %r3; or.b32 %r1, %r1, %r4;
+st.global.u32 [%rd1+{}], %r1;\n",
+                4 * at
+            ))
+            .collect::<String>()
+    );
+    let mut output = vec![0; 4];
+    Bench::new(&ptx)
+        .run("k", line(1), &mut [Arg::Words(&mut output)])
+        .unwrap();
+    assert_eq!(output, [1, 2, 4, 8]);
+}

@@ -164,6 +164,14 @@ fn elect_and_activemask() {
     assert_eq!(active[..6], [31, 31, 31, 31, 31, 0]);
 }
 
+/// Waiting for time to pass, or for grids that are over, changes nothing.
+#[test]
+fn waiting_without_effect() {
+    let input: Vec<u32> = (0..32).map(|i| i * 1000).collect();
+    let body = "nanosleep.u32 100; nanosleep.u32 %r2; griddepcontrol.wait; griddepcontrol.launch_dependents; mov.u32 %r3, %r2;";
+    assert_eq!(run(body, &input), input);
+}
+
 #[test]
 fn special_registers() {
     let ptx = format!(

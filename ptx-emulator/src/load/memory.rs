@@ -109,7 +109,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         }
     }
 
-    fn emit_access(&mut self, access: Access, base: Slot, dst: Slot, extra: [Slot; 2]) {
+    fn emit_access(&mut self, access: Access, base: Slot, dst: Slot, extra: [Slot; 3]) {
         let space = access.space;
         let is_store = access.register_bits == 0;
         let atomic = access.atomic.is_some();
@@ -134,7 +134,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         } else {
             (Op::Load(index), Self::class(space, false))
         };
-        let src = [base, extra[0], extra[1], ZERO_SLOT];
+        let src = [base, extra[0], extra[1], extra[2]];
         self.emit(op, dst, src, class);
     }
 
@@ -148,6 +148,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         let space = Self::access_space(&mut modifiers);
         let non_coherent = modifiers.flag("nc");
         Self::cache_hints(&mut modifiers);
+        let has_policy = Self::has_policy(&mut modifiers, space)?;
         let count = Self::vector_length(&mut modifiers);
         let ty = modifiers.ty()?;
         modifiers.finish()?;
@@ -158,7 +159,10 @@ impl<'a> FunctionBuilder<'a, '_> {
             return modifiers.error("a load cannot release");
         }
         let bytes = self.element_bytes(&modifiers, ty, count)?;
-        let [dst, address] = self.operands(instruction)?;
+        let (operands, policy) = self.policy(instruction, &modifiers, has_policy)?;
+        let [dst, address] = operands else {
+            return modifiers.error("wrong number of operands");
+        };
         let (base, offset, space) = self.address(address, space)?;
         let mut register_bits = ty.bits();
         let mut elements = Vec::with_capacity(count);
@@ -180,7 +184,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             scope,
             atomic: None,
         };
-        self.emit_access(access, base, ZERO_SLOT, [ZERO_SLOT; 2]);
+        self.emit_access(access, base, ZERO_SLOT, [ZERO_SLOT, ZERO_SLOT, policy]);
         Ok(())
     }
 
@@ -209,6 +213,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         let (ordering, scope) = Self::ordering(&mut modifiers);
         let space = Self::access_space(&mut modifiers);
         Self::cache_hints(&mut modifiers);
+        let has_policy = Self::has_policy(&mut modifiers, space)?;
         let count = Self::vector_length(&mut modifiers);
         let ty = modifiers.ty()?;
         modifiers.finish()?;
@@ -216,7 +221,10 @@ impl<'a> FunctionBuilder<'a, '_> {
             return modifiers.error("a store cannot acquire");
         }
         let bytes = self.element_bytes(&modifiers, ty, count)?;
-        let [address, src] = self.operands(instruction)?;
+        let (operands, policy) = self.policy(instruction, &modifiers, has_policy)?;
+        let [address, src] = operands else {
+            return modifiers.error("wrong number of operands");
+        };
         let (base, offset, space) = self.address(address, space)?;
         if space == AccessSpace::Const || space == AccessSpace::KernelParam {
             return modifiers.error("the state space is read-only");
@@ -236,7 +244,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             scope,
             atomic: None,
         };
-        self.emit_access(access, base, ZERO_SLOT, [ZERO_SLOT; 2]);
+        self.emit_access(access, base, ZERO_SLOT, [ZERO_SLOT, ZERO_SLOT, policy]);
         Ok(())
     }
 
@@ -253,6 +261,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         };
         let space = Self::access_space(&mut modifiers);
         Self::cache_hints(&mut modifiers);
+        let has_policy = Self::has_policy(&mut modifiers, space)?;
         let kind = modifiers.require(
             "an operation",
             &[
@@ -297,10 +306,11 @@ impl<'a> FunctionBuilder<'a, '_> {
         ) {
             return modifiers.error("atomics are for global and shared memory");
         }
+        let (operands, policy) = self.policy(instruction, &modifiers, has_policy)?;
         let (dst, rest) = if reduction {
-            (SINK_SLOT, instruction.operands.as_slice())
+            (SINK_SLOT, operands)
         } else {
-            match instruction.operands.as_slice() {
+            match operands {
                 [dst, rest @ ..] => (self.dst(dst, ty)?, rest),
                 [] => return modifiers.error("needs operands"),
             }
@@ -317,6 +327,7 @@ impl<'a> FunctionBuilder<'a, '_> {
                 Some(c) => self.src(c, ty)?,
                 None => ZERO_SLOT,
             },
+            policy,
         ];
         let access = Access {
             space,
@@ -334,30 +345,6 @@ impl<'a> FunctionBuilder<'a, '_> {
             }),
         };
         self.emit_access(access, base, dst, extra);
-        Ok(())
-    }
-
-    /// `prefetch`, `prefetchu`, `applypriority`, `discard.L2` change no value that a program may rely on.
-    pub(super) fn prefetch(
-        &mut self,
-        instruction: &'a Instruction<'a>,
-        mut modifiers: Modifiers<'a>,
-    ) -> Result<(), LoadError> {
-        let space = Self::access_space(&mut modifiers);
-        modifiers.require(
-            "a cache level",
-            &[
-                ("L1", ()),
-                ("L2", ()),
-                ("L2::evict_last", ()),
-                ("L2::evict_normal", ()),
-            ],
-        )?;
-        modifiers.finish()?;
-        let [address] = self.operands(instruction)?;
-        let (base, ..) = self.address(address, space)?;
-        let src = [base, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];
-        self.emit(Op::Nop, ZERO_SLOT, src, Class::Other);
         Ok(())
     }
 }

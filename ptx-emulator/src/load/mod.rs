@@ -7,6 +7,7 @@ mod convert;
 mod copy;
 mod float;
 mod function;
+mod hints;
 mod integer;
 mod logic;
 mod matrix;

@@ -70,6 +70,8 @@ impl<'a> FunctionBuilder<'a, '_> {
             Operand::Name("%clock_hi") => Some(ClockKind::High),
             Operand::Name("%clock64") => Some(ClockKind::Full),
             Operand::Name("%globaltimer") => Some(ClockKind::GlobalTimer),
+            Operand::Name("%globaltimer_lo") => Some(ClockKind::Low),
+            Operand::Name("%globaltimer_hi") => Some(ClockKind::High),
             _ => None,
         }
     }
