@@ -199,9 +199,7 @@ fn unpacked(
     Sizes { n, k, .. }: Sizes,
     random: &mut fastrand::Rng,
 ) -> Result<Box<dyn Operation>> {
-    let host = ternary(n * k, random);
-    let packed = PackedWeights::pack(layout, &host, n, k)?;
-    let input = TernaryWeights::from_packed(device, &packed)?;
+    let (host, input) = on_device(layout, device, n, k, random)?;
     let weights = addresses(input.bytes());
     Ok(Box::new(Exact::<Buffer<i8>> {
         input_bytes: input.bytes().size_bytes(),
@@ -225,9 +223,7 @@ fn converted(
     Sizes { n, k, .. }: Sizes,
     random: &mut fastrand::Rng,
 ) -> Result<Box<dyn Operation>> {
-    let host = ternary(n * k, random);
-    let packed = PackedWeights::pack(from, &host, n, k)?;
-    let input = TernaryWeights::from_packed(device, &packed)?;
+    let (host, input) = on_device(from, device, n, k, random)?;
     let weights = addresses(input.bytes());
     Ok(Box::new(Exact::<TernaryWeights> {
         input_bytes: input.bytes().size_bytes(),
@@ -238,6 +234,19 @@ fn converted(
         expected: PackedWeights::pack(to, &host, n, k)?.bytes().to_vec(),
         weights: Some(weights),
     }))
+}
+
+/// Random ternary values, and their packed form on the device.
+fn on_device(
+    layout: Layout,
+    device: &Device,
+    n: usize,
+    k: usize,
+    random: &mut fastrand::Rng,
+) -> Result<(Vec<i8>, TernaryWeights)> {
+    let host = ternary(n * k, random);
+    let packed = PackedWeights::pack(layout, &host, n, k)?;
+    Ok((host, TernaryWeights::from_packed(device, &packed)?))
 }
 
 fn floats<T: Element>(len: usize, random: &mut fastrand::Rng) -> Vec<T> {

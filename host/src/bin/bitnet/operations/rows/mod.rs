@@ -19,28 +19,30 @@ pub const ROW_OPERATIONS: &[Named] = &[
         quantize::activations::<bf16>(ActivationGranularity::Token, d, s, r)
     }),
     Named("rmsnorm + quantize", |d, s, r| {
-        norm::quantized(Rms, d, s, r)
+        norm::quantized(false, Rms, d, s, r)
     }),
     Named("residual + rmsnorm + quantize", |d, s, r| {
-        norm::residual_quantized(Rms, d, s, r)
+        norm::quantized(true, Rms, d, s, r)
     }),
     Named("gated squared relu + rmsnorm + quantize", |d, s, r| {
         norm::gated_quantized(SquaredRelu, d, s, r)
     }),
-    Named("rmsnorm", |d, s, r| norm::alone(Rms, d, s, r)),
-    Named("residual + rmsnorm", |d, s, r| norm::residual(Rms, d, s, r)),
-    Named("layernorm", |d, s, r| norm::alone(Layer, d, s, r)),
+    Named("rmsnorm", |d, s, r| norm::floats(false, Rms, d, s, r)),
+    Named("residual + rmsnorm", |d, s, r| {
+        norm::floats(true, Rms, d, s, r)
+    }),
+    Named("layernorm", |d, s, r| norm::floats(false, Layer, d, s, r)),
     Named("layernorm without bias", |d, s, r| {
-        norm::alone(LayerWithoutBias, d, s, r)
+        norm::floats(false, LayerWithoutBias, d, s, r)
     }),
     Named("residual + layernorm", |d, s, r| {
-        norm::residual(Layer, d, s, r)
+        norm::floats(true, Layer, d, s, r)
     }),
     Named("layernorm + quantize", |d, s, r| {
-        norm::quantized(Layer, d, s, r)
+        norm::quantized(false, Layer, d, s, r)
     }),
     Named("residual + layernorm + quantize", |d, s, r| {
-        norm::residual_quantized(Layer, d, s, r)
+        norm::quantized(true, Layer, d, s, r)
     }),
     Named("gated silu + rmsnorm + quantize", |d, s, r| {
         norm::gated_quantized(Silu, d, s, r)

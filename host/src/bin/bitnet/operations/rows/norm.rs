@@ -1,6 +1,4 @@
 //! Norms, alone and fused with what comes before and after them.
-//!
-//! A residual gets zeros added, so that it stays what it is however often the operation runs; the traffic is the same.
 
 use super::activation::Gated;
 use super::features;
@@ -79,92 +77,100 @@ impl Parameters {
     }
 }
 
-pub fn alone(
+/// Random tokens to normalize, or zeros to add to a residual of random tokens: so it stays what it is however often the operation runs, and
+/// the traffic is the same.
+struct Tokens {
+    host: Vec<bf16>,
+    input: Buffer<bf16>,
+    residual: Option<Buffer<bf16>>,
+}
+
+impl Tokens {
+    fn random(
+        with_residual: bool,
+        device: &Device,
+        len: usize,
+        random: &mut fastrand::Rng,
+    ) -> Result<Self> {
+        let host: Vec<bf16> = features(len, random);
+        let tokens = Buffer::from_slice(device, &host)?;
+        let (input, residual) = if with_residual {
+            (Buffer::zeroed(device, len)?, Some(tokens))
+        } else {
+            (tokens, None)
+        };
+        Ok(Self {
+            host,
+            input,
+            residual,
+        })
+    }
+
+    /// Read, and written to the residual.
+    fn bytes(&self) -> usize {
+        let residual = self.residual.as_ref().map_or(0, Buffer::size_bytes);
+        self.input.size_bytes() + 2 * residual
+    }
+
+    /// Additions a feature.
+    fn operations(&self) -> usize {
+        usize::from(self.residual.is_some())
+    }
+}
+
+/// A norm, after a residual's addition where there is one.
+pub fn floats(
+    with_residual: bool,
     kind: Kind,
     device: &Device,
     Sizes { m, k, .. }: Sizes,
     random: &mut fastrand::Rng,
 ) -> Result<Box<dyn Operation>> {
     let parameters = Parameters::random(kind, device, k, random)?;
-    let host: Vec<bf16> = features(m * k, random);
-    let input = Buffer::from_slice(device, &host)?;
+    let mut tokens = Tokens::random(with_residual, device, m * k, random)?;
     Ok(Box::new(Floats {
-        expected: norm::normalize(&host, m, k, &parameters.reference())?,
-        input_bytes: input.size_bytes() + parameters.bytes(),
-        operations: parameters.operations() * host.len(),
+        expected: norm::normalize(&tokens.host, m, k, &parameters.reference())?,
+        input_bytes: tokens.bytes() + parameters.bytes(),
+        operations: (parameters.operations() + tokens.operations()) * m * k,
         exact: true,
         output: Buffer::uninit(device, m * k)?,
         launch: Box::new(move |stream, output| {
-            Ok(parameters.norm.forward(stream, &input, output)?)
+            let (norm, input) = (&parameters.norm, &tokens.input);
+            match &mut tokens.residual {
+                Some(residual) => norm.forward_residual(stream, input, residual, output)?,
+                None => norm.forward(stream, input, output)?,
+            }
+            Ok(())
         }),
     }))
 }
 
-pub fn residual(
-    kind: Kind,
-    device: &Device,
-    Sizes { m, k, .. }: Sizes,
-    random: &mut fastrand::Rng,
-) -> Result<Box<dyn Operation>> {
-    let parameters = Parameters::random(kind, device, k, random)?;
-    let host: Vec<bf16> = features(m * k, random);
-    let zeros = Buffer::zeroed(device, m * k)?;
-    let mut residual = Buffer::from_slice(device, &host)?;
-    Ok(Box::new(Floats {
-        expected: norm::normalize(&host, m, k, &parameters.reference())?,
-        input_bytes: 3 * residual.size_bytes() + parameters.bytes(),
-        operations: (parameters.operations() + 1) * host.len(),
-        exact: true,
-        output: Buffer::uninit(device, m * k)?,
-        launch: Box::new(move |stream, output| {
-            let norm = &parameters.norm;
-            Ok(norm.forward_residual(stream, &zeros, &mut residual, output)?)
-        }),
-    }))
-}
-
+/// As [`floats`], quantized.
 pub fn quantized(
+    with_residual: bool,
     kind: Kind,
     device: &Device,
     Sizes { m, k, .. }: Sizes,
     random: &mut fastrand::Rng,
 ) -> Result<Box<dyn Operation>> {
     let parameters = Parameters::random(kind, device, k, random)?;
-    let host: Vec<bf16> = features(m * k, random);
-    let input = Buffer::from_slice(device, &host)?;
+    let mut tokens = Tokens::random(with_residual, device, m * k, random)?;
     Ok(Box::new(Quantized {
-        expected: fused::norm_quantize(&host, m, k, &parameters.reference())?,
+        expected: fused::norm_quantize(&tokens.host, m, k, &parameters.reference())?,
         off: 1,
         exact: true,
-        input_bytes: input.size_bytes() + parameters.bytes(),
-        operations: (parameters.operations() + 5) * host.len(),
+        input_bytes: tokens.bytes() + parameters.bytes(),
+        operations: (parameters.operations() + tokens.operations() + 5) * m * k,
         output: QuantizedActivations::uninit(device, m, k)?,
         launch: Box::new(move |stream, output| {
-            Ok(parameters.norm.forward_quantized(stream, &input, output)?)
-        }),
-    }))
-}
-
-pub fn residual_quantized(
-    kind: Kind,
-    device: &Device,
-    Sizes { m, k, .. }: Sizes,
-    random: &mut fastrand::Rng,
-) -> Result<Box<dyn Operation>> {
-    let parameters = Parameters::random(kind, device, k, random)?;
-    let host: Vec<bf16> = features(m * k, random);
-    let zeros = Buffer::zeroed(device, m * k)?;
-    let mut residual = Buffer::from_slice(device, &host)?;
-    Ok(Box::new(Quantized {
-        expected: fused::norm_quantize(&host, m, k, &parameters.reference())?,
-        off: 1,
-        exact: true,
-        input_bytes: 3 * residual.size_bytes() + parameters.bytes(),
-        operations: (parameters.operations() + 6) * host.len(),
-        output: QuantizedActivations::uninit(device, m, k)?,
-        launch: Box::new(move |stream, output| {
-            let norm = &parameters.norm;
-            Ok(norm.forward_residual_quantized(stream, &zeros, &mut residual, output)?)
+            let (norm, input) = (&parameters.norm, &tokens.input);
+            match &mut tokens.residual {
+                Some(residual) => {
+                    norm.forward_residual_quantized(stream, input, residual, output)?
+                }
+                None => norm.forward_quantized(stream, input, output)?,
+            }
+            Ok(())
         }),
     }))
 }

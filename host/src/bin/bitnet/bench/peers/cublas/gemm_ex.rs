@@ -107,16 +107,8 @@ impl Gemm for GemmEx {
         Ok(cublas)
     }
 
-    /// Such as `12.4.5`.
     fn version(&self) -> String {
-        // Since 11: major * 10000 + minor * 100 + patch.
-        let version = self.version;
-        format!(
-            "{}.{}.{}",
-            version / 10_000,
-            version / 100 % 100,
-            version % 100
-        )
+        library::version(self.version as usize)
     }
 
     fn plan(&self, _: &Stream, _: GemmShape) -> Result<()> {

@@ -47,6 +47,12 @@ impl Symbols {
     }
 }
 
+/// A version such as `12.4.5`, from how the libraries have encoded it since 11: `major * 10000 + minor * 100 + patch`.
+pub fn version(encoded: usize) -> String {
+    let (major, rest) = (encoded / 10_000, encoded % 10_000);
+    format!("{major}.{}.{}", rest / 100, rest % 100)
+}
+
 /// What a function returned, a `cublasStatus_t`, as an error that names it.
 pub fn check(call: &'static str, status: c_int) -> Result<(), ForeignError> {
     let name = match status {
@@ -65,4 +71,12 @@ pub fn check(call: &'static str, status: c_int) -> Result<(), ForeignError> {
         name: name.to_owned(),
         code: status,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_version_has_three_parts() {
+        assert_eq!(super::version(120_405), "12.4.5");
+    }
 }

@@ -270,15 +270,8 @@ impl Gemm for Lt {
         Ok(lt)
     }
 
-    /// Such as `12.4.5`.
     fn version(&self) -> String {
-        let version = self.version;
-        format!(
-            "{}.{}.{}",
-            version / 10_000,
-            version / 100 % 100,
-            version % 100
-        )
+        library::version(self.version)
     }
 
     fn plan(&self, stream: &Stream, shape: GemmShape) -> Result<Plan> {
