@@ -188,9 +188,43 @@ fn fused(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A norm, a quantization and a product of one token in one kernel, and in two; the bare product beside them.
+fn fused_product(criterion: &mut Criterion) {
+    let device = device();
+    let (stream, (n, k)) = (device.default_stream(), shape(&device));
+    let mut group = criterion.benchmark_group(format!(
+        "rmsnorm + quantize + gemv, 1 x {n} x {k}, {}",
+        clock(&device)
+    ));
+    let inputs = Inputs::new((n, k), 1);
+    let scales = RowScales::per_tensor(n, 1.0).expect("a finite scale");
+    let layer = BitLinear::from_packed(&device, &inputs.packed, &scales).expect("fits");
+    let norm = Norm::rms(&device, k, None, 1e-5).expect("a valid norm");
+    let host: Vec<bf16> = inputs
+        .values
+        .iter()
+        .map(|&q| bf16::from_f32(f32::from(q)))
+        .collect();
+    let input = Buffer::from_slice(&device, &host).expect("fits");
+    let mut quantized =
+        QuantizedActivations::from_values(&device, 1, k, &inputs.values, &[1.0]).expect("fits");
+    let mut output = Buffer::<bf16>::uninit(&device, n).expect("fits");
+    measure(&mut group, "fused", &stream, || {
+        layer.forward_norm(&stream, &norm, &input, None, &mut output)
+    });
+    measure(&mut group, "separate", &stream, || {
+        norm.forward_quantized(&stream, &input, &mut quantized)?;
+        layer.forward_quantized(&stream, &quantized, &mut output)
+    });
+    measure(&mut group, "gemv alone", &stream, || {
+        layer.forward_quantized(&stream, &quantized, &mut output)
+    });
+    group.finish();
+}
+
 criterion_group! {
     name = kernels;
     config = Criterion::default().sample_size(10).measurement_time(Duration::from_secs(1)).warm_up_time(Duration::from_millis(200));
-    targets = variants, layouts, fused
+    targets = variants, layouts, fused, fused_product
 }
 criterion_main!(kernels);
