@@ -47,6 +47,7 @@ mod exec;
 mod fault;
 mod isa;
 mod load;
+mod profile;
 mod report;
 mod syntax;
 
@@ -54,6 +55,7 @@ pub use device::{Checks, Config, Emulator, LaunchConfig, LoadedModule};
 pub use error::{LaunchError, Leak, LeakError, LoadError, MemoryError, NearestAllocation};
 pub use fault::{Fault, FaultKind, Site, Space, WaitReason, Waiter};
 pub use load::{EntryInfo, Module, ParamInfo};
+pub use profile::Profile;
 pub use report::{
     AllocationTraffic, Counters, GlobalCounters, Instructions, LineCounts, Report, SharedCounters,
     SourceCounts,

@@ -249,3 +249,126 @@ fn prints_what_the_kernel_prints() {
         "{text}"
     );
 }
+
+/// Two warps that meet in shared memory without a barrier, and blocks that add to one word without an atomic.
+const RACES: &str = ".version 7.0
+.target sm_75
+.address_size 64
+.visible .entry races(.param .u64 sum, .param .u64 order)
+{
+.reg .pred %p<2>;
+.reg .b32 %r<8>;
+.reg .b64 %rd<8>;
+ld.param.u64 %rd1, [sum];
+ld.param.u64 %rd3, [order];
+mov.u32 %r1, %tid.x;
+setp.ne.u32 %p1, %r1, 0;
+@%p1 exit;
+atom.global.add.u32 %r2, [%rd1+4], 1;
+mov.u32 %r3, %ctaid.x;
+mul.wide.u32 %rd4, %r3, 4;
+add.s64 %rd3, %rd3, %rd4;
+st.global.u32 [%rd3], %r2;
+ld.global.u32 %r4, [%rd1];
+add.u32 %r4, %r4, 1;
+st.global.u32 [%rd1], %r4;
+ret;
+}
+";
+
+#[test]
+fn check_tries_many_orders() {
+    let folder = setup();
+    let path = folder.path();
+    std::fs::write(path.join("races.ptx"), RACES).unwrap();
+    std::fs::write(path.join("zeros.bin"), [0; 8]).unwrap();
+    let check = |ptx: &str, json: bool| {
+        std::fs::write(path.join("checked.ptx"), ptx).unwrap();
+        let args = "check checked.ptx --entry races --grid 6 --block 64 --seeds 5 \
+            --arg buf:zeros.bin --arg out:24:order.bin";
+        let mut command = command(path);
+        command.args(args.split_whitespace());
+        if json {
+            command.arg("--json");
+        }
+        command.output().unwrap()
+    };
+    let output = check(RACES, true);
+    assert_eq!(output.status.code(), Some(1));
+    let object: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(object["orders"], 6);
+    let findings = object["findings"].as_array().unwrap();
+    assert!(!findings.is_empty());
+    for finding in findings {
+        assert!(
+            finding["message"].as_str().unwrap().contains("race"),
+            "{finding}"
+        );
+        let line = 1 + RACES
+            .lines()
+            .position(|line| line == "ld.global.u32 %r4, [%rd1];")
+            .unwrap();
+        assert_eq!(finding["ptx_line"], line);
+        assert_eq!(finding["other"]["ptx_line"], line + 2);
+        assert_eq!(finding["other"]["write"], true);
+        assert_ne!(finding["other"]["block"], finding["block"]);
+    }
+    // An atomic sum has no race; which block gets which number still depends on the order.
+    let atomic = RACES
+        .replace("ld.global.u32 %r4, [%rd1];\nadd.u32 %r4, %r4, 1;\n", "")
+        .replace("st.global.u32 [%rd1], %r4", "red.global.add.u32 [%rd1], 1");
+    let output = check(&atomic, true);
+    assert_eq!(output.status.code(), Some(1));
+    let object: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(object["findings"], serde_json::json!([]));
+    assert_eq!(object["differences"].as_array().unwrap().len(), 1);
+    assert_eq!(object["differences"][0]["argument"], 1);
+    // Without the numbers nothing is left.
+    let output = check(
+        &atomic.replace("st.global.u32 [%rd3], %r2", "st.global.u32 [%rd3], 1"),
+        false,
+    );
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text, "nothing found in 6 orders\n");
+    // No file is written, and the ways to fail are those of `run`.
+    assert!(!path.join("order.bin").exists());
+    let missing = command(path)
+        .args("check races.ptx --entry other --grid 1 --block 1".split_whitespace())
+        .output()
+        .unwrap();
+    assert_eq!(missing.status.code(), Some(2));
+}
+
+#[test]
+fn profiles_by_line_and_by_source_line() {
+    let folder = setup();
+    let scan = include_str!("cuda/scan.ptx");
+    std::fs::write(folder.path().join("scan.ptx"), scan).unwrap();
+    std::fs::write(folder.path().join("x.bin"), vec![0; 4 * 128]).unwrap();
+    let run = |more: &[&str]| {
+        let args = "run scan.ptx --entry inclusive_scan --grid 1 --block 128 --arg buf:x.bin \
+            --arg out:512:y.bin --profile";
+        let output = command(folder.path())
+            .args(args.split_whitespace())
+            .args(more)
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = run(&[]);
+    let head = text.find("PTX line").unwrap();
+    assert!(text[head..].contains("source line"), "{text}");
+    assert!(text[head..].contains("scan.cu:"), "{text}");
+    // The first column of sectors adds up to what was moved: 512 bytes in, 512 out.
+    let object: serde_json::Value = serde_json::from_str(&run(&["--json"])).unwrap();
+    for table in ["lines", "sources"] {
+        let rows = object[table].as_array().unwrap();
+        let sectors: u64 = rows
+            .iter()
+            .map(|row| row["sectors"].as_u64().unwrap())
+            .sum();
+        assert_eq!(sectors, 32, "{table}");
+    }
+}
