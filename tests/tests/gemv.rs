@@ -7,7 +7,8 @@ use bitnet_cuda::ops::{BitLinear, QuantizedActivations};
 use bitnet_cuda::reference::linear::{Epilogue, Shape, accumulate, epilogue};
 use bitnet_cuda::reference::{Element, RowScales};
 use half::{bf16, f16};
-use integration_tests::{device, floats, int8, poisoned, random, ternary};
+use integration_tests::{device, drawn, floats, int8, poisoned, random, ternary};
+use proptest::prelude::*;
 
 /// Random operands of a product.
 struct Operands {
@@ -184,6 +185,44 @@ fn k_is_split_where_there_are_few_rows() {
         assert_eq!(splits(1, n, k), 1, "{n} x {k}");
         assert_eq!(splits(8, n, k), 1, "{n} x {k}");
     }
+}
+
+#[test]
+fn shapes_and_values_drawn_at_random_equal_the_reference() {
+    let device = device();
+    let values = prop_oneof![
+        // Any, the ends of the range, all alike.
+        Just([-128_i8, 127].to_vec()),
+        any::<i8>().prop_map(|value| vec![value]),
+        Just((i8::MIN..=i8::MAX).collect::<Vec<_>>()),
+    ];
+    // The least and the largest scale of quantized activations; and one that makes outputs subnormal.
+    let scales = prop::sample::select(vec![127.0 / 1e-5, 127.0 / 3e38, 1e38, 31.0_f32]);
+    let sizes = (1..10_usize, drawn::size(140), drawn::size(2100));
+    let terms = (any::<bool>(), any::<bool>());
+    drawn::runner(80)
+        .run(
+            &(sizes, values, scales, terms, any::<u64>()),
+            |((m, n, k), values, scale, (bias, residual), seed)| {
+                let mut random = fastrand::Rng::with_seed(seed);
+                let mut operands = Operands::random(&mut random, m, n, k);
+                operands.token_scales[0] = scale;
+                operands
+                    .values
+                    .fill_with(|| values[random.usize(..values.len())]);
+                let mut layers = [operands.layer(&device), operands.ladder_layer(&device)];
+                if bias {
+                    layers = layers.map(|layer| layer.with_bias(&operands.bias).unwrap());
+                }
+                for layer in &layers {
+                    operands.check::<f32>(layer, bias, residual);
+                    operands.check::<f16>(layer, bias, residual);
+                    operands.check::<bf16>(layer, bias, residual);
+                }
+                Ok(())
+            },
+        )
+        .unwrap();
 }
 
 /// Split variants for different numbers of tokens share a layer's workspace: what one leaves behind is what another one finds.

@@ -5,9 +5,8 @@ use bitnet_cuda::layout::{Layout, PackedWeights};
 use bitnet_cuda::ops::{Int8xInt2, bitlinear_int8xint2};
 use bitnet_cuda::reference::linear::{Shape, accumulate};
 use half::bf16;
-use integration_tests::{cast, device, floats, int8, poisoned, random, ternary};
+use integration_tests::{cast, device, drawn, floats, int8, poisoned, random, ternary};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 
 fn check(device: &Device, random: &mut fastrand::Rng, shape: Shape, groups: usize) {
     let Shape { m, n, k } = shape;
@@ -56,8 +55,7 @@ fn every_number_of_tokens_and_a_pitch_that_is_padded() {
 #[test]
 fn random_shapes() {
     let device = device();
-    let mut runner = TestRunner::new(Config::with_cases(32));
-    runner
+    drawn::runner(32)
         .run(
             &(
                 1..20_usize,

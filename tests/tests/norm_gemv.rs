@@ -8,11 +8,11 @@ use bitnet_cuda::reference::linear::{Epilogue, Shape, accumulate, epilogue};
 use bitnet_cuda::reference::norm::{self, normalize};
 use bitnet_cuda::reference::{RowScales, fused};
 use half::{bf16, f16};
+use integration_tests::drawn::{self, Values};
 use integration_tests::{
     Number, cast, device, download, floats, poisoned, poisoned_activations, random, ternary,
 };
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 
 const EPS: f32 = 1e-5;
 
@@ -212,29 +212,22 @@ fn a_grid_that_walks_over_many_rows_does_so_too() {
 #[test]
 fn random_shapes_and_values_equal_the_separate_kernels() {
     let device = device();
-    let mut runner = TestRunner::new(Config::with_cases(24));
-    let near = |size: usize| prop_oneof![Just(size - 1), Just(size), Just(size + 1)];
-    let k = prop_oneof![
-        1..3000_usize,
-        prop::sample::select(vec![2_usize, 8, 64, 256, 1024, 4096]).prop_flat_map(near)
-    ];
-    // Ordinary values, subnormal ones, all alike, and an outlier.
-    let kind = 0..4_u8;
-    runner
+    drawn::runner(24)
         .run(
-            &(1..70_usize, k, kind, any::<u64>()),
-            |(n, k, kind, seed)| {
+            &(
+                drawn::size(70),
+                drawn::size(4200),
+                Values::any(),
+                any::<u64>(),
+            ),
+            |(n, k, values, seed)| {
                 let mut random = fastrand::Rng::with_seed(seed);
                 let mut problem = Problem::random(&mut random, n, k);
-                match kind {
-                    0 => {}
-                    1 => problem.x.iter_mut().for_each(|x| *x *= 1e-39),
-                    2 => problem.x.fill(0.75),
-                    _ => problem.x[k / 2] = 3000.0,
-                }
+                problem.x = values.of(&mut random, 1, k);
                 let layer = problem.layer(&device);
                 for norm in problem.norms(&device) {
                     problem.check::<f32, bf16>(&layer, &norm, false, false);
+                    problem.check::<f16, f32>(&layer, &norm, false, true);
                 }
                 Ok(())
             },

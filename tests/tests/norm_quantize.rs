@@ -9,10 +9,12 @@ use bitnet_cuda::reference::fused::{add_norm_quantize, add_residual, gated_norm_
 use bitnet_cuda::reference::norm::{self, normalize};
 use bitnet_cuda::reference::quantize;
 use half::{bf16, f16};
+use integration_tests::drawn::{self, Values};
 use integration_tests::tolerance::{U, activation_bound, norm_bounds};
 use integration_tests::{
     Number, assert_same, cast, device, download, floats, poisoned, poisoned_activations, random,
 };
+use proptest::prelude::*;
 
 const EPS: f32 = 1e-5;
 const WIDTHS: [usize; 14] = [
@@ -152,6 +154,31 @@ fn every_type_and_width_is_the_norm_then_the_quantization() {
         check::<f16>(&device, &x, &residual, &parameters);
         check::<bf16>(&device, &x, &residual, &parameters);
     }
+}
+
+#[test]
+fn shapes_and_values_drawn_at_random_are_the_norm_then_the_quantization() {
+    let device = device();
+    drawn::runner(40)
+        .run(
+            &(1..4_usize, drawn::size(2100), Values::any(), any::<u64>()),
+            |(m, width, values, seed)| {
+                let mut random = fastrand::Rng::with_seed(seed);
+                let parameters = Parameters::random(&mut random, width);
+                let x = values.of(&mut random, m, width);
+                let other = values.of(&mut random, m, width);
+                check::<f32>(&device, &x, &other, &parameters);
+                check::<bf16>(&device, &x, &other, &parameters);
+                check_gated::<f16>(
+                    &device,
+                    &x,
+                    &floats(&mut random, m * width, 1.0),
+                    &parameters,
+                );
+                Ok(())
+            },
+        )
+        .unwrap();
 }
 
 #[test]

@@ -2,19 +2,22 @@
 
 use bitnet_cuda::device::Buffer;
 use bitnet_cuda::launch::Float;
-use bitnet_cuda::ops::{QuantizedActivations, quantize_activations};
+use bitnet_cuda::ops::quantize_activations;
 use bitnet_cuda::reference::Element;
 use bitnet_cuda::reference::quantize::{self, ActivationGranularity};
 use half::{bf16, f16};
-use integration_tests::{device, floats, random};
+use integration_tests::drawn::{self, Values};
+use integration_tests::{cast, device, floats, poisoned_activations, random};
+use proptest::prelude::*;
 use safetensors::SafeTensors;
 
 /// What the device makes of `x`: values `[m, k]`, scales' bits, sums. Padding is checked to be zero.
 fn quantized<T: Float>(x: &[T], m: usize, k: usize) -> (Vec<i8>, Vec<u32>, Vec<i32>) {
     let device = device();
     let input = Buffer::from_slice(&device, x).unwrap();
-    let mut output = QuantizedActivations::uninit(&device, m, k).unwrap();
-    quantize_activations(&device.default_stream(), &input, &mut output).unwrap();
+    let stream = device.default_stream();
+    let mut output = poisoned_activations(&stream, m, k);
+    quantize_activations(&stream, &input, &mut output).unwrap();
     let rows = output.values().to_vec().unwrap();
     let rows: Vec<&[i8]> = rows.chunks(output.k_padded()).take(m).collect();
     assert!(
@@ -130,4 +133,20 @@ fn a_token_that_is_not_finite_makes_nan_of_its_own_outputs_alone() {
                 .all(|&token| f32::from_bits(scales[token]) > 0.0)
         );
     }
+}
+
+#[test]
+fn shapes_and_values_drawn_at_random_equal_the_reference() {
+    drawn::runner(60)
+        .run(
+            &(1..5_usize, drawn::size(4200), Values::any(), any::<u64>()),
+            |(m, k, values, seed)| {
+                let x = values.of(&mut fastrand::Rng::with_seed(seed), m, k);
+                check(&x, m, k);
+                check(&cast::<f16>(&x), m, k);
+                check(&cast::<bf16>(&x), m, k);
+                Ok(())
+            },
+        )
+        .unwrap();
 }
