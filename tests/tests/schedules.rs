@@ -105,26 +105,38 @@ fn products(stream: &Stream, random: &mut fastrand::Rng, results: &mut Results) 
     }
 }
 
-/// Microsoft's interface: the variant follows from K.
+/// Microsoft's interface: the variant follows from the number of tokens and K.
 fn ladder_products(stream: &Stream, random: &mut fastrand::Rng, results: &mut Results) {
-    let device = stream.device();
     for k in [256, 1024, 2560] {
-        let (m, n) = (2, 48);
-        let packed = PackedWeights::pack(Layout::Ladder, &ternary(random, n * k), n, k).unwrap();
-        let weights = Buffer::from_slice(device, packed.bytes()).unwrap();
-        let activations = Buffer::from_slice(device, &int8(random, m * k)).unwrap();
-        let scales: Vec<bf16> = cast(&floats(random, m, 3.0));
-        let mut output = Buffer::uninit(device, m * n).unwrap();
-        let operands = Int8xInt2 {
-            activations: &activations,
-            weights: &weights,
-            activation_scale: &Buffer::from_slice(device, &scales).unwrap(),
-            row_scale: &Buffer::from_slice(device, &[bf16::ONE]).unwrap(),
-            output: &mut output,
-        };
-        ops::bitlinear_int8xint2(stream, operands, m, n, k).unwrap();
-        results.add(format!("int8xint2 {k}"), &output);
+        for m in [1, 10] {
+            ladder_product(stream, random, results, m, k);
+        }
     }
+}
+
+fn ladder_product(
+    stream: &Stream,
+    random: &mut fastrand::Rng,
+    results: &mut Results,
+    m: usize,
+    k: usize,
+) {
+    let device = stream.device();
+    let n = 48;
+    let packed = PackedWeights::pack(Layout::Ladder, &ternary(random, n * k), n, k).unwrap();
+    let weights = Buffer::from_slice(device, packed.bytes()).unwrap();
+    let activations = Buffer::from_slice(device, &int8(random, m * k)).unwrap();
+    let scales: Vec<bf16> = cast(&floats(random, m, 3.0));
+    let mut output = Buffer::uninit(device, m * n).unwrap();
+    let operands = Int8xInt2 {
+        activations: &activations,
+        weights: &weights,
+        activation_scale: &Buffer::from_slice(device, &scales).unwrap(),
+        row_scale: &Buffer::from_slice(device, &[bf16::ONE]).unwrap(),
+        output: &mut output,
+    };
+    ops::bitlinear_int8xint2(stream, operands, m, n, k).unwrap();
+    results.add(format!("int8xint2 {m} {k}"), &output);
 }
 
 /// Norm, quantization and product in one kernel: rows in registers, and streamed.
