@@ -618,6 +618,30 @@ fn bad_use_is_found() {
     ));
 }
 
+/// A matrix whose elements say where they are, transposed in registers.
+#[test]
+fn transposed_in_registers() {
+    let body = "shr.u32 %r4, %r1, 2; and.b32 %r5, %r1, 3; shl.b32 %r5, %r5, 1; mad.lo.u32 %r6, %r4, 8, %r5;
+mad.lo.u32 %r7, %r6, 0x10001, 0x10000;
+movmatrix.sync.aligned.m8n8.trans.b16 %r8, %r7;
+ld.param.u64 %rd1, [output]; mul.wide.u32 %rd2, %r1, 4; add.u64 %rd1, %rd1, %rd2; st.global.u32 [%rd1], %r8;";
+    let output = run_small(body, 32, Checks::ALL).unwrap();
+    for (lane, got) in output[..32].iter().enumerate() {
+        // Element (r, c) is 8 r + c; the lane has two neighbours of a row of the transposed matrix.
+        let (row, column) = (lane as u32 / 4, lane as u32 % 4 * 2);
+        let element = |row: u32, column: u32| 8 * column + row;
+        assert_eq!(*got, element(row, column) | element(row, column + 1) << 16);
+    }
+    let Err(LaunchError::Fault(fault)) = run_small(
+        &format!("@%p1 {}", "movmatrix.sync.aligned.m8n8.trans.b16 %r8, %r1;"),
+        32,
+        Checks::ALL,
+    ) else {
+        panic!("a lane is missing");
+    };
+    assert_eq!(fault.kind, FaultKind::InactiveLane { lane: 31 });
+}
+
 #[test]
 fn unchecked_rows_are_left_out() {
     let body = "mad.lo.u32 %r6, %r1, 16, %r2; st.shared.v4.u32 [%r6], {%r1, %r1, %r1, %r1};
@@ -700,6 +724,7 @@ fn refused() {
             "ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%f1}, [%r2];",
             "`%f1` is .f32",
         ),
+        ("movmatrix.sync.aligned.m8n8.b16 %r4, %r5;", "`.m8n8.trans`"),
         (
             "stmatrix.sync.aligned.m8n8.x1.shared.b16 [%r2], {7};",
             "in registers",

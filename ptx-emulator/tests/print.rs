@@ -249,6 +249,10 @@ fn bad_arguments() {
         fault("mov.u64 %rd1, format; add.u64 %rd2, %rd2, 64;"),
         FaultKind::OutOfBounds { size: 4 }
     );
+    assert_eq!(
+        fault("mov.u64 %rd1, format; mov.u64 %rd2, -1;"),
+        FaultKind::OutOfBounds { size: 4 }
+    );
     // A null pointer is a text of its own.
     let null = "mov.u64 %rd1, format; mov.u64 %rd3, 0; st.local.u64 [%rd9], %rd3; st.local.u64 [%rd9+8], %rd3;";
     let report = run(

@@ -14,7 +14,7 @@ pub(crate) fn members(frame: &Frame, inst: &Inst, active: u32) -> Step<u32> {
     let slot = match inst.op {
         Op::Shfl { .. } => inst.src[3],
         Op::Match { .. } | Op::Redux(_) => inst.src[1],
-        Op::Mma(_) | Op::MoveMatrix(_) => return Ok(FULL),
+        Op::Mma(_) | Op::TransposeMatrix | Op::MoveMatrix(_) => return Ok(FULL),
         _ => inst.src[0],
     };
     let row = &frame.rows[slot as usize];

@@ -292,6 +292,7 @@ impl Warp {
                 | Op::Redux(_)
                 | Op::Elect { .. }
                 | Op::Mma(_)
+                | Op::TransposeMatrix
                 | Op::MoveMatrix(_) => {
                     let wait = self.splits[at].wait;
                     self.splits[at].pc = pc;
@@ -311,6 +312,9 @@ impl Warp {
                         Op::Mma(index) => {
                             let mma = &function.mmas[index as usize];
                             matrix::multiply(context, frame, mma, executing)?;
+                        }
+                        Op::TransposeMatrix => {
+                            matrix::transpose(context, frame, inst, executing)?;
                         }
                         Op::MoveMatrix(index) => {
                             let matrices = &function.matrix_moves[index as usize];

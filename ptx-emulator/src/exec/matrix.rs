@@ -1,4 +1,4 @@
-//! `mma`, `ldmatrix` and `stmatrix`: all lanes of a warp take part, or the instruction has no meaning.
+//! `mma`, `ldmatrix`, `stmatrix` and `movmatrix`: all lanes of a warp take part, or the instruction has no meaning.
 
 use super::access::{Direction, by_space, taking_part};
 use super::block::Context;
@@ -9,8 +9,8 @@ use super::warp::Frame;
 use crate::arith::{float, half, soft, sum};
 use crate::fault::FaultKind;
 use crate::isa::{
-    AccessSpace, FloatMode, FloatOp, HalfType, MatrixMove, Mma, MmaInput, MmaKind, Ordering, Scope,
-    Slot, Type,
+    AccessSpace, FloatMode, FloatOp, HalfType, Inst, MatrixMove, Mma, MmaInput, MmaKind, Ordering,
+    Scope, Slot, Type,
 };
 
 /// A matrix by row and column, large enough for every shape.
@@ -183,6 +183,25 @@ pub(crate) fn multiply(
             });
         }
     }
+    Ok(())
+}
+
+/// `movmatrix`: lane `4 * r + t` has elements `2 * t` and `2 * t + 1` of row `r`, and gets those of column `r`.
+pub(crate) fn transpose(
+    context: &Context<'_>,
+    frame: &mut Frame,
+    inst: &Inst,
+    active: u32,
+) -> Step<()> {
+    check_whole_warp(context, active)?;
+    let source = frame.rows[inst.src[0] as usize];
+    let result = &mut frame.rows[inst.dst as usize];
+    for lane in lanes(active) {
+        let (column, row) = (lane / 4, lane % 4 * 2);
+        let element = |row: usize| source[4 * row + column / 2] >> (16 * (column % 2)) & 0xffff;
+        result[lane] = element(row) | element(row + 1) << 16;
+    }
+    frame.initialized[inst.dst as usize] |= active;
     Ok(())
 }
 

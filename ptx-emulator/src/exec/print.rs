@@ -112,14 +112,19 @@ impl Printer<'_, '_> {
     }
 
     /// The next argument, which lies at a multiple of its size; moves `at` past it.
+    fn next<const N: usize>(&self, at: &mut u64) -> Step<[u8; N]> {
+        let size = N as u64;
+        let start = at.wrapping_add(size - 1) & !(size - 1);
+        *at = start.wrapping_add(size);
+        self.read(start)
+    }
+
     fn int(&self, at: &mut u64) -> Step<u64> {
-        *at = at.next_multiple_of(4) + 4;
-        Ok(u32::from_le_bytes(self.read(*at - 4)?).into())
+        Ok(u32::from_le_bytes(self.next(at)?).into())
     }
 
     fn long(&self, at: &mut u64) -> Step<u64> {
-        *at = at.next_multiple_of(8) + 8;
-        Ok(u64::from_le_bytes(self.read(*at - 8)?))
+        Ok(u64::from_le_bytes(self.next(at)?))
     }
 
     /// What is printed, and how many arguments it took.

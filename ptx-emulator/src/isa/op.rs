@@ -239,6 +239,8 @@ pub(crate) enum Op {
     PendingCount,
     /// Index into the function's `mma` instructions.
     Mma(u32),
+    /// `movmatrix`.
+    TransposeMatrix,
     /// Index into the function's `ldmatrix` and `stmatrix` instructions.
     MoveMatrix(u32),
     Fence(Scope),

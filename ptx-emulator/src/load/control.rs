@@ -68,6 +68,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             "cp" => self.cp(instruction, modifiers),
             "mbarrier" => self.mbarrier(instruction, modifiers),
             "mma" => self.mma(instruction, modifiers),
+            "movmatrix" => self.transpose_matrix(instruction, modifiers),
             "ldmatrix" | "stmatrix" => self.move_matrix(instruction, modifiers),
             "elect" => self.elect(instruction, modifiers),
             "activemask" => self.activemask(instruction, modifiers),

@@ -227,6 +227,21 @@ impl<'a> FunctionBuilder<'a, '_> {
             .collect()
     }
 
+    /// `movmatrix.sync.aligned.m8n8.trans.b16 d, a`.
+    pub(super) fn transpose_matrix(
+        &mut self,
+        instruction: &'a Instruction<'a>,
+        mut modifiers: Modifiers<'a>,
+    ) -> Result<(), LoadError> {
+        Self::require_aligned_sync(&mut modifiers)?;
+        if !(modifiers.flag("m8n8") && modifiers.flag("trans")) {
+            return modifiers.error("needs `.m8n8.trans`");
+        }
+        modifiers.ty_of(&[Type::B(16)])?;
+        modifiers.finish()?;
+        self.emit_uniform::<2>(instruction, Op::TransposeMatrix, Type::U(32), Class::Other)
+    }
+
     /// `ldmatrix.sync.aligned.m8n8.num{.trans}{.shared}.b16 r, [p]` and
     /// `stmatrix.sync.aligned.m8n8.num{.trans}{.shared}.b16 [p], r`.
     pub(super) fn move_matrix(
