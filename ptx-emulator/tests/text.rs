@@ -10,6 +10,15 @@ use std::sync::Arc;
 /// What rustc made of two of this project's kernels.
 const RUSTC: &str = include_str!("rustc.ptx");
 
+/// What nvcc made of kernels with asynchronous copies, matrices, output and recursion.
+const NVCC: [&str; 5] = [
+    include_str!("cuda/pipeline.ptx"),
+    include_str!("cuda/mma_f16.ptx"),
+    include_str!("cuda/mma_s8.ptx"),
+    include_str!("cuda/printf.ptx"),
+    include_str!("cuda/recursion.ptx"),
+];
+
 fn kernel(body: &str) -> String {
     format!(
         "{HEADER}
@@ -260,6 +269,26 @@ proptest! {
             .map(|(_, line)| *line)
             .collect();
         run_everything(&text.join("\n"));
+    }
+
+    /// The same with what nvcc made of copies, matrices, output and recursion.
+    #[test]
+    fn words_of_nvcc_exchanged(text in 0..NVCC.len(), first in 0usize..4000, second in 0usize..4000) {
+        let mut words: Vec<&str> = NVCC[text].split_inclusive(char::is_whitespace).collect();
+        let count = words.len();
+        words.swap(first % count, second % count);
+        run_everything(&words.concat());
+    }
+
+    /// Any number in place of another one: sizes, offsets, counts, register numbers.
+    #[test]
+    fn numbers_of_nvcc_changed(text in 0..NVCC.len(), at in 0usize..2000, number in prop_oneof![0u64..40, any::<u32>().prop_map(u64::from), any::<u64>()]) {
+        let mut words: Vec<String> = NVCC[text].split_inclusive(|c: char| !c.is_ascii_digit()).map(str::to_owned).collect();
+        let digits: Vec<usize> = (0..words.len()).filter(|&word| words[word].starts_with(|c: char| c.is_ascii_digit())).collect();
+        let word = digits[at % digits.len()];
+        let rest = words[word].trim_start_matches(|c: char| c.is_ascii_digit()).to_owned();
+        words[word] = format!("{number}{rest}");
+        run_everything(&words.concat());
     }
 
     #[test]
