@@ -1,6 +1,6 @@
 //! The part of a device that everything made on it shares: its driver, and whether it is lost.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 
 use super::{
     buffer::Allocation,
@@ -11,6 +11,7 @@ use super::{
     pool::Pool,
     profile::{Collector, Submitted},
     stream::StreamInner,
+    sync::{Mutex, MutexGuard},
 };
 
 /// Locks a mutex whose data stays consistent even where a holder panicked.

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -21,6 +21,7 @@ use super::{
     launch::LaunchConfig,
     pages::Pages,
     profile::{ArgumentTraffic, Collector, LaunchReport},
+    sync::Mutex,
 };
 
 /// What GPU an emulated device stands for.

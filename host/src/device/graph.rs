@@ -1,4 +1,4 @@
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::{
     Device,
@@ -8,6 +8,7 @@ use super::{
     error::DeviceError,
     in_flight::InFlight,
     stream::{Stream, Work},
+    sync::Mutex,
 };
 
 /// A sequence of launches, captured once and replayed with one call.

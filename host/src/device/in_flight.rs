@@ -1,9 +1,10 @@
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::{
     core::{Core, lock},
     error::DeviceError,
     stream::StreamInner,
+    sync::Mutex,
 };
 
 /// Which work on which streams may still use a resource.

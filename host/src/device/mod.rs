@@ -43,15 +43,11 @@ mod pinned;
 mod pool;
 mod profile;
 mod stream;
+mod sync;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex},
-    thread,
-};
+use std::{collections::HashMap, fmt, sync::Arc, thread};
 
 pub use self::{
     buffer::Buffer,
@@ -81,6 +77,7 @@ use self::{
     module::ModuleInner,
     pool::Pool,
     stream::StreamInner,
+    sync::Mutex,
 };
 
 /// An open device: a GPU or the emulator.

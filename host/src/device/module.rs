@@ -1,14 +1,11 @@
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex},
-};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use super::{
     Device,
     core::lock,
     driver::{FunctionInfo, RawModule},
     error::DeviceError,
+    sync::Mutex,
 };
 
 /// PTX loaded on a device.

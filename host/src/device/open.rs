@@ -1,11 +1,11 @@
 use std::{
     collections::HashMap,
-    sync::{Arc, LazyLock, Mutex, Weak},
+    sync::{Arc, LazyLock, Weak},
 };
 
 use super::{
     Device, DeviceError, EmulatedConfig, Inner, core::lock, cuda::CudaDriver,
-    emulated::EmulatedDriver,
+    emulated::EmulatedDriver, sync::Mutex,
 };
 
 /// The oldest architecture that this library has PTX for; [`Device::auto`] passes over older GPUs.

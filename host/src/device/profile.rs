@@ -1,12 +1,12 @@
 use std::{
     sync::{
-        Arc, Mutex, Weak,
+        Arc, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     thread::{self, ThreadId},
 };
 
-use super::{core::lock, launch::LaunchConfig};
+use super::{core::lock, launch::LaunchConfig, sync::Mutex};
 
 /// What one launch did, as the emulator counted it.
 #[derive(Debug, Clone)]

@@ -1,11 +1,4 @@
-use std::{
-    collections::VecDeque,
-    fmt,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{collections::VecDeque, fmt, sync::Arc};
 
 use super::{
     Device,
@@ -18,6 +11,10 @@ use super::{
     launch::{self, KernelArg, LaunchConfig, LaunchRecord},
     module::Function,
     profile::Submitted,
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// How many launches a stream remembers for the report of a fault.

@@ -12,7 +12,7 @@ use std::{
     ffi::{c_int, c_void},
     ptr,
     sync::{
-        Mutex, PoisonError, RwLock,
+        PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -32,6 +32,7 @@ use super::{
     launch::LaunchConfig,
     pages::Pages,
     profile::{Collector, LaunchReport},
+    sync::Mutex,
 };
 
 const SUCCESS: c_int = 0;

@@ -2,7 +2,7 @@ use std::{
     ffi::c_int,
     ptr,
     sync::{
-        Mutex, RwLock,
+        RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -15,7 +15,7 @@ use cust::{
 use cust_lazy::{Driver as LoadedDriver, ffi};
 
 use super::{
-    super::{capabilities::Capabilities, driver::DriverError, error::DeviceError},
+    super::{capabilities::Capabilities, driver::DriverError, error::DeviceError, sync::Mutex},
     CudaDriver, check,
 };
 

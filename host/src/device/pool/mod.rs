@@ -25,10 +25,7 @@ use std::{
     collections::VecDeque,
     fmt,
     panic::Location,
-    sync::{
-        Arc, Mutex, Weak,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Weak},
 };
 
 use super::{
@@ -37,6 +34,10 @@ use super::{
     driver::{MemoryRange, MemorySpace},
     error::DeviceError,
     in_flight::InFlight,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use self::{
@@ -378,14 +379,14 @@ impl Pool {
             Some(block) => block,
             None => self.make_room(core, bytes, has_room)?,
         };
-        let in_use = self.in_use.fetch_add(block.bytes, Ordering::Relaxed) + block.bytes;
+        let in_use = self.in_use.fetch_add(block.bytes, Ordering::SeqCst) + block.bytes;
         if tracking >= TrackingLevel::Basic && in_use > self.peak.load(Ordering::Relaxed) {
             self.peak.fetch_max(in_use, Ordering::Relaxed);
         }
         if tracking >= TrackingLevel::Detailed {
             self.sites.add(block.address, block.requested, site);
         }
-        self.pressure.update(in_use);
+        self.pressure.update(&self.in_use);
         Ok(block)
     }
 
@@ -440,7 +441,7 @@ impl Pool {
         if core.is_lost() {
             return;
         }
-        let in_use = self.in_use.fetch_sub(block.bytes, Ordering::Relaxed) - block.bytes;
+        self.in_use.fetch_sub(block.bytes, Ordering::SeqCst);
         if self.config.tracking >= TrackingLevel::Detailed {
             self.sites.remove(block.address);
         }
@@ -450,7 +451,7 @@ impl Pool {
             self.pending_bytes.fetch_add(block.bytes, Ordering::Relaxed);
             lock(&self.pending).push_back((block, in_flight));
         }
-        self.pressure.update(in_use);
+        self.pressure.update(&self.in_use);
     }
 
     fn put_back(&self, core: &Core, block: Block) {

@@ -1,13 +1,16 @@
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU8, Ordering},
-    },
+    sync::Arc,
 };
 
-use crate::device::core::lock;
+use crate::device::{
+    core::lock,
+    sync::{
+        Mutex,
+        atomic::{AtomicU8, AtomicUsize, Ordering},
+    },
+};
 
 /// How much of a pool's memory is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,19 +59,36 @@ impl Pressure {
         lock(&self.callbacks).push(callback.into());
     }
 
-    /// Notes the bytes in use; called with no lock held, because callbacks may use the pool.
+    /// Notes that the bytes in use have changed; called with no lock held, because callbacks may use the pool.
     #[inline]
-    pub(super) fn update(&self, in_use: usize) {
-        let known = self.level.load(Ordering::Relaxed);
-        let [moderate, high, critical] = self.thresholds;
-        let level =
-            u8::from(in_use >= moderate) + u8::from(in_use >= high) + u8::from(in_use >= critical);
-        if level != known && self.level.swap(level, Ordering::Relaxed) != level {
-            self.call_back(level);
+    pub(super) fn update(&self, in_use: &AtomicUsize) {
+        let level = self.level_of(in_use);
+        if level != self.level.load(Ordering::SeqCst) {
+            self.change(level, in_use);
         }
     }
 
+    fn level_of(&self, in_use: &AtomicUsize) -> u8 {
+        let in_use = in_use.load(Ordering::SeqCst);
+        let [moderate, high, critical] = self.thresholds;
+        u8::from(in_use >= moderate) + u8::from(in_use >= high) + u8::from(in_use >= critical)
+    }
+
     #[cold]
+    fn change(&self, mut level: u8, in_use: &AtomicUsize) {
+        loop {
+            if self.level.swap(level, Ordering::SeqCst) != level {
+                self.call_back(level);
+            }
+            // Another thread may have changed the bytes since they were read, and found its level here already.
+            let now = self.level_of(in_use);
+            if now == level {
+                return;
+            }
+            level = now;
+        }
+    }
+
     fn call_back(&self, level: u8) {
         let callbacks = lock(&self.callbacks).clone();
         for callback in callbacks {

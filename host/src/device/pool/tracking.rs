@@ -1,6 +1,6 @@
-use std::{collections::HashMap, fmt, panic::Location, sync::Mutex};
+use std::{collections::HashMap, fmt, panic::Location};
 
-use crate::device::{core::lock, driver::MemorySpace};
+use crate::device::{core::lock, driver::MemorySpace, sync::Mutex};
 
 /// What a pool records of each allocation; every level includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -314,3 +314,53 @@ fn a_fault_found_while_dropping_is_not_forgotten() {
     assert!(cause.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{cause}");
     assert_eq!(launches.len(), 1);
 }
+
+#[test]
+fn a_device_lost_anywhere_around_a_graph_says_so_and_leaves_nothing() {
+    for pool in [false, true] {
+        for (entry, nth) in [
+            ("cuStreamBeginCapture_v2", 1),
+            ("cuLaunchKernel", 1),
+            ("cuLaunchKernel", 2),
+            ("cuStreamEndCapture", 1),
+            ("cuGraphInstantiateWithFlags", 1),
+            ("cuGraphLaunch", 1),
+            ("cuGraphExecUpdate_v2", 1),
+            ("cuGraphLaunch", 2),
+            ("cuStreamSynchronize", 2),
+        ] {
+            let Some(gpu) = FakeGpu::take() else { return };
+            let device = gpu.open();
+            if pool {
+                device.enable_pool(MemoryPoolConfig::default()).unwrap();
+            }
+            let stream = device.new_stream().unwrap();
+            let buffer = Buffer::<u32>::zeroed(&device, 8).unwrap();
+            gpu.inject(entry, nth, ECC_UNCORRECTABLE);
+            let twice = |stream: &Stream| {
+                add_one(stream, &buffer)?;
+                add_one(stream, &buffer)
+            };
+            let round = || -> Result<(), DeviceError> {
+                let mut graph = Graph::capture(&stream, twice)?;
+                graph.launch(&stream)?;
+                stream.synchronize()?;
+                graph.update(&stream, twice)?;
+                graph.launch(&stream)?;
+                stream.synchronize()
+            };
+            let (cause, _) = lost(round().unwrap_err());
+            assert!(
+                cause.contains("ECC_UNCORRECTABLE") || cause.contains("214"),
+                "{cause}"
+            );
+            let again = gpu.open();
+            let fresh = Buffer::<u32>::zeroed(&again, 8).unwrap();
+            add_one(&again.default_stream(), &fresh).unwrap();
+            drop((buffer, stream, device));
+            assert_eq!(fresh.to_vec().unwrap(), [1; 8], "{entry} {nth}");
+            drop((fresh, again));
+            assert_eq!(gpu.alive(), 0, "{entry} {nth}, pool {pool}");
+        }
+    }
+}

@@ -7,6 +7,8 @@
 mod external;
 mod faults;
 mod graphs;
+#[cfg(shuttle)]
+mod interleavings;
 mod launches;
 mod lifetimes;
 mod opening;

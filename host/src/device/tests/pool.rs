@@ -1,7 +1,5 @@
 //! The memory pool: what it hands out, when it hands it out again, and what it gives back.
 
-use std::sync::Mutex;
-
 use super::*;
 
 const MIB: usize = 1 << 20;
