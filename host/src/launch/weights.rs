@@ -73,17 +73,17 @@ pub(crate) fn weight_sums<T: Float>(
     sums: Option<&mut Buffer<f64>>,
     matrix: Matrix,
 ) -> Result<(), LaunchError> {
-    let Arguments { n, k, .. } = matrix.arguments()?;
+    let sizes = matrix.arguments()?;
     let arguments = (
         Floats(Input::new("weights", weights, matrix.n * matrix.k)?),
         T::DTYPE as u32,
         Output::new("abs_sums", abs_sums, matrix.n)?,
         sums.map(|sums| Output::new("sums", sums, matrix.n))
             .transpose()?,
-        n,
-        k,
+        sizes.n,
+        sizes.k,
     );
-    let config = blocks(n.div_ceil(SUM_ROWS), MAX_THREADS);
+    let config = blocks(sizes.n.div_ceil(SUM_ROWS), MAX_THREADS);
     // SAFETY: a warp a row; the kernel reads `[n, k]` and writes a number a row.
     unsafe {
         launch(
@@ -104,7 +104,7 @@ pub(crate) fn weight_scales(
     least: f32,
     matrix: Matrix,
 ) -> Result<(), LaunchError> {
-    let Arguments { n, k, .. } = matrix.arguments()?;
+    let sizes = matrix.arguments()?;
     let rows = matrix.n;
     let (sums, threshold) = match binary {
         Some((sums, threshold)) => (
@@ -118,8 +118,8 @@ pub(crate) fn weight_scales(
         sums,
         Output::new("scale", scale, rows)?,
         threshold,
-        n,
-        k,
+        sizes.n,
+        sizes.k,
         u32::from(granularity == WeightGranularity::Tensor),
         least,
     );
@@ -143,13 +143,7 @@ pub(crate) fn quantize_weights<T: Float>(
     packed: &mut Buffer<u8>,
     matrix: Matrix,
 ) -> Result<(), LaunchError> {
-    let Arguments {
-        n,
-        k,
-        n_padded,
-        k_padded,
-        ..
-    } = matrix.arguments()?;
+    let sizes = matrix.arguments()?;
     let arguments = (
         Floats(Input::new("weights", weights, matrix.n * matrix.k)?),
         T::DTYPE as u32,
@@ -158,12 +152,12 @@ pub(crate) fn quantize_weights<T: Float>(
             .map(|threshold| Input::new("threshold", threshold, matrix.n))
             .transpose()?,
         Output::new("packed", packed, matrix.packed_len())?,
-        n,
-        k,
-        n_padded,
-        k_padded,
+        sizes.n,
+        sizes.k,
+        sizes.n_padded,
+        sizes.k_padded,
     );
-    let config = by_quads(n_padded, k_padded);
+    let config = by_quads(sizes.n_padded, sizes.k_padded);
     // SAFETY: the blocks cover the padded rows; the kernel reads `[n, k]` and writes the padded matrix.
     unsafe {
         launch(
@@ -183,24 +177,18 @@ pub(crate) fn dequantize_weights<T: Float>(
     output: &mut Buffer<T>,
     matrix: Matrix,
 ) -> Result<(), LaunchError> {
-    let Arguments {
-        layout,
-        n,
-        k,
-        k_padded,
-        ..
-    } = matrix.arguments()?;
+    let sizes = matrix.arguments()?;
     let arguments = (
         Input::new("packed", packed, matrix.packed_len())?,
         Input::new("scale", scale, matrix.n)?,
         Floats(Output::new("output", output, matrix.n * matrix.k)?),
         T::DTYPE as u32,
-        layout,
-        n,
-        k,
-        k_padded,
+        sizes.layout,
+        sizes.n,
+        sizes.k,
+        sizes.k_padded,
     );
-    let config = by_quads(n, k);
+    let config = by_quads(sizes.n, sizes.k);
     // SAFETY: the blocks cover the rows; the kernel reads the packed matrix and writes `[n, k]`.
     unsafe {
         launch(
@@ -220,24 +208,18 @@ pub(crate) fn pack_ternary(
     invalid: &mut Buffer<u32>,
     matrix: Matrix,
 ) -> Result<(), LaunchError> {
-    let Arguments {
-        layout,
-        n,
-        k,
-        n_padded,
-        k_padded,
-    } = matrix.arguments()?;
+    let sizes = matrix.arguments()?;
     let arguments = (
         Input::new("values", values, matrix.n * matrix.k)?,
         Output::new("packed", packed, matrix.packed_len())?,
         Output::new("invalid", invalid, 1)?,
-        layout,
-        n,
-        k,
-        n_padded,
-        k_padded,
+        sizes.layout,
+        sizes.n,
+        sizes.k,
+        sizes.n_padded,
+        sizes.k_padded,
     );
-    let config = by_quads(n_padded, k_padded);
+    let config = by_quads(sizes.n_padded, sizes.k_padded);
     // SAFETY: the blocks cover the padded rows; the kernel reads `[n, k]` and writes the padded matrix.
     unsafe {
         launch(
@@ -256,22 +238,16 @@ pub(crate) fn unpack_ternary(
     values: &mut Buffer<i8>,
     matrix: Matrix,
 ) -> Result<(), LaunchError> {
-    let Arguments {
-        layout,
-        n,
-        k,
-        k_padded,
-        ..
-    } = matrix.arguments()?;
+    let sizes = matrix.arguments()?;
     let arguments = (
         Input::new("packed", packed, matrix.packed_len())?,
         Output::new("values", values, matrix.n * matrix.k)?,
-        layout,
-        n,
-        k,
-        k_padded,
+        sizes.layout,
+        sizes.n,
+        sizes.k,
+        sizes.k_padded,
     );
-    let config = by_quads(n, k);
+    let config = by_quads(sizes.n, sizes.k);
     // SAFETY: the blocks cover the rows; the kernel reads the packed matrix and writes `[n, k]`.
     unsafe {
         launch(
