@@ -13,6 +13,7 @@
 
 use crate::block::{FULL_WARP, WARP};
 use crate::element::{AnyFloat, Floats, QUAD};
+use cuda_std::atomic::atomic_fetch_max_relaxed_u32_device;
 use cuda_std::{kernel, thread, warp};
 
 /// The packed layouts, as kernels take them. `bitnet_cuda::layout` describes them.
@@ -188,7 +189,7 @@ unsafe fn pack(values: *const i8, packed: Packed, invalid: *mut u32, shape: (u32
         let len = quad_len(shape, row, column);
         let source = values.wrapping_add(row as usize * k as usize + column as usize);
         // SAFETY: only the `len` elements that are there are read; quads are aligned where rows are whole quads. All lanes store
-        // together. Threads that find an invalid value write the same word to `invalid`.
+        // together. Several may find an invalid value, hence the atomic operation.
         unsafe {
             let mut codes = ZEROS;
             if len >= QUAD as u32 && k.is_multiple_of(QUAD as u32) {
@@ -203,7 +204,7 @@ unsafe fn pack(values: *const i8, packed: Packed, invalid: *mut u32, shape: (u32
                 codes = values_to_codes(quad);
             }
             if !are_codes(codes) {
-                *invalid = 1;
+                atomic_fetch_max_relaxed_u32_device(invalid, 1);
                 codes = ZEROS;
             }
             packed.store(row, column, codes);
