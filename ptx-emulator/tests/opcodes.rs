@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 const TABLE: &str = include_str!("../src/load/control.rs");
 
 /// Tests whose kernels run and whose results are compared; not those of texts that are refused.
-const TESTS: [&str; 13] = [
-    include_str!("asynchronous.rs"),
+const TESTS: [&str; 17] = [
+    include_str!("asynchronous/bulk.rs"),
+    include_str!("asynchronous/copies.rs"),
+    include_str!("asynchronous/phases.rs"),
     include_str!("control.rs"),
     include_str!("convert.rs"),
     include_str!("counters.rs"),
@@ -16,7 +18,9 @@ const TESTS: [&str; 13] = [
     include_str!("float.rs"),
     include_str!("hints.rs"),
     include_str!("integer.rs"),
-    include_str!("matrix.rs"),
+    include_str!("matrix/fragments.rs"),
+    include_str!("matrix/main.rs"),
+    include_str!("matrix/random.rs"),
     include_str!("memory.rs"),
     include_str!("print.rs"),
     include_str!("warp.rs"),
