@@ -130,8 +130,10 @@ pub struct Ceilings {
     pub dp4a_operations_per_second: f64,
     /// Milliseconds of host time to load this library's PTX into a fresh context; the driver may have it cached on disk.
     pub module_load_ms: f64,
-    /// Microseconds of host time to allocate and free 1 MiB.
+    /// Microseconds of host time to allocate and free 1 MiB by the driver.
     pub allocation_us: f64,
+    /// The same from the memory pool; none where the run ended before.
+    pub pool_allocation_us: Option<f64>,
 }
 
 /// One operation at one shape.

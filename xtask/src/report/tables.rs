@@ -232,6 +232,13 @@ fn ceilings(results: &Results) -> String {
             format!("{:.1} us", ceilings.allocation_us),
             None,
         ),
+        row(
+            "the same from the memory pool",
+            ceilings
+                .pool_allocation_us
+                .map_or("not measured".to_owned(), |us| format!("{us:.2} us")),
+            None,
+        ),
     ];
     table(&["ceiling", "measured", "spread"], rows)
 }

@@ -3,7 +3,9 @@
 use super::timing::{self, Replay, Settings};
 use crate::operations::{Check, Operation};
 use anyhow::{Context, Result, ensure};
-use bitnet_cuda::device::{Buffer, Device, ForeignError, ForeignUse, Function, Stream};
+use bitnet_cuda::device::{
+    Buffer, Device, ForeignError, ForeignUse, Function, MemoryPoolConfig, Stream,
+};
 use bitnet_cuda::launch::ptx_for;
 use cust_lazy::ffi;
 use kernel_benches::Ceilings;
@@ -72,6 +74,7 @@ pub fn measure(
         dp4a_operations_per_second: dot[0].operations() as f64 / dot_time.median_us * 1e6,
         module_load_ms,
         allocation_us: allocation_us(device)?,
+        pool_allocation_us: None,
     })
 }
 
@@ -87,6 +90,14 @@ fn module_load_ms(device: &Device) -> Result<f64> {
     let started = Instant::now();
     device.load_module(ptx)?.function(kernel)?;
     Ok(started.elapsed().as_secs_f64() * 1e3)
+}
+
+/// As [`Ceilings::allocation_us`], from a pool; the device keeps it.
+pub fn pool_allocation_us(device: &Device) -> Result<f64> {
+    device.enable_pool(MemoryPoolConfig::default())?;
+    // The first one is the driver's.
+    drop(Buffer::<u8>::uninit(device, 1 << 20)?);
+    allocation_us(device)
 }
 
 /// Median host time to allocate and free 1 MiB.

@@ -38,7 +38,8 @@ pub fn run(request: &Request) -> Result<Results> {
         models: Vec::new(),
         not_run: Vec::new(),
     };
-    let parts = plan.shapes.len() + ROW_OPERATIONS.len() * plan.widths.len() + 1 + usize::from(gpu);
+    let parts =
+        plan.shapes.len() + ROW_OPERATIONS.len() * plan.widths.len() + 1 + 2 * usize::from(gpu);
     let progress = ProgressBar::new(parts as u64).with_style(ProgressStyle::with_template(
         "[{elapsed_precise}] {bar:30} {pos}/{len} {msg}",
     )?);
@@ -67,6 +68,16 @@ pub fn run(request: &Request) -> Result<Results> {
             let what = format!("{}, width {width}", operation.0);
             run.part(&what, |run| run.rows(operation, width))?;
         }
+    }
+    if gpu {
+        // At the end, as all later memory comes from the pool.
+        run.part("memory pool", |run| {
+            let pool_allocation_us = ceilings::pool_allocation_us(device)?;
+            if let Some(ceilings) = &mut run.results.ceilings {
+                ceilings.pool_allocation_us = Some(pool_allocation_us);
+            }
+            Ok(())
+        })?;
     }
     run.progress.finish_and_clear();
     if let Some(before) = clocks {

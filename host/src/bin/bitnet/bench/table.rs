@@ -66,7 +66,7 @@ fn ceilings(results: &Results) -> String {
     };
     format!(
         "copy {:.2} TB/s, dp4a {:.1} TOP/s, launch in a graph {} us, graph of one {} us, single launch {} us, module load {:.1} ms, \
-         allocation {:.1} us\n",
+         allocation {:.1} us, from the pool {} us\n",
         ceilings.copy_bytes_per_second / 1e12,
         ceilings.dp4a_operations_per_second / 1e12,
         time(Some(ceilings.launch_floor)),
@@ -74,6 +74,9 @@ fn ceilings(results: &Results) -> String {
         time(Some(ceilings.single_launch)),
         ceilings.module_load_ms,
         ceilings.allocation_us,
+        ceilings
+            .pool_allocation_us
+            .map_or("-".to_owned(), |us| format!("{us:.2}")),
     )
 }
 
