@@ -128,6 +128,8 @@ pub struct Ceilings {
     pub single_launch: Time,
     /// `dp4a` alone, on all multiprocessors: int8 multiplications and additions a second.
     pub dp4a_operations_per_second: f64,
+    /// `mma.m16n8k32` on bytes alone, likewise; none before compute capability 8.0.
+    pub mma_operations_per_second: Option<f64>,
     /// Milliseconds of host time to load this library's PTX into a fresh context; the driver may have it cached on disk.
     pub module_load_ms: f64,
     /// Microseconds of host time to allocate and free 1 MiB by the driver.

@@ -251,6 +251,7 @@ fn a_gpu_is_measured_cold_and_warm_against_the_ceilings() {
         .as_ref()
         .expect("the copy was checked and timed");
     assert!(ceilings.copy_bytes_per_second > 0.0 && ceilings.dp4a_operations_per_second > 0.0);
+    assert!(ceilings.mma_operations_per_second > Some(0.0));
     assert!(ceilings.allocation_us > 0.0 && ceilings.pool_allocation_us > Some(0.0));
     for case in &results.cases {
         assert_eq!(case.mismatches, 0, "{case:?}");

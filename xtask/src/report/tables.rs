@@ -208,6 +208,15 @@ fn ceilings(results: &Results) -> String {
             None,
         ),
         row(
+            "mma on bytes",
+            ceilings
+                .mma_operations_per_second
+                .map_or("none".to_owned(), |rate| {
+                    format!("{:.1} TOP/s", rate / 1e12)
+                }),
+            None,
+        ),
+        row(
             "launch in a graph",
             format!("{} us", us(Some(ceilings.launch_floor))),
             Some(ceilings.launch_floor),

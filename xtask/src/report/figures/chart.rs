@@ -9,15 +9,15 @@ const LEGEND_WIDTH: u32 = 190;
 const LEGEND_LINE: i32 = 22;
 
 /// Okabe and Ito's colours, which colour-blind readers can tell apart.
-const COLOURS: [RGBColor; 7] = [
+const COLOURS: [RGBColor; 6] = [
     RGBColor(0x00, 0x72, 0xb2),
     RGBColor(0xd5, 0x5e, 0x00),
     RGBColor(0x00, 0x9e, 0x73),
     RGBColor(0xcc, 0x79, 0xa7),
     RGBColor(0xe6, 0x9f, 0x00),
     RGBColor(0x56, 0xb4, 0xe9),
-    RGBColor(0x00, 0x00, 0x00),
 ];
+const LINE_COLOURS: [RGBColor; 2] = [RGBColor(0x00, 0x00, 0x00), RGBColor(0x80, 0x80, 0x80)];
 
 type Svg<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
@@ -100,7 +100,7 @@ impl Chart {
         }
         mesh.draw().map_err(drawing)?;
         for (index, line) in self.lines.iter().enumerate() {
-            let style = self.line_colour(index).stroke_width(2);
+            let style = line_colour(index).stroke_width(2);
             chart
                 .draw_series(LineSeries::new(line.points.iter().copied(), style))
                 .map_err(drawing)?;
@@ -125,7 +125,7 @@ impl Chart {
             y += LEGEND_LINE;
         }
         for (index, line) in self.lines.iter().enumerate() {
-            let style = self.line_colour(index).stroke_width(2);
+            let style = line_colour(index).stroke_width(2);
             area.draw(&PathElement::new(vec![(2, y), (16, y)], style))
                 .map_err(drawing)?;
             area.draw(&Text::new(line.name.clone(), (24, y - 6), text.clone()))
@@ -134,14 +134,14 @@ impl Chart {
         }
         Ok(())
     }
-
-    fn line_colour(&self, index: usize) -> RGBColor {
-        colour(self.series.len() + index)
-    }
 }
 
 fn colour(index: usize) -> RGBColor {
     COLOURS[index % COLOURS.len()]
+}
+
+fn line_colour(index: usize) -> RGBColor {
+    LINE_COLOURS[index % LINE_COLOURS.len()]
 }
 
 fn drawing(error: impl std::fmt::Display) -> anyhow::Error {

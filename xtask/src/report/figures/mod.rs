@@ -173,24 +173,33 @@ fn roofline(results: &Results) -> Result<Option<String>> {
     ) else {
         return Ok(None);
     };
-    let (copy, dots) = (
-        ceilings.copy_bytes_per_second,
-        ceilings.dp4a_operations_per_second,
-    );
-    let x = x.start..x.end.max(2.0 * dots / copy);
-    let y = y.start..y.end.max(2.0 * dots);
-    let roof = |x: f64| (x, (x * copy).min(dots));
-    let roof = Series {
-        name: "copy and dp4a, measured".to_owned(),
-        points: vec![roof(x.start), (dots / copy, dots), roof(x.end)],
-    };
+    let copy = ceilings.copy_bytes_per_second;
+    let roofs = [
+        ("dp4a", Some(ceilings.dp4a_operations_per_second)),
+        ("mma", ceilings.mma_operations_per_second),
+    ];
+    let roofs: Vec<(&str, f64)> = roofs
+        .into_iter()
+        .filter_map(|(name, rate)| Some((name, rate?)))
+        .collect();
+    let highest = roofs.iter().map(|roof| roof.1).fold(0.0, f64::max);
+    let x = x.start..x.end.max(2.0 * highest / copy);
+    let y = y.start..y.end.max(2.0 * highest);
+    let lines = roofs.into_iter().map(|(name, rate)| {
+        let roof = |x: f64| (x, (x * copy).min(rate));
+        Series {
+            name: format!("copy and {name}, measured"),
+            points: vec![roof(x.start), (rate / copy, rate), roof(x.end)],
+        }
+    });
+    let lines = lines.collect();
     let chart = Chart {
         title: format!("Roofline: {}", gpu(results)),
         x_name: "operations a byte",
         y_name: "operations a second",
         labels: Vec::new(),
         series,
-        lines: vec![roof],
+        lines,
     };
     chart.draw(x.log_scale(), y.log_scale()).map(Some)
 }

@@ -1,4 +1,4 @@
-//! What the hardware allows, by kernels made for that: ceilings.ptx.
+//! What the hardware allows, by kernels made for that: ceilings.ptx, and mma.ptx where there are such tensor cores.
 
 use super::timing::{self, Replay, Settings};
 use crate::operations::{Check, Operation};
@@ -14,14 +14,17 @@ use std::ffi::c_void;
 use std::time::Instant;
 
 const PTX: &str = include_str!("ceilings.ptx");
+const MMA_PTX: &str = include_str!("mma.ptx");
+/// The compute capability of the instruction in [`MMA_PTX`].
+const MMA_CAPABILITY: (u32, u32) = (8, 0);
 
 const THREADS: u32 = 256;
 /// Bytes that a block of `copy` copies.
 const COPY_BLOCK: usize = 16 << 10;
-/// `dp4a` of a thread of `dot` in one round.
-const DOTS_A_ROUND: usize = 16;
-/// Multiplications and additions of a `dp4a`.
-const OPERATIONS_A_DOT: usize = 8;
+/// Multiplications and additions of a thread of `dot` in one round: 16 `dp4a`.
+const DOT_OPERATIONS: usize = 16 * 8;
+/// Likewise of `mma`, where a warp has 8 products of 16 x 32 by 32 x 8.
+const MMA_OPERATIONS: usize = 8 * (2 * 16 * 8 * 32) / 32;
 
 /// Bytes to copy and rounds of `dot`: enough to fill a GPU, or enough to show that it works.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +48,18 @@ pub fn measure(
         module.function("copy")?,
         sizes.copy_bytes,
     )?];
-    let mut dot = [Dot::new(device, module.function("dot")?, sizes.dot_rounds)?];
+    let rounds = sizes.dot_rounds;
+    let mut dot = [Products::new(
+        device,
+        module.function("dot")?,
+        rounds,
+        DOT_OPERATIONS,
+    )?];
+    let mut mma = Vec::new();
+    if device.compute_capability() >= MMA_CAPABILITY {
+        let function = device.load_module(MMA_PTX)?.function("mma")?;
+        mma.push(Products::new(device, function, rounds, MMA_OPERATIONS)?);
+    }
 
     copy[0].launch(stream)?;
     let check = copy[0].check()?;
@@ -58,7 +72,15 @@ pub fn measure(
 
     let replay = Replay::new(stream, &mut copy, settings)?;
     let copy_time = replay.time(stream, settings)?;
-    let dot_time = Replay::new(stream, &mut dot, settings)?.time(stream, settings)?;
+    let operations_per_second = |products: &mut [Products]| -> Result<f64> {
+        let time = Replay::new(stream, products, settings)?.time(stream, settings)?;
+        Ok(products[0].operations() as f64 / time.median_us * 1e6)
+    };
+    let dp4a_operations_per_second = operations_per_second(&mut dot)?;
+    let mma_operations_per_second = match mma.is_empty() {
+        true => None,
+        false => Some(operations_per_second(&mut mma)?),
+    };
     let launch_floor = Replay::new(stream, &mut empty, settings)?.time(stream, settings)?;
     let alone = Settings {
         replay_us: 0.0,
@@ -71,7 +93,8 @@ pub fn measure(
         launch_floor,
         graph_replay: Replay::new(stream, &mut empty, &alone)?.time(stream, &alone)?,
         single_launch: timing::one_by_one(stream, &mut empty[0], 100, settings.max_rounds)?,
-        dp4a_operations_per_second: dot[0].operations() as f64 / dot_time.median_us * 1e6,
+        dp4a_operations_per_second,
+        mma_operations_per_second,
         module_load_ms,
         allocation_us: allocation_us(device)?,
         pool_allocation_us: None,
@@ -244,14 +267,17 @@ impl Operation for Copy {
     }
 }
 
-struct Dot {
+/// Integer products in registers, on all multiprocessors.
+struct Products {
     kernel: Kernel,
     rounds: u32,
+    /// Of a thread in a round.
+    operations: usize,
     out: Buffer<u32>,
 }
 
-impl Dot {
-    fn new(device: &Device, function: Function, rounds: u32) -> Result<Self> {
+impl Products {
+    fn new(device: &Device, function: Function, rounds: u32, operations: usize) -> Result<Self> {
         let capabilities = device.capabilities();
         let grid =
             capabilities.multiprocessors * capabilities.max_threads_per_multiprocessor / THREADS;
@@ -262,12 +288,13 @@ impl Dot {
                 threads: THREADS,
             },
             rounds,
+            operations,
             out: Buffer::uninit(device, (grid * THREADS) as usize)?,
         })
     }
 }
 
-impl Operation for Dot {
+impl Operation for Products {
     fn launch(&mut self, stream: &Stream) -> Result<()> {
         let uses = [self.out.foreign_use()];
         let mut arguments = [self.out.device_ptr(), u64::from(self.rounds)];
@@ -284,6 +311,6 @@ impl Operation for Dot {
         self.out.size_bytes()
     }
     fn operations(&self) -> usize {
-        self.out.len() * self.rounds as usize * DOTS_A_ROUND * OPERATIONS_A_DOT
+        self.out.len() * self.rounds as usize * self.operations
     }
 }

@@ -65,10 +65,13 @@ fn ceilings(results: &Results) -> String {
         return String::new();
     };
     format!(
-        "copy {:.2} TB/s, dp4a {:.1} TOP/s, launch in a graph {} us, graph of one {} us, single launch {} us, module load {:.1} ms, \
+        "copy {:.2} TB/s, dp4a {:.1} TOP/s, mma {} TOP/s, launch in a graph {} us, graph of one {} us, single launch {} us, module load {:.1} ms, \
          allocation {:.1} us, from the pool {} us\n",
         ceilings.copy_bytes_per_second / 1e12,
         ceilings.dp4a_operations_per_second / 1e12,
+        ceilings
+            .mma_operations_per_second
+            .map_or("-".to_owned(), |rate| format!("{:.1}", rate / 1e12)),
         time(Some(ceilings.launch_floor)),
         time(Some(ceilings.graph_replay)),
         time(Some(ceilings.single_launch)),
