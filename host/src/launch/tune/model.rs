@@ -1,8 +1,9 @@
 //! What the emulator's counts would cost on the GPU that it stands for: a model, for an order among variants of one kernel.
 //!
 //! ```text
-//! cycles = max(issue, dram, l2) + tail
+//! cycles = max(issue, tensor, dram, l2) + tail
 //! issue  = (warp instructions + dp4a) / (4 * busy)         dp4a runs at half rate
+//! tensor = 8 * mma / (4 * busy)                            m16n8k32: 4096 products, an A100's tensor core takes 512 a cycle
 //! dram   = sum over buffers of min(sectors * 32, length) / (14 * processors * occupancy)
 //! l2     = all sectors * 32 / (64 * busy)
 //! tail   = 4 * warp instructions / warps                   a last warp's dependent instructions
@@ -18,6 +19,7 @@ const SCHEDULERS: f64 = 4.0;
 const DRAM_BYTES: f64 = 14.0;
 const L2_BYTES: f64 = 64.0;
 const WARPS_TO_HIDE_LATENCY: f64 = 6.0;
+const MMA_CYCLES: f64 = 8.0;
 const DEPENDENT_ISSUE: f64 = 4.0;
 const SECTOR: u64 = 32;
 
@@ -37,6 +39,13 @@ pub(super) fn cycles(capabilities: &Capabilities, report: &LaunchReport) -> f64 
 
     let instructions = &report.counters.warp;
     let issue = (instructions.total + instructions.dp4a) as f64 / (SCHEDULERS * busy);
+    let mma: u64 = report
+        .lines
+        .iter()
+        .filter(|line| line.instruction.contains("mma.sync"))
+        .map(|line| line.warp_instructions)
+        .sum();
+    let tensor = MMA_CYCLES * mma as f64 / (SCHEDULERS * busy);
     // What is read again comes from a cache.
     let compulsory: u64 = report
         .arguments
@@ -49,5 +58,58 @@ pub(super) fn cycles(capabilities: &Capabilities, report: &LaunchReport) -> f64 
         .sum();
     let dram = compulsory as f64 / (DRAM_BYTES * processors * occupancy);
     let l2 = (report.counters.global.sectors() * SECTOR) as f64 / (L2_BYTES * busy);
-    issue.max(dram).max(l2) + DEPENDENT_ISSUE * instructions.total as f64 / warps
+    issue.max(tensor).max(dram).max(l2) + DEPENDENT_ISSUE * instructions.total as f64 / warps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{Buffer, Device};
+    use crate::layout::{Layout, PackedWeights};
+    use crate::ops::{BitLinear, QuantizedActivations};
+    use crate::reference::RowScales;
+
+    /// The report of eight tokens' product.
+    fn report(device: &Device) -> LaunchReport {
+        let (m, n, k) = (8, 64, 512);
+        let packed = PackedWeights::pack(Layout::Tiled, &vec![1; n * k], n, k).unwrap();
+        let scales = RowScales::per_tensor(n, 1.0).unwrap();
+        let layer = BitLinear::from_packed(device, &packed, &scales).unwrap();
+        let input = QuantizedActivations::from_values(device, m, k, &vec![1; m * k], &vec![1.0; m])
+            .unwrap();
+        let mut y = Buffer::<f32>::uninit(device, m * n).unwrap();
+        let stream = device.default_stream();
+        let (result, mut reports) = device
+            .profile(|| layer.forward_quantized(&stream, &input, &mut y))
+            .unwrap();
+        result.unwrap();
+        reports.pop().unwrap()
+    }
+
+    #[test]
+    fn tensor_cores_can_be_what_a_launch_waits_for() {
+        const MANY: u64 = 1_000_000;
+        let device = Device::emulated().unwrap();
+        let before = report(&device);
+        let mut after = before.clone();
+        let is_mma = |line: &&mut ptx_emulator::LineCounts| line.instruction.contains("mma.sync");
+        let lines = after.lines.iter_mut().filter(is_mma);
+        let mut mma = 0;
+        for line in lines {
+            line.warp_instructions *= MANY;
+            mma += line.warp_instructions;
+        }
+        assert!(mma > 0);
+        let busy = f64::from(after.config.grid.iter().product::<u32>());
+        let tensor = 8.0 * mma as f64 / (4.0 * busy);
+        let (before, after) = (
+            cycles(device.capabilities(), &before),
+            cycles(device.capabilities(), &after),
+        );
+        // All but the tail, which is in both.
+        assert!(
+            after > tensor && after <= tensor + before,
+            "{before} {after} {tensor}"
+        );
+    }
 }
