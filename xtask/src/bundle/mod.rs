@@ -20,8 +20,8 @@ const MAX_BYTES: u64 = 48 << 20;
 /// Debian 12's: programs for it run on everything newer.
 const NEWEST_GLIBC: glibc::Version = (2, 36);
 
-/// Test programs of `integration-tests` that have no device: a GPU shows nothing about them.
-const WITHOUT_DEVICE: [&str; 1] = ["golden_reference"];
+/// Test programs of `integration-tests` that have no device or always the emulator: a GPU shows nothing about them.
+const WITHOUT_GPU: [&str; 3] = ["counts", "golden_reference", "schedules"];
 
 const BUILD: Duration = Duration::from_secs(3600);
 const QUICK: Duration = Duration::from_secs(600);
@@ -96,7 +96,7 @@ fn make(folder: &Path) -> Result<()> {
     let mut count = 0;
     for artifact in artifacts
         .iter()
-        .filter(|artifact| artifact.is_test && !WITHOUT_DEVICE.contains(&artifact.name.as_str()))
+        .filter(|artifact| artifact.is_test && !WITHOUT_GPU.contains(&artifact.name.as_str()))
     {
         add(&artifact.file, &tests.join(&artifact.name))?;
         count += 1;
