@@ -83,6 +83,94 @@ fn scatter(
     }
 }
 
+/// The sum of products that are exact in `f64` and an addend, rounded once.
+fn round_sum(terms: &[f64], half_sum: bool) -> u64 {
+    let sum = sum::sum_odd(terms);
+    if half_sum {
+        u64::from(half::round(half::narrow_odd(sum), HalfType::F16))
+    } else if sum.is_nan() {
+        u64::from(float::NAN_F32)
+    } else {
+        u64::from((sum as f32).to_bits())
+    }
+}
+
+/// Row and column of an element of the accumulator of a quad pair, by thread of the pair.
+fn quad_position(thread: usize, index: usize, half: bool) -> (usize, usize) {
+    if half {
+        (thread, index)
+    } else {
+        (
+            (thread & 0b101) + (index & 0b10),
+            (index & 0b101) + (thread & 0b10),
+        )
+    }
+}
+
+/// `mma.sync.m8n8k4` on `.f16`: the products of four quad pairs.
+fn multiply_quad_pairs(
+    frame: &mut Frame,
+    mma: &Mma,
+    [a_column, b_row]: [bool; 2],
+    [half_addend, half_sum]: [bool; 2],
+    active: u32,
+) {
+    let rows = frame.rows.as_slice();
+    // A quad pair has 8 threads: four lanes, and the four that are 16 further up.
+    let lane_of = |pair: usize, thread: usize| 4 * pair + thread % 4 + thread / 4 * 16;
+    let half_of = |slots: &[Slot], lane, i: usize| {
+        rows[slots[i / 2] as usize][lane] >> (16 * (i % 2)) & 0xffff
+    };
+    // Element `k` of a row of `a` or a column of `b`: with the thread of that number, or spread over four threads.
+    let factor = |slots: &[Slot], spread: bool, pair, line: usize, k: usize| {
+        let (thread, i) = if spread {
+            (line / 4 * 4 + k, line % 4)
+        } else {
+            (line, k)
+        };
+        let bits = half_of(slots, lane_of(pair, thread), i);
+        f64::from(half::value(bits as u16, HalfType::F16))
+    };
+    // By lane and index.
+    let mut sums = [[0u64; 8]; 32];
+    for pair in 0..4 {
+        let mut c = [[0.0; 8]; 8];
+        for thread in 0..8 {
+            let lane = lane_of(pair, thread);
+            for index in 0..8 {
+                let (row, column) = quad_position(thread, index, half_addend);
+                c[row][column] = if half_addend {
+                    soft::float_value(half_of(&mma.c, lane, index), Type::F16)
+                } else {
+                    soft::float_value(rows[mma.c[index] as usize][lane], Type::F32)
+                };
+            }
+        }
+        for thread in 0..8 {
+            for index in 0..8 {
+                let (row, column) = quad_position(thread, index, half_sum);
+                let mut terms = [c[row][column]; 5];
+                for (k, term) in terms[..4].iter_mut().enumerate() {
+                    *term = factor(&mma.a, a_column, pair, row, k)
+                        * factor(&mma.b, b_row, pair, column, k);
+                }
+                sums[lane_of(pair, thread)][index] = round_sum(&terms, half_sum);
+            }
+        }
+    }
+    for (register, &slot) in mma.d.iter().enumerate() {
+        let row = &mut frame.rows[slot as usize];
+        for lane in lanes(active) {
+            row[lane] = if half_sum {
+                sums[lane][2 * register] | sums[lane][2 * register + 1] << 16
+            } else {
+                sums[lane][register]
+            };
+        }
+        frame.initialized[slot as usize] |= active;
+    }
+}
+
 /// `mma.sync`.
 pub(crate) fn multiply(
     context: &Context<'_>,
@@ -91,6 +179,17 @@ pub(crate) fn multiply(
     active: u32,
 ) -> Step<()> {
     check_whole_warp(context, active)?;
+    if let MmaKind::QuadPairs {
+        a_column,
+        b_row,
+        half_addend,
+        half_sum,
+    } = mma.kind
+    {
+        let [spread, halves] = [[a_column, b_row], [half_addend, half_sum]];
+        multiply_quad_pairs(frame, mma, spread, halves, active);
+        return Ok(());
+    }
     let tall = mma.m == 16;
     let depth = usize::from(mma.k);
     let bits = u32::from(mma.kind.input_bits());
@@ -156,14 +255,7 @@ pub(crate) fn multiply(
                     terms[k] = a[row][k] * b[column][k];
                 }
                 terms[depth] = soft::float_value(c[row][column], addend);
-                let sum = sum::sum_odd(&terms[..=depth]);
-                if half_sum {
-                    u64::from(half::round(half::narrow_odd(sum), HalfType::F16))
-                } else if sum.is_nan() {
-                    u64::from(float::NAN_F32)
-                } else {
-                    u64::from((sum as f32).to_bits())
-                }
+                round_sum(&terms[..=depth], half_sum)
             });
         }
         MmaKind::Double(rounding) => {
@@ -182,6 +274,7 @@ pub(crate) fn multiply(
                     .to_bits()
             });
         }
+        MmaKind::QuadPairs { .. } => unreachable!("multiplied above"),
     }
     Ok(())
 }

@@ -40,6 +40,17 @@ pub(crate) enum MmaKind {
         half_sum: bool,
     },
     Double(Rounding),
+    /// `.m8n8k4` on `.f16`: each quad pair (lanes `4 * p` to `4 * p + 3`, and those 16 further up) has its own product.
+    QuadPairs {
+        /// `a` is `.col`: a lane has part of a column of it, otherwise a row.
+        a_column: bool,
+        /// `b` is `.row`: a lane has part of a row of it, otherwise a column.
+        b_row: bool,
+        /// `c` is `.f16`, otherwise `.f32`.
+        half_addend: bool,
+        /// `d` is `.f16`, otherwise `.f32`.
+        half_sum: bool,
+    },
 }
 
 /// Floats that are multiplied and summed exactly.
@@ -59,7 +70,7 @@ impl MmaKind {
                 input: MmaInput::TF32,
                 ..
             } => 32,
-            Self::Float { .. } => 16,
+            Self::Float { .. } | Self::QuadPairs { .. } => 16,
             Self::Double(_) => 64,
         }
     }

@@ -71,6 +71,15 @@ const SHAPES: [(&str, (u8, u8)); 8] = [
     ("m16n8k64", (16, 64)),
 ];
 
+/// How a factor is spread over the lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    Row,
+    Col,
+}
+
+const LAYOUTS: [(&str, Layout); 2] = [("row", Layout::Row), ("col", Layout::Col)];
+
 /// Whether there is an `mma` of that shape for elements of that kind.
 fn shape_exists(kind: MmaKind, m: u8, k: u8) -> bool {
     let shapes: &[(u8, u8)] = match kind {
@@ -82,6 +91,7 @@ fn shape_exists(kind: MmaKind, m: u8, k: u8) -> bool {
         } => &[(16, 4), (16, 8)],
         MmaKind::Float { .. } => &[(16, 8), (16, 16)],
         MmaKind::Double(_) => &[(8, 4), (16, 4), (16, 8), (16, 16)],
+        MmaKind::QuadPairs { .. } => &[(8, 4)],
     };
     shapes.contains(&(m, k))
 }
@@ -94,7 +104,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         modifiers.error("needs `.sync.aligned`")
     }
 
-    /// `mma.sync.aligned.shape.row.col.dtype.atype.btype.ctype d, a, b, c`.
+    /// `mma.sync.aligned.shape.alayout.blayout.dtype.atype.btype.ctype d, a, b, c`.
     pub(super) fn mma(
         &mut self,
         instruction: &'a Instruction<'a>,
@@ -102,9 +112,10 @@ impl<'a> FunctionBuilder<'a, '_> {
     ) -> Result<(), LoadError> {
         Self::require_aligned_sync(&mut modifiers)?;
         let (m, k) = modifiers.require("a shape", &SHAPES)?;
-        if !(modifiers.flag("row") && modifiers.flag("col")) {
-            return modifiers.error("only `.row.col` is supported");
-        }
+        let layouts = [
+            modifiers.require("two layouts", &LAYOUTS)?,
+            modifiers.require("two layouts", &LAYOUTS)?,
+        ];
         let saturate = modifiers.flag("satfinite");
         let rounding = modifiers.rounding();
         let [d, a, b, c] = [
@@ -135,6 +146,14 @@ impl<'a> FunctionBuilder<'a, '_> {
                 b_signed,
                 saturate,
             },
+            (Element::F32 | Element::F16, Element::F16, Element::F16) if (m, k) == (8, 4) => {
+                MmaKind::QuadPairs {
+                    a_column: layouts[0] == Layout::Col,
+                    b_row: layouts[1] == Layout::Row,
+                    half_addend: c == Element::F16,
+                    half_sum: d == Element::F16,
+                }
+            }
             (Element::F32 | Element::F16, Element::F16, Element::F16) => float(MmaInput::F16),
             (Element::F32, Element::BF16, Element::BF16) => float(MmaInput::BF16),
             (Element::F32, Element::TF32, Element::TF32) => float(MmaInput::TF32),
@@ -143,7 +162,11 @@ impl<'a> FunctionBuilder<'a, '_> {
             }
             _ => return modifiers.error("no such combination of types is supported"),
         };
-        if c != d {
+        let quad_pairs = matches!(kind, MmaKind::QuadPairs { .. });
+        if layouts != [Layout::Row, Layout::Col] && !quad_pairs {
+            return modifiers.error("only `.row.col` is supported for this shape and these types");
+        }
+        if c != d && !(quad_pairs && (d, c) == (Element::F32, Element::F16)) {
             return modifiers.error("the types of `c` and `d` must be the same");
         }
         if !shape_exists(kind, m, k) {
@@ -161,24 +184,33 @@ impl<'a> FunctionBuilder<'a, '_> {
         let tall = usize::from(m / 8);
         let bits = usize::from(kind.input_bits());
         let in_register = (32 / bits).max(1);
-        let b_count = usize::from(k) / (4 * in_register);
-        let half_sum = d == Element::F16;
-        let c_count = if half_sum { tall } else { 2 * tall };
-        let (input, sum) = match d {
-            Element::F64 => (Type::F64, Type::F64),
-            Element::S32 => (Type::U(32), S32),
-            Element::F16 => (Type::U(32), Type::U(32)),
-            _ => (Type::U(32), Type::F32),
+        let (b_count, sums) = if quad_pairs {
+            (2, 8)
+        } else {
+            (usize::from(k) / (4 * in_register), 2 * tall)
         };
+        let sum_registers = |element| match element {
+            Element::F64 => (sums, Type::F64),
+            Element::S32 => (sums, S32),
+            Element::F16 => (sums / 2, Type::U(32)),
+            _ => (sums, Type::F32),
+        };
+        let input = if d == Element::F64 {
+            Type::F64
+        } else {
+            Type::U(32)
+        };
+        let (d_count, d_type) = sum_registers(d);
+        let (c_count, c_type) = sum_registers(c);
         let [d, a, b, c] = self.operands(instruction)?;
-        let d = self.fragment(&modifiers, d, c_count)?;
+        let d = self.fragment(&modifiers, d, d_count)?;
         let d = d
             .iter()
-            .map(|part| self.dst(part, sum))
+            .map(|part| self.dst(part, d_type))
             .collect::<Result<Vec<_>, _>>()?;
         let a = self.source_fragment(&modifiers, a, tall * b_count, input, false)?;
         let b = self.source_fragment(&modifiers, b, b_count, input, false)?;
-        let c = self.source_fragment(&modifiers, c, c_count, sum, true)?;
+        let c = self.source_fragment(&modifiers, c, c_count, c_type, true)?;
         let index = self.out.mmas.len() as u32;
         self.out.mmas.push(Mma {
             m,

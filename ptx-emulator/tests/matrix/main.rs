@@ -4,6 +4,7 @@
 mod harness;
 
 mod fragments;
+mod quad_pairs;
 mod random;
 
 use harness::{Arg, Bench, HEADER, line, parse};
@@ -154,8 +155,20 @@ fn refused() {
             "`.row.col`",
         ),
         (
-            "mma.sync.aligned.m8n8k4.row.col.f32.f16.f16.f32 {%f1}, {%r3}, {%r3}, {%f1};",
+            "mma.sync.aligned.m8n8k4.row.col.f32.bf16.bf16.f32 {%f1}, {%r3}, {%r3}, {%f1};",
             "m8n8k4 is not supported",
+        ),
+        (
+            "mma.sync.aligned.m8n8k4.row.f32.f16.f16.f32 {%f1}, {%r3}, {%r3}, {%f1};",
+            "two layouts",
+        ),
+        (
+            "mma.sync.aligned.m8n8k4.col.row.f16.f16.f16.f32 {%r4}, {%r3, %r3}, {%r3, %r3}, {%f1};",
+            "must be the same",
+        ),
+        (
+            "mma.sync.aligned.m8n8k4.col.row.f16.f16.f16.f16 {%r4, %r5, %r6, %r7}, {%r3}, {%r3, %r3}, {%r3, %r3, %r3, %r3};",
+            "takes 2 registers",
         ),
         (
             "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%f1}, {%r3}, {%r3}, {%f1};",
