@@ -3,7 +3,8 @@
 use super::block::Context;
 use super::global::{load_global, store_global};
 use super::lanes::{Row, lanes, write_row};
-use super::shared::{SharedRequest, load_shared, prepare_shared};
+use super::race::MemoryRequest;
+use super::shared::{load_shared, prepare_shared};
 use super::stop::{Step, Stop};
 use super::warp::{Frame, Warp};
 use super::{WINDOW_LOCAL, WINDOW_PARAM, WINDOW_SHARED};
@@ -387,7 +388,7 @@ pub(crate) fn store(
                     redirect(context, access, active, Direction::Store, true);
                     prepare_shared(
                         context,
-                        SharedRequest {
+                        MemoryRequest {
                             warp: warp.index,
                             addresses,
                             active,

@@ -4,8 +4,8 @@ use super::access::{Direction, by_space, taking_part};
 use super::block::Context;
 use super::global::{Found, check_writable, count, find};
 use super::lanes::{Row, lanes, write_row};
-use super::race::{RaceRequest, check_global};
-use super::shared::{SharedRequest, prepare_shared};
+use super::race::{MemoryRequest, check_global};
+use super::shared::prepare_shared;
 use super::stop::{Step, Stop};
 use super::warp::Warp;
 use crate::arith::half;
@@ -54,7 +54,7 @@ pub(crate) fn execute(
             if space == AccessSpace::Shared {
                 prepare_shared(
                     context,
-                    SharedRequest {
+                    MemoryRequest {
                         warp: number,
                         addresses,
                         active,
@@ -90,7 +90,7 @@ pub(crate) fn execute(
             if context.checks.races {
                 check_global(
                     context,
-                    RaceRequest {
+                    MemoryRequest {
                         warp: number,
                         addresses,
                         active,

@@ -3,7 +3,7 @@
 use super::access::{Direction, extend, fault_space, gather, put, scatter};
 use super::block::Context;
 use super::lanes::{FULL, Row, lanes};
-use super::race::{RaceRequest, check_global};
+use super::race::{MemoryRequest, check_global};
 use super::stop::{Step, Stop};
 use super::warp::Warp;
 use crate::device::Allocation;
@@ -348,7 +348,7 @@ fn check_races(
 ) -> Step<()> {
     check_global(
         context,
-        RaceRequest {
+        MemoryRequest {
             warp: warp.index,
             addresses,
             active,

@@ -3,7 +3,8 @@
 use super::access::{Direction, by_space, taking_part};
 use super::block::Context;
 use super::lanes::{FULL, Row, lanes};
-use super::shared::{SharedRequest, prepare_shared};
+use super::race::MemoryRequest;
+use super::shared::prepare_shared;
 use super::stop::{Step, Stop};
 use super::warp::Frame;
 use crate::arith::{float, half, soft, sum};
@@ -333,7 +334,7 @@ pub(crate) fn transfer(
             if sound == 0 {
                 return Ok(());
             }
-            let request = SharedRequest {
+            let request = MemoryRequest {
                 warp,
                 addresses,
                 active: sound,

@@ -9,7 +9,8 @@ use super::claims::Claim;
 use super::copy::Target;
 use super::data::set_pred;
 use super::lanes::{Row, lanes};
-use super::shared::{SharedRequest, prepare_unclaimed};
+use super::race::MemoryRequest;
+use super::shared::prepare_unclaimed;
 use super::stop::Step;
 use super::warp::Frame;
 use crate::isa::{AccessSpace, Inst, MbarrierOp, Ordering, Scope};
@@ -122,7 +123,7 @@ fn access(
 ) -> Step<()> {
     let active = 1 << lane;
     check_alignment(addresses, active, 8, AccessSpace::Shared)?;
-    let request = SharedRequest {
+    let request = MemoryRequest {
         warp,
         addresses,
         active,

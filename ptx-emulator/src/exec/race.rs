@@ -19,9 +19,9 @@ pub(crate) struct Races {
     locations: Locations,
 }
 
-/// A request, for the race check.
+/// A request of a warp to shared or global memory.
 #[derive(Clone, Copy)]
-pub(super) struct RaceRequest<'a> {
+pub(super) struct MemoryRequest<'a> {
     pub(super) warp: u32,
     pub(super) addresses: &'a Row,
     pub(super) active: u32,
@@ -63,10 +63,10 @@ impl Races {
     fn check(
         &mut self,
         order: &mut Order,
-        request: RaceRequest<'_>,
+        request: MemoryRequest<'_>,
         site: usize,
     ) -> Result<(), Race> {
-        let RaceRequest {
+        let MemoryRequest {
             warp,
             addresses,
             active,
@@ -124,7 +124,7 @@ impl Races {
         let piece = piece.clamp(1, 16);
         for offset in (0..copy.bytes).step_by(piece) {
             addresses[lane] = copy.address + offset as u64;
-            let request = RaceRequest {
+            let request = MemoryRequest {
                 warp: copy.thread / 32,
                 addresses: &addresses,
                 active: 1 << lane,
@@ -189,7 +189,7 @@ pub(super) fn check_global_copy(context: &mut Context<'_>, copy: CopyAccess) -> 
 }
 
 /// Checks a request to shared memory.
-pub(super) fn check_shared(context: &mut Context<'_>, request: RaceRequest<'_>) -> Step<()> {
+pub(super) fn check_shared(context: &mut Context<'_>, request: MemoryRequest<'_>) -> Step<()> {
     let block = &mut *context.block;
     let outcome = block
         .shared
@@ -212,7 +212,7 @@ fn shared_race(context: &Context<'_>, race: Race) -> Step<()> {
 }
 
 /// Checks a request to global memory.
-pub(super) fn check_global(context: &mut Context<'_>, request: RaceRequest<'_>) -> Step<()> {
+pub(super) fn check_global(context: &mut Context<'_>, request: MemoryRequest<'_>) -> Step<()> {
     let order = &mut context.block.order;
     let outcome = context.races.check(order, request, context.site);
     match outcome {

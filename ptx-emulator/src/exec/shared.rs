@@ -4,13 +4,13 @@ use super::access::{Direction, check_end, gather};
 use super::block::Context;
 use super::claims::Claims;
 use super::lanes::{Row, lanes};
-use super::race::{RaceRequest, Races, check_shared};
+use super::race::{MemoryRequest, Races, check_shared};
 use super::stats::Stats;
 use super::stop::{Step, Stop};
 use super::warp::Warp;
 use crate::device::Launch;
 use crate::fault::{FaultKind, Space};
-use crate::isa::{Access, AccessSpace, Ordering, Scope};
+use crate::isa::{Access, AccessSpace};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -122,22 +122,9 @@ fn conflicting_passes(addresses: &Row, members: u32, words: u64) -> u64 {
     counts.into_iter().max().unwrap_or(0) as u64
 }
 
-/// A request to shared memory.
-#[derive(Clone, Copy)]
-pub(super) struct SharedRequest<'a> {
-    pub(super) warp: u32,
-    pub(super) addresses: &'a Row,
-    pub(super) active: u32,
-    pub(super) size: usize,
-    pub(super) ordering: Ordering,
-    pub(super) scope: Scope,
-    pub(super) atomic: bool,
-    pub(super) direction: Direction,
-}
-
 /// Bounds, counts and races of a request to shared memory.
-pub(super) fn prepare_shared(context: &mut Context<'_>, request: SharedRequest<'_>) -> Step<()> {
-    let SharedRequest {
+pub(super) fn prepare_shared(context: &mut Context<'_>, request: MemoryRequest<'_>) -> Step<()> {
+    let MemoryRequest {
         addresses,
         active,
         size,
@@ -156,16 +143,14 @@ pub(super) fn prepare_shared(context: &mut Context<'_>, request: SharedRequest<'
 }
 
 /// [`prepare_shared`] of bytes that may belong to a copy or an mbarrier.
-pub(super) fn prepare_unclaimed(context: &mut Context<'_>, request: SharedRequest<'_>) -> Step<()> {
-    let SharedRequest {
-        warp,
+pub(super) fn prepare_unclaimed(context: &mut Context<'_>, request: MemoryRequest<'_>) -> Step<()> {
+    let MemoryRequest {
         addresses,
         active,
         size,
-        ordering,
-        scope,
         atomic,
         direction,
+        ..
     } = request;
     let end = context.block.shared.bytes.len() as u64;
     check_end(addresses, active, size, end, AccessSpace::Shared)?;
@@ -198,19 +183,7 @@ pub(super) fn prepare_unclaimed(context: &mut Context<'_>, request: SharedReques
     if !context.checks.races {
         return Ok(());
     }
-    check_shared(
-        context,
-        RaceRequest {
-            warp,
-            addresses,
-            active,
-            size,
-            ordering,
-            scope,
-            direction,
-            atomic,
-        },
-    )
+    check_shared(context, request)
 }
 
 pub(super) fn load_shared(
@@ -224,7 +197,7 @@ pub(super) fn load_shared(
 ) -> Step<()> {
     prepare_shared(
         context,
-        SharedRequest {
+        MemoryRequest {
             warp: warp.index,
             addresses,
             active,
