@@ -37,7 +37,18 @@ fn refusal(arguments: &[&str]) -> String {
 fn demo_finds_no_mismatch_in_the_real_layer() {
     let report = json(&["demo", "--device", "emulated"]);
     assert!(report["device"].as_str().unwrap().starts_with("emulated"));
-    assert_eq!(report["quantize"]["mismatches"], 0);
+    for (step, k, worst) in [
+        ("norm", 384, Some(1e-5)),
+        ("quantize", 384, None),
+        ("activation", 1536, Some(1e-5)),
+    ] {
+        let step = &report[step];
+        assert_eq!(step["mismatches"], 0);
+        assert_eq!((&step["m"], &step["k"]), (&18.into(), &k.into()));
+        let found = step["max_abs_err"].as_f64();
+        assert_eq!(found.is_some(), worst.is_some(), "{step}");
+        assert!(found <= worst, "{step}");
+    }
     let layers = report["layers"].as_array().unwrap();
     let shapes: Vec<_> = layers
         .iter()
@@ -68,7 +79,7 @@ fn demo_finds_no_mismatch_in_the_real_layer() {
     }
     let text = bitnet(&["demo", "--device", "emulated"]);
     assert_eq!(text.status.code(), Some(0));
-    assert_eq!(String::from_utf8(text.stdout).unwrap().lines().count(), 4);
+    assert_eq!(String::from_utf8(text.stdout).unwrap().lines().count(), 6);
 }
 
 #[test]

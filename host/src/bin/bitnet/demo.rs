@@ -1,11 +1,14 @@
-//! `bitnet demo`: a layer of a published model, quantized and multiplied, checked against stored results.
+//! `bitnet demo`: the input of a published model's layer, normalized, quantized, multiplied and activated; each step checked.
 
 use crate::output::{Outcome, Output, table};
 use anyhow::{Context, Result};
-use bitnet_cuda::device::{Buffer, Device};
-use bitnet_cuda::ops::{BitLinear, QuantizedActivations, quantize_activations};
+use bitnet_cuda::device::{Buffer, Device, Stream};
+use bitnet_cuda::ops::{
+    Activation, BitLinear, Norm, QuantizedActivations, activate, quantize_activations,
+};
 use bitnet_cuda::reference::quantize::{self, ActivationGranularity};
-use bitnet_cuda::tensor_file::TensorFile;
+use bitnet_cuda::reference::{activation, norm};
+use bitnet_cuda::tensor_file::{Matrix, TensorFile};
 use serde::Serialize;
 
 /// Two weight matrices of all-MiniLM-L6-v2's first layer, the layer's input for a sentence of 18 tokens, and what a BitLinear
@@ -25,22 +28,40 @@ const LAYERS: [(&str, &str, &str); 2] = [
     ),
 ];
 
-/// An output is right within this much of the stored one: three roundings of at most 2^-24 each lie between the two.
-const RELATIVE_TOLERANCE: f32 = 3.0 / (1 << 24) as f32;
+/// Half an ulp of f32, relative: docs/numerics.md counts roundings in it.
+const U: f64 = 1.0 / (1 << 24) as f64;
+
+/// Outputs of a layer: three roundings lie between them and the stored ones.
+const LAYER_TOLERANCE: f64 = 3.0 * U;
+
+/// Outputs of the norm: what docs/numerics.md derives for RMSNorm over 384 features, 12.5 u, and the rounding of the result.
+const NORM_TOLERANCE: f64 = 14.0 * U;
+
+/// Squared ReLU is one product.
+const ACTIVATION_TOLERANCE: f64 = U;
+
+const EPS: f32 = 1e-5;
 
 #[derive(Serialize)]
 struct Report {
     device: String,
-    quantize: Quantize,
+    /// RMSNorm of the layer's input.
+    norm: Rows,
+    /// The layer's input, quantized token by token.
+    quantize: Rows,
     layers: Vec<Layer>,
+    /// Squared ReLU of the last layer's output.
+    activation: Rows,
 }
 
+/// An operation on each token by itself.
 #[derive(Serialize)]
-struct Quantize {
+struct Rows {
     m: usize,
     k: usize,
-    /// Values, scales and sums that are not the reference's, bit for bit.
     mismatches: usize,
+    /// `None` where bits are compared.
+    max_abs_err: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -51,7 +72,7 @@ struct Layer {
     m: usize,
     variant: String,
     mismatches: usize,
-    max_abs_err: f32,
+    max_abs_err: f64,
     weight_bytes_f32: usize,
     weight_bytes_packed: usize,
 }
@@ -62,17 +83,11 @@ pub fn run(device: &Device, output: Output) -> Result<Outcome> {
     let (m, k) = (hidden.rows, hidden.cols);
     let stream = device.default_stream();
     let input = Buffer::from_slice(device, &hidden.data)?;
+    let norm = normalize(&stream, &input, &hidden)?;
     let mut quantized = QuantizedActivations::uninit(device, m, k)?;
     quantize_activations(&stream, &input, &mut quantized)?;
-    let mut report = Report {
-        device: device.name().to_owned(),
-        quantize: Quantize {
-            m,
-            k,
-            mismatches: check_quantized(&quantized, &hidden.data)?,
-        },
-        layers: Vec::new(),
-    };
+    let mut layers = Vec::new();
+    let mut last = (Vec::new(), 0);
     for (name, weight, expected) in LAYERS {
         let weight = file.matrix(weight)?;
         let expected = file.matrix(expected)?;
@@ -81,41 +96,86 @@ pub fn run(device: &Device, output: Output) -> Result<Outcome> {
         let mut y = Buffer::<f32>::uninit(device, m * layer.n())?;
         layer.forward_quantized(&stream, &quantized, &mut y)?;
         let y = y.to_vec()?;
-        report.layers.push(Layer {
+        let expected: Vec<f64> = expected.data.iter().copied().map(f64::from).collect();
+        let (mismatches, max_abs_err) = compare(&y, &expected, LAYER_TOLERANCE);
+        layers.push(Layer {
             name,
             n: layer.n(),
             k: layer.k(),
             m,
             variant: layer.variant(m).name().to_owned(),
-            mismatches: y
-                .iter()
-                .zip(&expected.data)
-                .filter(|&(&y, &e)| !is_close(y, e))
-                .count()
-                + y.len().abs_diff(expected.data.len()),
-            max_abs_err: y
-                .iter()
-                .zip(&expected.data)
-                .map(|(y, e)| (y - e).abs())
-                .fold(0.0, f32::max),
+            mismatches,
+            max_abs_err,
             weight_bytes_f32: size_of_val(&weight.data[..]),
             weight_bytes_packed: layer.weight_bytes(),
         });
+        last = (y, layer.n());
     }
+    let (y, width) = last;
+    let report = Report {
+        device: device.name().to_owned(),
+        norm,
+        quantize: Rows {
+            m,
+            k,
+            mismatches: check_quantized(&quantized, &hidden.data)?,
+            max_abs_err: None,
+        },
+        layers,
+        activation: square_relu(&stream, &y, width)?,
+    };
     output.print(&report, text)?;
+    let rows = [&report.norm, &report.quantize, &report.activation];
+    let layers = report.layers.iter().map(|layer| layer.mismatches);
     Ok(Outcome::of(
-        report.quantize.mismatches
-            + report
-                .layers
-                .iter()
-                .map(|layer| layer.mismatches)
-                .sum::<usize>(),
+        rows.iter().map(|rows| rows.mismatches).sum::<usize>() + layers.sum::<usize>(),
     ))
 }
 
-/// False for NaN too.
-fn is_close(y: f32, expected: f32) -> bool {
-    (y - expected).abs() <= RELATIVE_TOLERANCE * expected.abs()
+/// RMSNorm without weights, against the same in f64.
+fn normalize(stream: &Stream, input: &Buffer<f32>, hidden: &Matrix) -> Result<Rows> {
+    let (m, k) = (hidden.rows, hidden.cols);
+    let mut normalized = Buffer::<f32>::uninit(input.device(), m * k)?;
+    Norm::rms(input.device(), k, None, EPS)?.forward(stream, input, &mut normalized)?;
+    let reference = norm::Norm::Rms {
+        gamma: &vec![1.0; k],
+        eps: EPS.into(),
+    };
+    let expected = norm::normalize(&hidden.data, m, k, &reference)?;
+    let (mismatches, max_abs_err) = compare(&normalized.to_vec()?, &expected, NORM_TOLERANCE);
+    Ok(Rows {
+        m,
+        k,
+        mismatches,
+        max_abs_err: Some(max_abs_err),
+    })
+}
+
+/// Squared ReLU of a layer's output, against the same in f64.
+fn square_relu(stream: &Stream, y: &[f32], width: usize) -> Result<Rows> {
+    let input = Buffer::from_slice(stream.device(), y)?;
+    let mut activated = Buffer::<f32>::uninit(stream.device(), y.len())?;
+    activate(stream, Activation::SquaredRelu, &input, &mut activated)?;
+    let expected = activation::activate(Activation::SquaredRelu, y);
+    let (mismatches, max_abs_err) = compare(&activated.to_vec()?, &expected, ACTIVATION_TOLERANCE);
+    Ok(Rows {
+        m: y.len() / width,
+        k: width,
+        mismatches,
+        max_abs_err: Some(max_abs_err),
+    })
+}
+
+/// How many elements are further from what is expected than the relative tolerance, and the largest distance.
+fn compare(found: &[f32], expected: &[f64], tolerance: f64) -> (usize, f64) {
+    let pairs = || found.iter().zip(expected).map(|(y, e)| (f64::from(*y), *e));
+    // NaN is not within anything, so it is wrong.
+    let within = |(y, e): &(f64, f64)| (y - e).abs() <= tolerance * e.abs();
+    let wrong = pairs().filter(|pair| !within(pair));
+    (
+        wrong.count() + found.len().abs_diff(expected.len()),
+        pairs().map(|(y, e)| (y - e).abs()).fold(0.0, f64::max),
+    )
 }
 
 fn check_quantized(quantized: &QuantizedActivations, input: &[f32]) -> Result<usize> {
@@ -145,27 +205,49 @@ fn check_quantized(quantized: &QuantizedActivations, input: &[f32]) -> Result<us
 }
 
 fn text(report: &Report) -> String {
-    let quantize = &report.quantize;
-    let mut rows = vec![vec![
-        "quantize".to_owned(),
-        format!("{} x {}", quantize.m, quantize.k),
-        report.device.clone(),
-        quantize.mismatches.to_string(),
-        "bit for bit".to_owned(),
-        "-".to_owned(),
-        "-".to_owned(),
-    ]];
-    rows.extend(report.layers.iter().map(|layer| {
-        vec![
+    let row =
+        |op: String, shape: String, mismatches: usize, worst: Option<f64>, bytes: [String; 2]| {
+            let worst = match worst {
+                None => "bit for bit".to_owned(),
+                Some(worst) => format!("{worst:.1e}"),
+            };
+            let [f32_bytes, packed] = bytes;
+            let device = report.device.clone();
+            vec![
+                op,
+                shape,
+                device,
+                mismatches.to_string(),
+                worst,
+                f32_bytes,
+                packed,
+            ]
+        };
+    let rows = |op: &str, rows: &Rows| {
+        let shape = format!("{} x {}", rows.m, rows.k);
+        let none = ["-", "-"].map(str::to_owned);
+        row(
+            op.to_owned(),
+            shape,
+            rows.mismatches,
+            rows.max_abs_err,
+            none,
+        )
+    };
+    let mut table_rows = vec![
+        rows("rms_norm", &report.norm),
+        rows("quantize", &report.quantize),
+    ];
+    table_rows.extend(report.layers.iter().map(|layer| {
+        row(
             format!("linear {}", layer.name),
             format!("{} x {} x {}", layer.m, layer.n, layer.k),
-            report.device.clone(),
-            layer.mismatches.to_string(),
-            format!("{:.1e}", layer.max_abs_err),
-            layer.weight_bytes_f32.to_string(),
-            layer.weight_bytes_packed.to_string(),
-        ]
+            layer.mismatches,
+            Some(layer.max_abs_err),
+            [layer.weight_bytes_f32, layer.weight_bytes_packed].map(|bytes| bytes.to_string()),
+        )
     }));
+    table_rows.push(rows("squared_relu", &report.activation));
     let head = [
         "op",
         "shape (m x n x k)",
@@ -175,5 +257,5 @@ fn text(report: &Report) -> String {
         "f32 weight bytes",
         "packed",
     ];
-    table(&head, &rows)
+    table(&head, &table_rows)
 }
