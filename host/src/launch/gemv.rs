@@ -1,5 +1,6 @@
 //! W2A8 GEMV: launcher and variant choice.
 
+use super::estimate;
 use super::floats::Floats;
 use super::workspace::Workspaces;
 use super::{Input, LaunchError, Output, launch};
@@ -68,7 +69,8 @@ impl Gemv {
     }
 
     /// The variant for `[n, k]` weights and `m` tokens on a device: of those made for the fewest tokens that are enough (or,
-    /// where none is, for the most), the one with the best [`Gemv::score`]. None where no kernel takes the layout or K.
+    /// where none is, for the most), the one with the fewest warps among those whose [`Gemv::score`] is about the best. None where no kernel
+    /// takes the layout or K.
     pub fn choose(
         capabilities: &Capabilities,
         layout: Layout,
@@ -83,59 +85,15 @@ impl Gemv {
             .filter(|&tokens| tokens >= m)
             .min()
             .unwrap_or(most);
-        all()
-            .filter(|variant| variant.tokens() == tokens)
-            // Of equals the first, which has the fewest warps.
-            .min_by(|a, b| {
-                b.score(capabilities, n, k)
-                    .total_cmp(&a.score(capabilities, n, k))
-            })
+        let fitting = all().filter(|variant| variant.tokens() == tokens);
+        estimate::choose(fitting, Self::shape, capabilities, n, k)
     }
 
-    /// Estimated useful share of the device, in 0..=1: that of the cycles in which memory could have delivered the weights. Those cycles count
-    /// longer by each of
-    /// - parallelism: resident warps that there is work for, over those that hide the latency of memory (6 a processor, as
-    ///   each keeps several loads in flight);
-    /// - spread: blocks over those that would have been done in the time of the processor with the most;
-    /// - balance: steps of work over steps that the slowest warp of a block takes part in;
-    /// - efficiency: `dp4a` and mask instructions over all, with about 130 of start and end a thread.
-    ///
-    /// Where blocks split K, the round trips by which they find out who is last, and that one reads the others' sums, come on top; and such a
-    /// split scores 0 where it leaves a warp without a step.
+    /// Estimated share, in 0..=1, of the time of a launch with cold caches in which DRAM could have delivered the weights
+    /// (`launch/estimate.rs` has the estimate). A split that leaves a warp without a step scores 0.
     pub fn score(&self, capabilities: &Capabilities, n: usize, k: usize) -> f64 {
-        const WARPS_TO_HIDE_LATENCY: u32 = 6;
-        const FIXED_INSTRUCTIONS: f64 = 130.0;
-        const INSTRUCTIONS_A_UNIT: f64 = 28.0;
-        /// Bytes that memory delivers a cycle and processor.
-        const MEMORY_BYTES: f64 = 14.0;
-        /// Cycles from the last sum in the workspace to its total.
-        const SPLIT_CYCLES: f64 = 1400.0;
-        let Shape {
-            tiles,
-            warps,
-            splits,
-            ..
-        } = self.shape();
-        let steps = k.div_ceil(gemv::STEP_COLUMNS);
-        let warps_of_k = (warps * splits) as usize;
-        let steps_a_warp = steps.div_ceil(warps_of_k);
-        if splits > 1 && steps < warps_of_k {
-            return 0.0;
-        }
-        let blocks_of_rows = n.div_ceil(gemv::TILE_ROWS * tiles as usize);
-        let blocks = blocks_of_rows * splits as usize;
-        let processors = capabilities.multiprocessors as usize;
-        let wanted = f64::from(capabilities.multiprocessors * WARPS_TO_HIDE_LATENCY);
-        let parallelism = ((blocks * warps as usize) as f64 / wanted).min(1.0);
-        let spread = blocks as f64 / blocks.next_multiple_of(processors) as f64;
-        let balance = steps as f64 / (steps_a_warp * warps_of_k) as f64;
-        let useful = steps_a_warp as f64 * f64::from(tiles) * INSTRUCTIONS_A_UNIT;
-        let loads = steps_a_warp as f64 * f64::from(2 * tiles + 1);
-        let efficiency = useful / (useful + loads + FIXED_INSTRUCTIONS);
-
-        let cycles = n as f64 * k as f64 / 4.0 / (MEMORY_BYTES * processors as f64);
-        let splitting = if splits > 1 { SPLIT_CYCLES } else { 0.0 };
-        cycles / (cycles / (parallelism * spread * balance * efficiency) + splitting)
+        estimate::ideal_cycles(capabilities, n, k)
+            / estimate::cycles(self.shape(), capabilities, n, k)
     }
 
     /// Whether it takes `m` tokens in one launch, and weights of `k` padded columns.

@@ -1,10 +1,10 @@
 //! What Microsoft's `bitlinear_int8xint2` computes: launcher and variant choice.
 
-use super::{Input, LaunchError, Output, launch, size};
+use super::{Input, LaunchError, Output, estimate, launch, size};
 use crate::device::{Buffer, LaunchConfig, Stream};
 use crate::layout::{Layout, LayoutError};
 use half::bf16;
-use kernels_gpu::gemv::{self, Int8xInt2Variant, STEP_COLUMNS, TILE_ROWS};
+use kernels_gpu::gemv::{self, Int8xInt2Variant, TILE_ROWS};
 
 /// The operands of `bitlinear_int8xint2`, on one device.
 #[derive(Debug)]
@@ -107,15 +107,9 @@ pub fn int8xint2(
     unsafe { launch(stream, variant.entry, config, arguments) }
 }
 
-/// Of the variants for one token or for several, and that hold K, the one with the fewest warps that keep the device busy (eight a processor).
+/// Of the variants for one token or for several, and that hold K, the one that the estimate prefers.
 fn choose(stream: &Stream, m: usize, n: usize, k: usize) -> &'static Int8xInt2Variant {
-    const WARPS_A_PROCESSOR: usize = 8;
-    let wanted = stream.device().capabilities().multiprocessors as usize * WARPS_A_PROCESSOR;
-    let steps = k.div_ceil(STEP_COLUMNS);
-    let busy = |variant: &&Int8xInt2Variant| {
-        let warps = variant.shape.warps as usize;
-        variant.shape.blocks(n as u32) as usize * warps >= wanted || warps * 2 > steps
-    };
+    let device = stream.device();
     let fitting = |several: bool| {
         gemv::INT8XINT2.iter().filter(move |variant| {
             (variant.shape.tokens > 1) == several && k as u64 <= variant.shape.max_k()
@@ -123,8 +117,7 @@ fn choose(stream: &Stream, m: usize, n: usize, k: usize) -> &'static Int8xInt2Va
     };
     // A K beyond what the sums of several tokens hold is taken token by token.
     let several = m > 1 && fitting(true).next().is_some();
-    fitting(several)
-        .find(busy)
-        .or_else(|| fitting(several).next_back())
+    let shape = |variant: &&Int8xInt2Variant| variant.shape;
+    estimate::choose(fitting(several), shape, device.capabilities(), n, k)
         .expect("a variant takes every K up to MAX_K")
 }

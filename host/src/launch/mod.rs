@@ -7,6 +7,7 @@
 
 mod activation;
 mod error;
+mod estimate;
 mod floats;
 mod gemv;
 mod int8xint2;

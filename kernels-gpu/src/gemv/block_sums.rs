@@ -40,7 +40,30 @@ fn each<const WARPS: usize>(count: usize, action: impl Fn(usize)) {
     }
 }
 
-/// Adds up the sums that the warps have left, over the splits too, and hands the totals to the epilogue.
+/// The scale of the row of which this thread writes outputs, whatever the token; 0 where there is none. Read before the weights, it is on its way
+/// together with them.
+///
+/// # Safety
+/// The problem's and the epilogue's pointers are as the module says.
+#[inline(always)]
+pub(super) unsafe fn row_scale<E: Epilogue, const TILES: usize>(
+    problem: &Problem,
+    epilogue: &E,
+) -> f32 {
+    // A block has a multiple of so many threads.
+    const { assert!(32 % (TILES * TILE_ROWS) == 0) };
+    let rows = TILES * TILE_ROWS;
+    let row = thread::block_idx_x() as usize * rows + thread::thread_idx_x() as usize % rows;
+    if row < problem.n as usize {
+        // SAFETY: there is such a row.
+        unsafe { epilogue.row_scale(row) }
+    } else {
+        0.0
+    }
+}
+
+/// Adds up the sums that the warps have left, over the splits too, and hands the totals to the epilogue. `row_scale` is this thread's
+/// [`row_scale`], where it was read early.
 ///
 /// # Safety
 /// All threads call it, each warp with its sums of the block's rows in [`of_warp`]; the grid is `(blocks, SPLITS)`, and the problem's
@@ -56,6 +79,7 @@ pub(super) unsafe fn finish<
 >(
     problem: &Problem,
     epilogue: &E,
+    row_scale: Option<f32>,
 ) {
     let rows = TILES * TILE_ROWS;
     let pitch = const { token_pitch(TILES as u32, TOKENS as u32) };
@@ -64,7 +88,10 @@ pub(super) unsafe fn finish<
         let (token, row) = (index / rows, block * rows + index % rows);
         if row < problem.n as usize && token < problem.tokens as usize {
             // SAFETY: just checked.
-            unsafe { epilogue.write::<L>(problem, token, row, sum) };
+            unsafe {
+                let row_scale = row_scale.unwrap_or_else(|| epilogue.row_scale(row));
+                epilogue.write::<L>(problem, (token, row), row_scale, sum);
+            }
         }
     };
     let of_block = |index: usize| {

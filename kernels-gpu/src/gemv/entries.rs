@@ -52,7 +52,7 @@ macro_rules! variants {
         }),*];
         $(
             /// W2A8 GEMV; see the module.
-            #[kernel(launch_bounds(32 * $warps, $blocks))]
+            #[kernel(launch_bounds(1024 / $blocks, $blocks))]
             pub unsafe fn $name(
                 weights: *const u8,
                 activations: *const i8,
@@ -92,18 +92,19 @@ macro_rules! variants {
     }};
 }
 
-// `blocks` a multiprocessor bound the registers to 64, and so how many of the loads ptxas keeps in flight.
+// `blocks` of 1024 / `blocks` threads a multiprocessor bound the registers to 64, and so how many of the loads ptxas keeps in flight. A block of
+// one warp counts as two, as no GPU of 1024 threads a multiprocessor has 32 blocks there.
 variants! { TILED, Tiled:
-    gemv_m1_t1_w1: 1 tokens, 1 tiles, 1 warps, 1 splits, 4 steps, 32 blocks;
-    gemv_m1_t2_w1: 1 tokens, 2 tiles, 1 warps, 1 splits, 2 steps, 32 blocks;
-    gemv_m1_t1_w2: 1 tokens, 1 tiles, 2 warps, 1 splits, 5 steps, 16 blocks;
-    gemv_m1_t1_w4: 1 tokens, 1 tiles, 4 warps, 1 splits, 5 steps, 8 blocks;
-    gemv_m1_t1_w8: 1 tokens, 1 tiles, 8 warps, 1 splits, 4 steps, 4 blocks;
+    gemv_m1_t1_w1: 1 tokens, 1 tiles, 1 warps, 1 splits, 3 steps, 16 blocks;
+    gemv_m1_t2_w1: 1 tokens, 2 tiles, 1 warps, 1 splits, 1 steps, 16 blocks;
+    gemv_m1_t1_w2: 1 tokens, 1 tiles, 2 warps, 1 splits, 3 steps, 16 blocks;
+    gemv_m1_t1_w4: 1 tokens, 1 tiles, 4 warps, 1 splits, 3 steps, 8 blocks;
+    gemv_m1_t1_w8: 1 tokens, 1 tiles, 8 warps, 1 splits, 3 steps, 4 blocks;
     gemv_m1_t1_w32: 1 tokens, 1 tiles, 32 warps, 1 splits, 2 steps, 1 blocks;
-    gemv_m1_t1_w4_k2: 1 tokens, 1 tiles, 4 warps, 2 splits, 4 steps, 8 blocks;
-    gemv_m1_t1_w4_k4: 1 tokens, 1 tiles, 4 warps, 4 splits, 4 steps, 8 blocks;
-    gemv_m1_t1_w8_k2: 1 tokens, 1 tiles, 8 warps, 2 splits, 4 steps, 4 blocks;
-    gemv_m1_t1_w8_k4: 1 tokens, 1 tiles, 8 warps, 4 splits, 4 steps, 4 blocks;
+    gemv_m1_t1_w4_k2: 1 tokens, 1 tiles, 4 warps, 2 splits, 3 steps, 8 blocks;
+    gemv_m1_t1_w4_k4: 1 tokens, 1 tiles, 4 warps, 4 splits, 3 steps, 8 blocks;
+    gemv_m1_t1_w8_k2: 1 tokens, 1 tiles, 8 warps, 2 splits, 3 steps, 4 blocks;
+    gemv_m1_t1_w8_k4: 1 tokens, 1 tiles, 8 warps, 4 splits, 3 steps, 4 blocks;
     gemv_m8_t2_w2: 8 tokens, 2 tiles, 2 warps, 1 splits, 2 steps, 16 blocks;
     gemv_m8_t2_w4: 8 tokens, 2 tiles, 4 warps, 1 splits, 2 steps, 8 blocks;
     gemv_m8_t2_w8: 8 tokens, 2 tiles, 8 warps, 1 splits, 2 steps, 4 blocks;
@@ -112,8 +113,8 @@ variants! { TILED, Tiled:
     gemv_m8_t2_w8_k4: 8 tokens, 2 tiles, 8 warps, 4 splits, 2 steps, 4 blocks;
 }
 variants! { LADDER, Ladder:
-    gemv_ladder_m1_t1_w2: 1 tokens, 1 tiles, 2 warps, 1 splits, 5 steps, 16 blocks;
-    gemv_ladder_m1_t1_w8: 1 tokens, 1 tiles, 8 warps, 1 splits, 4 steps, 4 blocks;
+    gemv_ladder_m1_t1_w2: 1 tokens, 1 tiles, 2 warps, 1 splits, 2 steps, 16 blocks;
+    gemv_ladder_m1_t1_w8: 1 tokens, 1 tiles, 8 warps, 1 splits, 2 steps, 4 blocks;
     gemv_ladder_m1_t1_w32: 1 tokens, 1 tiles, 32 warps, 1 splits, 2 steps, 1 blocks;
     gemv_ladder_m8_t2_w2: 8 tokens, 2 tiles, 2 warps, 1 splits, 2 steps, 16 blocks;
     gemv_ladder_m8_t2_w8: 8 tokens, 2 tiles, 8 warps, 1 splits, 2 steps, 4 blocks;
@@ -155,7 +156,7 @@ macro_rules! int8xint2_variants {
             /// `y[m, n] = sum_k q[m, k] w[n, k] / s[m] * ws[n / rows_per_scale]` on `Ladder` weights.
             ///
             /// `activations` `[tokens, k_pitch]`, 16-byte aligned, as `k_pitch` is; `k` a multiple of 32; `output` `[tokens, n]`.
-            #[kernel(launch_bounds(32 * $warps, $blocks))]
+            #[kernel(launch_bounds(1024 / $blocks, $blocks))]
             pub unsafe fn $name(
                 activations: *const i8,
                 weights: *const u8,
@@ -195,9 +196,9 @@ macro_rules! int8xint2_variants {
 }
 
 int8xint2_variants! {
-    int8xint2_w2: 1 tokens, 1 tiles, 2 warps, 4 steps, 16 blocks;
-    int8xint2_w8: 1 tokens, 1 tiles, 8 warps, 4 steps, 4 blocks;
-    int8xint2_w32: 1 tokens, 1 tiles, 32 warps, 1 steps, 1 blocks;
+    int8xint2_w2: 1 tokens, 1 tiles, 2 warps, 2 steps, 16 blocks;
+    int8xint2_w8: 1 tokens, 1 tiles, 8 warps, 2 steps, 4 blocks;
+    int8xint2_w32: 1 tokens, 1 tiles, 32 warps, 2 steps, 1 blocks;
     int8xint2_m8_w2: 8 tokens, 2 tiles, 2 warps, 1 steps, 16 blocks;
     int8xint2_m8_w8: 8 tokens, 2 tiles, 8 warps, 1 steps, 4 blocks;
 }

@@ -11,11 +11,23 @@ pub(super) trait Epilogue: Copy {
     /// Whether the sums of the activations are not known and have to be computed beside the products.
     const SUMS_ACTIVATIONS: bool;
 
+    /// What the sums of a row are multiplied with.
+    ///
+    /// # Safety
+    /// `row` is in the matrix that the pointers belong to.
+    unsafe fn row_scale(&self, row: usize) -> f32;
+
     /// Writes one output. `sum` is that of the codes' products, or of the weights' where `SUMS_ACTIVATIONS`.
     ///
     /// # Safety
     /// `token` and `row` are in the matrices that the pointers belong to.
-    unsafe fn write<L: Layout>(&self, problem: &Problem, token: usize, row: usize, sum: i32);
+    unsafe fn write<L: Layout>(
+        &self,
+        problem: &Problem,
+        output: (usize, usize),
+        row_scale: f32,
+        sum: i32,
+    );
 }
 
 /// From a row's dot product to its output: scales, bias, activation function and residual, each operation rounded in f32, the result
@@ -33,7 +45,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Reads what belongs to element `index` of the output, which is in row `row` of the weights.
+    /// The scale of a row, and what is added to element `index` of the output, which is in that row of the weights.
     ///
     /// # Safety
     /// There are such a row and element.
@@ -99,14 +111,29 @@ impl Epilogue for Scaled {
     const SUMS_ACTIVATIONS: bool = false;
 
     #[inline(always)]
-    unsafe fn write<L: Layout>(&self, problem: &Problem, token: usize, row: usize, sum: i32) {
+    unsafe fn row_scale(&self, row: usize) -> f32 {
+        // SAFETY: the caller's contract.
+        unsafe { *self.rows.row_scale.add(row) }
+    }
+
+    #[inline(always)]
+    unsafe fn write<L: Layout>(
+        &self,
+        problem: &Problem,
+        (token, row): (usize, usize),
+        row_scale: f32,
+        sum: i32,
+    ) {
         let index = token * problem.n as usize + row;
         // SAFETY: the caller's contract.
         unsafe {
             let dot = sum - L::CODE_BIAS * *self.activation_sum.add(token);
-            let operands = self.rows.operands(index, row);
-            self.rows
-                .write(index, operands, dot, *self.activation_scale.add(token));
+            let scale = *self.activation_scale.add(token);
+            let operands = Operands {
+                row_scale,
+                ..self.rows.operands(index, row)
+            };
+            self.rows.write(index, operands, dot, scale);
         }
     }
 }
@@ -124,12 +151,23 @@ impl Epilogue for Int8xInt2 {
     const SUMS_ACTIVATIONS: bool = true;
 
     #[inline(always)]
-    unsafe fn write<L: Layout>(&self, problem: &Problem, token: usize, row: usize, sum: i32) {
+    unsafe fn row_scale(&self, row: usize) -> f32 {
         let group = row as u32 / self.rows_per_scale;
         // SAFETY: the caller's contract; the host has seen to a scale for each group.
+        unsafe { (*self.row_scale.add(group as usize)).widen() }
+    }
+
+    #[inline(always)]
+    unsafe fn write<L: Layout>(
+        &self,
+        problem: &Problem,
+        (token, row): (usize, usize),
+        row_scale: f32,
+        sum: i32,
+    ) {
+        // SAFETY: the caller's contract.
         unsafe {
-            let y = sum as f32 / (*self.activation_scale.add(token)).widen()
-                * (*self.row_scale.add(group as usize)).widen();
+            let y = sum as f32 / (*self.activation_scale.add(token)).widen() * row_scale;
             *self.output.add(token * problem.n as usize + row) = bf16::round(y);
         }
     }

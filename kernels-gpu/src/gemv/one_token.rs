@@ -19,45 +19,115 @@ use crate::block;
 use cuda_std::ptr::{self, U32x4};
 use cuda_std::{intrinsics, thread, warp};
 
-/// Adds `STEPS` units of each of a lane's tiles, `DISTANCE` steps apart. All weight loads come before the first use.
-///
-/// # Safety
-/// The units at `weights[tile]` and `activations`, and those that follow, are valid.
-#[inline(always)]
-unsafe fn accumulate<
-    L: Layout,
-    E: Epilogue,
-    const TILES: usize,
-    const DISTANCE: usize,
-    const STEPS: usize,
->(
-    weights: [*const u8; TILES],
-    activations: *const i8,
-    sums: &mut [L::Sums; TILES],
-    activation_sum: &mut i32,
-) {
-    let mut units = [[[0u32; UNIT_WORDS]; TILES]; STEPS];
-    unroll!(step < STEPS <= 8, {
-        for tile in 0..TILES {
-            // SAFETY: the caller's contract.
-            units[step][tile] = unsafe {
-                ptr::load_nc_streaming_v4(weights[tile].add(step * DISTANCE * STEP_BYTES).cast())
-            }
-            .0;
-        }
-    });
-    unroll!(step < STEPS <= 8, {
+/// Units of up to `STEPS` steps of each of a lane's tiles.
+type Units<const TILES: usize, const STEPS: usize> = [[[u32; UNIT_WORDS]; TILES]; STEPS];
+
+/// What a lane has added up.
+struct Sums<L: Layout, const TILES: usize> {
+    tiles: [L::Sums; TILES],
+    activations: i32,
+}
+
+impl<L: Layout, const TILES: usize> Sums<L, TILES> {
+    /// Adds the products of a step's units.
+    ///
+    /// # Safety
+    /// 16 activations at `activations` are valid.
+    #[inline(always)]
+    unsafe fn add<E: Epilogue>(
+        &mut self,
+        units: &[[u32; UNIT_WORDS]; TILES],
+        activations: *const i8,
+    ) {
         // SAFETY: the caller's contract.
-        let U32x4(q) = unsafe { *activations.add(step * DISTANCE * STEP_COLUMNS).cast() };
+        let U32x4(q) = unsafe { *activations.cast() };
         for word in 0..UNIT_WORDS {
             if E::SUMS_ACTIVATIONS {
-                *activation_sum = intrinsics::dp4a(0x0101_0101, q[word] as i32, *activation_sum);
+                self.activations = intrinsics::dp4a(0x0101_0101, q[word] as i32, self.activations);
             }
             for tile in 0..TILES {
-                L::add(&mut sums[tile], &units[step][tile], word, q[word] as i32);
+                L::add(&mut self.tiles[tile], &units[tile], word, q[word] as i32);
             }
         }
-    });
+    }
+}
+
+/// A lane's units and activations, from a step on.
+#[derive(Clone, Copy)]
+struct Place<const TILES: usize, const DISTANCE: usize, const STEPS: usize> {
+    weights: [*const u8; TILES],
+    activations: *const i8,
+}
+
+impl<const TILES: usize, const DISTANCE: usize, const STEPS: usize> Place<TILES, DISTANCE, STEPS> {
+    /// `steps` of this warp's steps further.
+    #[inline(always)]
+    fn after(self, steps: usize) -> Self {
+        Self {
+            weights: self
+                .weights
+                .map(|p| p.wrapping_add(steps * DISTANCE * STEP_BYTES)),
+            activations: self
+                .activations
+                .wrapping_add(steps * DISTANCE * STEP_COLUMNS),
+        }
+    }
+
+    /// Loads the next `STEPS` steps, and moves on to those after them.
+    ///
+    /// # Safety
+    /// There are as many.
+    #[inline(always)]
+    unsafe fn load(&self) -> Units<TILES, STEPS> {
+        let mut units = [[[0; UNIT_WORDS]; TILES]; STEPS];
+        unroll!(step < STEPS <= 8, {
+            let weights = self.after(step).weights;
+            for tile in 0..TILES {
+                // SAFETY: the caller's contract.
+                units[step][tile] = unsafe { ptr::load_nc_streaming_v4(weights[tile].cast()) }.0;
+            }
+        });
+        units
+    }
+
+    /// As [`Place::load`], of the first `count` steps; zeros for the others. `count` is below `STEPS`, but with partial steps may be `STEPS`.
+    ///
+    /// # Safety
+    /// There are as many.
+    #[inline(always)]
+    unsafe fn load_some<L: Layout>(&self, count: u32) -> Units<TILES, STEPS> {
+        let mut units = [[[0; UNIT_WORDS]; TILES]; STEPS];
+        unroll!(step < STEPS <= 8, {
+            if L::HAS_PARTIAL_STEPS || step + 1 < STEPS {
+                let weights = self.after(step).weights;
+                for tile in 0..TILES {
+                    // SAFETY: the caller's contract.
+                    units[step][tile] =
+                        unsafe { ptr::load_nc_streaming_v4_if(weights[tile].cast(), (step as u32) < count) }.0;
+                }
+            }
+        });
+        units
+    }
+
+    /// Adds the first `count` steps.
+    ///
+    /// # Safety
+    /// There are as many.
+    #[inline(always)]
+    unsafe fn add<L: Layout, E: Epilogue>(
+        &self,
+        units: &Units<TILES, STEPS>,
+        count: u32,
+        sums: &mut Sums<L, TILES>,
+    ) {
+        unroll!(step < STEPS <= 8, {
+            if (step as u32) < count {
+                // SAFETY: the caller's contract.
+                unsafe { sums.add::<E>(&units[step], self.after(step).activations) };
+            }
+        });
+    }
 }
 
 /// Adds each of `COUNT` values over the lanes that differ in the bits `lane_bits`, and leaves every lane with its share of
@@ -140,59 +210,83 @@ pub(super) unsafe fn gemv<
         thread::block_idx_y() as usize * WARPS + warp
     };
     let k = problem.k as usize;
-    let mut column = (first * STEP_COLUMNS + L::sixteen(lane) * UNIT_COLUMNS) as u32;
+    let column = first * STEP_COLUMNS + L::sixteen(lane) * UNIT_COLUMNS;
 
     // Tiles beyond what there is repeat the last one, and write nothing.
     let last_tile = (problem.n as usize - 1) / TILE_ROWS;
     // SAFETY: tiles up to the last exist, and where the pointers are used, `column` is below `k`.
-    let (mut weights, mut activations) = unsafe {
+    let start = unsafe {
         let step = problem.weights.add(first * STEP_BYTES + lane * UNIT_BYTES);
-        let weights: [_; TILES] = core::array::from_fn(|tile| {
-            step.add((first_tile + tile).min(last_tile) * (k / 4 * TILE_ROWS))
-        });
-        (weights, problem.activations.add(column as usize))
-    };
-
-    let mut sums = [L::ZERO; TILES];
-    let mut activation_sum = 0;
-    // Steps that all lanes of this warp have.
-    let mut whole_steps = (k / STEP_COLUMNS + DISTANCE - 1 - first) / DISTANCE;
-    // SAFETY: in the first loop the next `STEPS` steps exist, in the second this lane's next unit does.
-    unsafe {
-        while STEPS > 1 && whole_steps >= STEPS {
-            accumulate::<L, E, TILES, DISTANCE, STEPS>(
-                weights,
-                activations,
-                &mut sums,
-                &mut activation_sum,
-            );
-            weights = weights.map(|p| p.add(STEPS * DISTANCE * STEP_BYTES));
-            activations = activations.add(STEPS * DISTANCE * STEP_COLUMNS);
-            column += (STEPS * DISTANCE * STEP_COLUMNS) as u32;
-            whole_steps -= STEPS;
+        Place::<TILES, DISTANCE, STEPS> {
+            weights: core::array::from_fn(|tile| {
+                step.add((first_tile + tile).min(last_tile) * (k / 4 * TILE_ROWS))
+            }),
+            activations: problem.activations.wrapping_add(column),
         }
-        while column < problem.k {
-            accumulate::<L, E, TILES, DISTANCE, 1>(
-                weights,
-                activations,
-                &mut sums,
-                &mut activation_sum,
-            );
-            weights = weights.map(|p| p.add(DISTANCE * STEP_BYTES));
-            activations = activations.add(DISTANCE * STEP_COLUMNS);
-            column += (DISTANCE * STEP_COLUMNS) as u32;
+    };
+    // Of the blocks that split K only the last one needs it.
+    // SAFETY: the caller's contract.
+    let row_scale =
+        (SPLITS == 1).then(|| unsafe { block_sums::row_scale::<E, TILES>(&problem, &epilogue) });
+
+    // Steps that all lanes of this warp have, and those of this lane: with them a part of a step.
+    let whole_steps = (k / STEP_COLUMNS + DISTANCE - 1 - first) / DISTANCE;
+    let steps = if L::HAS_PARTIAL_STEPS {
+        (k + DISTANCE * STEP_COLUMNS - 1).saturating_sub(column) / (DISTANCE * STEP_COLUMNS)
+    } else {
+        whole_steps
+    };
+    let mut batches = (whole_steps / STEPS) as u32;
+    let mut sums = Sums {
+        tiles: [L::ZERO; TILES],
+        activations: 0,
+    };
+    // Two batches are on their way at any time: what does not make a whole one first, then one while the other is added.
+    // SAFETY: `rest` steps and `batches` batches of this lane exist.
+    unsafe {
+        let mut next = start;
+        let in_batches = batches as usize * STEPS;
+        let after_batches = start.after(in_batches);
+        let rest = (steps - in_batches) as u32;
+        let mut even = [[[0; UNIT_WORDS]; TILES]; STEPS];
+        let mut odd = even;
+        if rest > 0 {
+            odd = after_batches.load_some::<L>(rest);
+        }
+        if batches > 0 {
+            even = next.load();
+        }
+        if rest > 0 {
+            after_batches.add::<L, E>(&odd, rest, &mut sums);
+        }
+        while batches > 2 {
+            odd = next.after(STEPS).load();
+            next.add::<L, E>(&even, STEPS as u32, &mut sums);
+            even = next.after(2 * STEPS).load();
+            next.after(STEPS).add::<L, E>(&odd, STEPS as u32, &mut sums);
+            next = next.after(2 * STEPS);
+            batches -= 2;
+        }
+        if batches > 1 {
+            odd = next.after(STEPS).load();
+        }
+        if batches > 0 {
+            next.add::<L, E>(&even, STEPS as u32, &mut sums);
+        }
+        if batches > 1 {
+            next.after(STEPS).add::<L, E>(&odd, STEPS as u32, &mut sums);
         }
     }
 
     // Each lane's columns of the activations, so that all of a row's lanes subtract them once.
     let own = if E::SUMS_ACTIVATIONS {
-        L::CODE_BIAS * activation_sum
+        L::CODE_BIAS * sums.activations
     } else {
         0
     };
     let mut values = [0; COUNT];
     for tile in 0..TILES {
-        for (row, sum) in L::rows(sums[tile]).into_iter().enumerate() {
+        for (row, sum) in L::rows(sums.tiles[tile]).into_iter().enumerate() {
             values[tile * UNIT_ROWS + row] = sum - own;
         }
     }
@@ -206,6 +300,6 @@ pub(super) unsafe fn gemv<
             let row = tile * TILE_ROWS + L::row_group(lane) * UNIT_ROWS + row;
             of_warp::<TILES, 1>(warp).add(row as u32).write(values[0]);
         }
-        block_sums::finish::<L, E, TILES, WARPS, SPLITS, 1>(&problem, &epilogue);
+        block_sums::finish::<L, E, TILES, WARPS, SPLITS, 1>(&problem, &epilogue, row_scale);
     }
 }

@@ -240,6 +240,6 @@ pub(super) unsafe fn gemv<
                 .cast::<U32x4>()
                 .write(U32x4(rows.map(|row| (row - own) as u32)));
         }
-        block_sums::finish::<L, E, TILES, WARPS, SPLITS, MAX_TOKENS>(&problem, &epilogue);
+        block_sums::finish::<L, E, TILES, WARPS, SPLITS, MAX_TOKENS>(&problem, &epilogue, None);
     }
 }

@@ -54,6 +54,24 @@ pub unsafe fn load_nc_streaming_v4(ptr: *const U32x4) -> U32x4 {
     load_v4!("ld.global.nc.L1::no_allocate.v4.u32", ptr)
 }
 
+/// [`load_nc_streaming_v4`] where `condition` holds, else zeros. Stays where it is: LLVM does not move it to where the value is used.
+/// PTX: `@p ld.global.nc.L1::no_allocate.v4.u32`; sm_70.
+///
+/// # Safety
+/// As [`load_nc_v4`] where `condition` holds; else `ptr` may be anything.
+#[gpu_only]
+pub unsafe fn load_nc_streaming_v4_if(ptr: *const U32x4, condition: bool) -> U32x4 {
+    let (mut a, mut b, mut c, mut d): (u32, u32, u32, u32) = (0, 0, 0, 0);
+    // SAFETY: the caller's promise; the load is predicated.
+    unsafe {
+        asm!("{{.reg .pred p; setp.ne.u32 p, {}, 0; @p ld.global.nc.L1::no_allocate.v4.u32 {{{}, {}, {}, {}}}, [{}];}}",
+            in(reg32) u32::from(condition),
+            inout(reg32) a, inout(reg32) b, inout(reg32) c, inout(reg32) d, in(reg64) ptr,
+            options(nomem, nostack, preserves_flags));
+    }
+    U32x4([a, b, c, d])
+}
+
 /// [`load_nc_streaming_v4`], and asks the L2 to fetch the whole 128-byte line.
 /// PTX: `ld.global.nc.L1::no_allocate.L2::128B.v4.u32`; sm_75.
 ///

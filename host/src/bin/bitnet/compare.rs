@@ -24,8 +24,13 @@ pub struct Args {
 
 /// Products with and without padding, and of more rows than a block has.
 const SHAPES: [(usize, usize); 3] = [(33, 300), (16, 2560), (80, 1152)];
-/// More rows than the fused kernel's blocks take in one go, on a device that runs one such block a processor.
-const MANY_ROWS: (usize, usize) = (9000, 8192);
+/// Operations and their M, N and K for which they choose a variant that those shapes leave out: more rows than the fused kernel's blocks take in one go,
+/// on a device that runs one such block a processor; few rows of many columns; few of both.
+const FOR_VARIANTS: [(&str, usize, usize, usize); 3] = [
+    ("rmsnorm + quantize + gemv", 1, 9000, 8192),
+    ("int8xint2", 1, 64, 32_768),
+    ("int8xint2", 8, 64, 256),
+];
 /// Rows of less than a warp's work, and of more than a block's.
 const WIDTHS: [usize; 7] = [21, 320, 2560, 6912, 16_000, 30_000, 33_000];
 const ROW_TOKENS: [usize; 2] = [1, 3];
@@ -102,14 +107,11 @@ pub fn run(device: &str, args: &Args, output: Output) -> Result<Outcome> {
             comparisons.push(random(operation, Sizes { m: 0, n, k })?);
         }
     }
-    let fused = PRODUCTS
-        .iter()
-        .find(|operation| operation.0 == "rmsnorm + quantize + gemv");
-    let (n, k) = MANY_ROWS;
-    comparisons.push(random(
-        fused.context("an operation")?,
-        Sizes { m: 1, n, k },
-    )?);
+    for (op, m, n, k) in FOR_VARIANTS {
+        let operation = PRODUCTS.iter().find(|operation| operation.0 == op);
+        let operation = operation.context("an operation")?;
+        comparisons.push(random(operation, Sizes { m, n, k })?);
+    }
     for operation in ROW_OPERATIONS {
         for k in WIDTHS {
             for m in ROW_TOKENS {

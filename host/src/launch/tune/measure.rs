@@ -118,7 +118,9 @@ pub fn tune_gemv(
                 launched?;
                 let value = reports
                     .iter()
-                    .map(|report| model::cycles(device.capabilities(), report))
+                    .map(|report| {
+                        model::cycles(device.capabilities(), report, variant, (key.n, key.k))
+                    })
                     .sum();
                 candidates.push(Candidate {
                     variant,

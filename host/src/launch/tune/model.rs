@@ -1,30 +1,33 @@
 //! What the emulator's counts would cost on the GPU that it stands for: a model, for an order among variants of one kernel.
 //!
 //! ```text
-//! cycles = max(issue, tensor, dram, l2) + tail
-//! issue  = (warp instructions + dp4a) / (4 * busy)         dp4a runs at half rate
+//! cycles = max(issue, tensor, dram, l2, latency) + tail
+//! issue  = (warp instructions + integer ones + dp4a) / (4 * busy)     these two run at half rate
 //! tensor = 8 * mma / (4 * busy)                            m16n8k32: 4096 products, an A100's tensor core takes 512 a cycle
-//! dram   = sum over buffers of min(sectors * 32, length) / (14 * processors * occupancy)
+//! dram   = sum over buffers of min(sectors * 32, length) / (bytes a cycle and processor * processors)
 //! l2     = all sectors * 32 / (64 * busy)
 //! tail   = 4 * warp instructions / warps                   a last warp's dependent instructions
-//! busy = min(processors, blocks), occupancy = min(1, warps / (6 * processors))
+//! busy   = min(processors, blocks)
 //! ```
 //!
-//! 14 bytes a cycle and processor are an H100's 3.35 TB/s over 132 processors at 1.8 GHz; 6 warps a processor hide the latency of
-//! memory, as in [`Gemv::score`](super::super::Gemv::score).
+//! `latency` and the rates are those of the estimate without counts (`launch/estimate.rs`).
 
+use super::super::Gemv;
+use super::super::estimate::{
+    self, DEPENDENT_ISSUE, INTEGER_ISSUE, PROCESSOR_BYTES, SCHEDULERS, dram_bytes,
+};
 use crate::device::{Capabilities, LaunchReport};
 
-const SCHEDULERS: f64 = 4.0;
-const DRAM_BYTES: f64 = 14.0;
-const L2_BYTES: f64 = 64.0;
-const WARPS_TO_HIDE_LATENCY: f64 = 6.0;
 const MMA_CYCLES: f64 = 8.0;
-const DEPENDENT_ISSUE: f64 = 4.0;
 const SECTOR: u64 = 32;
 
-/// Model cycles of one launch.
-pub(super) fn cycles(capabilities: &Capabilities, report: &LaunchReport) -> f64 {
+/// Model cycles of a launch of `variant` for `[n, k]` weights.
+pub(super) fn cycles(
+    capabilities: &Capabilities,
+    report: &LaunchReport,
+    variant: Gemv,
+    (n, k): (usize, usize),
+) -> f64 {
     let processors = f64::from(capabilities.multiprocessors);
     let blocks: f64 = report
         .config
@@ -35,10 +38,11 @@ pub(super) fn cycles(capabilities: &Capabilities, report: &LaunchReport) -> f64 
     let threads: u32 = report.config.block.iter().product();
     let warps = blocks * f64::from(threads.div_ceil(capabilities.warp_size));
     let busy = processors.min(blocks);
-    let occupancy = (warps / (WARPS_TO_HIDE_LATENCY * processors)).min(1.0);
 
     let instructions = &report.counters.warp;
-    let issue = (instructions.total + instructions.dp4a) as f64 / (SCHEDULERS * busy);
+    let at_half_rate = (instructions.integer + instructions.dp4a) as f64;
+    let issue_cycles = instructions.total as f64 + (INTEGER_ISSUE - 1.0) * at_half_rate;
+    let issue = issue_cycles / (SCHEDULERS * busy);
     let mma: u64 = report
         .lines
         .iter()
@@ -56,9 +60,11 @@ pub(super) fn cycles(capabilities: &Capabilities, report: &LaunchReport) -> f64 
                 .min(argument.len as u64)
         })
         .sum();
-    let dram = compulsory as f64 / (DRAM_BYTES * processors * occupancy);
-    let l2 = (report.counters.global.sectors() * SECTOR) as f64 / (L2_BYTES * busy);
-    issue.max(tensor).max(dram).max(l2) + DEPENDENT_ISSUE * instructions.total as f64 / warps
+    let dram = compulsory as f64 / (dram_bytes(capabilities) * processors);
+    let l2 = (report.counters.global.sectors() * SECTOR) as f64 / (PROCESSOR_BYTES * busy);
+    let latency = estimate::latency_cycles(variant.shape(), capabilities, n, k);
+    issue.max(tensor).max(dram).max(l2).max(latency)
+        + DEPENDENT_ISSUE * instructions.total as f64 / warps
 }
 
 #[cfg(test)]
@@ -69,9 +75,11 @@ mod tests {
     use crate::ops::{BitLinear, QuantizedActivations};
     use crate::reference::RowScales;
 
-    /// The report of eight tokens' product.
-    fn report(device: &Device) -> LaunchReport {
-        let (m, n, k) = (8, 64, 512);
+    const SIZES: (usize, usize) = (64, 512);
+
+    /// The report of eight tokens' product, and what ran.
+    fn report(device: &Device) -> (LaunchReport, Gemv) {
+        let (m, (n, k)) = (8, SIZES);
         let packed = PackedWeights::pack(Layout::Tiled, &vec![1; n * k], n, k).unwrap();
         let scales = RowScales::per_tensor(n, 1.0).unwrap();
         let layer = BitLinear::from_packed(device, &packed, &scales).unwrap();
@@ -83,14 +91,14 @@ mod tests {
             .profile(|| layer.forward_quantized(&stream, &input, &mut y))
             .unwrap();
         result.unwrap();
-        reports.pop().unwrap()
+        (reports.pop().unwrap(), layer.variant(m))
     }
 
     #[test]
     fn tensor_cores_can_be_what_a_launch_waits_for() {
         const MANY: u64 = 1_000_000;
         let device = Device::emulated().unwrap();
-        let before = report(&device);
+        let (before, variant) = report(&device);
         let mut after = before.clone();
         let is_mma = |line: &&mut ptx_emulator::LineCounts| line.instruction.contains("mma.sync");
         let lines = after.lines.iter_mut().filter(is_mma);
@@ -103,8 +111,8 @@ mod tests {
         let busy = f64::from(after.config.grid.iter().product::<u32>());
         let tensor = 8.0 * mma as f64 / (4.0 * busy);
         let (before, after) = (
-            cycles(device.capabilities(), &before),
-            cycles(device.capabilities(), &after),
+            cycles(device.capabilities(), &before, variant, SIZES),
+            cycles(device.capabilities(), &after, variant, SIZES),
         );
         // All but the tail, which is in both.
         assert!(

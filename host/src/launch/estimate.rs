@@ -1,0 +1,249 @@
+//! How long a GEMV would take on a GPU whose caches hold nothing of it, in cycles: an order among variants where none was measured.
+//!
+//! ```text
+//! cycles  = overlap(memory, latency, issue) + ends + splitting
+//! overlap = the fourth root of the sum of fourth powers: nearly the longest, and more where two take about as long
+//! memory  = LATENCY + max(weights / (dram * processors), weights of the busiest processor / PROCESSOR_BYTES)
+//! latency = waves * rounds * (LATENCY + instructions of a batch * INTEGER_ISSUE)      a round: a warp's time from loads to products
+//! issue   = warps of the busiest processor * instructions of a warp * INTEGER_ISSUE / SCHEDULERS
+//! ends    = (ENDS + warps of a block) * DEPENDENT_ISSUE
+//! ```
+//!
+//! `dram`, bytes a cycle and processor, follows from the clocks and the bus that the driver reports: 20 on an H200, 10 on an A100.
+
+use kernels_gpu::gemv::{STEP_COLUMNS, Shape, TILE_ROWS};
+
+use crate::device::Capabilities;
+
+/// Warp instructions that a multiprocessor issues a cycle.
+pub(super) const SCHEDULERS: f64 = 4.0;
+
+/// Cycles of a scheduler for a warp's integer instruction: 64 results a cycle and multiprocessor for additions, logic and `dp4a` from sm_75
+/// to sm_90 (CUDA C++ Programming Guide, throughput of native arithmetic instructions).
+pub(super) const INTEGER_ISSUE: f64 = 2.0;
+
+/// Cycles from one instruction of a warp to the next that needs its result.
+pub(super) const DEPENDENT_ISSUE: f64 = 4.0;
+
+/// Cycles from a load to its bytes from DRAM.
+const LATENCY: f64 = 800.0;
+
+/// Bytes a cycle and multiprocessor from DRAM where the driver does not say: 3.35 TB/s over 132 processors at 1.8 GHz, an H100's.
+const DRAM_BYTES: f64 = 14.0;
+
+/// Bytes a cycle that one multiprocessor can take from L2.
+pub(super) const PROCESSOR_BYTES: f64 = 64.0;
+
+/// Bytes of 16 rows and 128 columns, a warp's load.
+const STEP_BYTES: usize = TILE_ROWS * STEP_COLUMNS / 4;
+
+/// Instructions of 16 rows and 128 columns: 16 `dp4a` and 12 masks, and what loads and counts.
+const INSTRUCTIONS_A_STEP: f64 = 32.0;
+
+/// Instructions before the first load and after the last product.
+const ENDS: f64 = 130.0;
+
+/// Registers of a thread that no variant goes beyond (`cargo xtask ptxas`).
+const REGISTERS: u32 = 64;
+
+/// Cycles from the last sum in a split's workspace to its total: a release, a counter's round trip and a read from L2.
+const SPLITTING: f64 = 1400.0;
+
+/// Bytes a cycle and multiprocessor from DRAM.
+pub(super) fn dram_bytes(capabilities: &Capabilities) -> f64 {
+    let of = |clock: u32, memory_clock: u32, bus_bits: u32| {
+        // Two transfers a clock.
+        let bytes = 2.0 * f64::from(memory_clock) * f64::from(bus_bits) / 8.0;
+        bytes / (f64::from(clock) * f64::from(capabilities.multiprocessors))
+    };
+    match (
+        capabilities.clock_khz,
+        capabilities.memory_clock_khz,
+        capabilities.memory_bus_bits,
+    ) {
+        (Some(clock), Some(memory_clock), Some(bus_bits)) => of(clock, memory_clock, bus_bits),
+        _ => DRAM_BYTES,
+    }
+}
+
+/// Cycles in which DRAM could deliver `[n, k]` weights.
+pub(super) fn ideal_cycles(capabilities: &Capabilities, n: usize, k: usize) -> f64 {
+    let processors = f64::from(capabilities.multiprocessors);
+    n as f64 * k as f64 / 4.0 / (dram_bytes(capabilities) * processors)
+}
+
+/// Steps of 128 columns that the slowest warp of a block takes.
+fn steps_a_warp(shape: Shape, k: usize) -> usize {
+    k.div_ceil(STEP_COLUMNS)
+        .div_ceil((shape.warps * shape.splits) as usize)
+}
+
+/// Warps of the multiprocessor that has the most.
+fn warps_of_busiest(shape: Shape, capabilities: &Capabilities, n: usize) -> f64 {
+    let blocks = n.div_ceil(TILE_ROWS * shape.tiles as usize) * shape.splits as usize;
+    let of_one = blocks.div_ceil(capabilities.multiprocessors as usize);
+    (of_one * shape.warps as usize) as f64
+}
+
+/// Cycles in which the warps of a multiprocessor wait for their loads, round after round.
+pub(super) fn latency_cycles(shape: Shape, capabilities: &Capabilities, n: usize, k: usize) -> f64 {
+    let by_registers = capabilities.registers_per_multiprocessor / REGISTERS;
+    let threads = by_registers.min(capabilities.max_threads_per_multiprocessor);
+    let resident = f64::from(threads / capabilities.warp_size);
+    let waves = (warps_of_busiest(shape, capabilities, n) / resident).max(1.0);
+    let instructions = f64::from(shape.steps * shape.tiles) * INSTRUCTIONS_A_STEP;
+    // A warp's instructions on one load do not depend on those on another.
+    waves * rounds(shape, k) * (LATENCY + instructions * INTEGER_ISSUE)
+}
+
+/// How often a warp waits for all of its loads.
+fn rounds(shape: Shape, k: usize) -> f64 {
+    let (steps, batch) = (steps_a_warp(shape, k), shape.steps as usize);
+    if shape.tokens == 1 {
+        // Two batches are in flight at the start, and up to two later.
+        (steps as f64 / (2 * batch) as f64).max(1.0)
+    } else {
+        // One batch, and at the end one step.
+        (steps / batch + steps % batch) as f64
+    }
+}
+
+/// How long things take that go on at the same time, each waiting for the others now and then.
+fn overlap(times: [f64; 3]) -> f64 {
+    times
+        .iter()
+        .map(|time| time.powi(4))
+        .sum::<f64>()
+        .sqrt()
+        .sqrt()
+}
+
+/// The estimate; infinite for a split that leaves a warp without a step.
+pub(super) fn cycles(shape: Shape, capabilities: &Capabilities, n: usize, k: usize) -> f64 {
+    if shape.splits > 1 && k.div_ceil(STEP_COLUMNS) < (shape.warps * shape.splits) as usize {
+        return f64::INFINITY;
+    }
+    let steps = (steps_a_warp(shape, k) * shape.tiles as usize) as f64;
+    let warps = warps_of_busiest(shape, capabilities, n);
+    let of_busiest = warps * steps * STEP_BYTES as f64 / PROCESSOR_BYTES;
+    let memory = LATENCY + ideal_cycles(capabilities, n, k).max(of_busiest);
+    let latency = latency_cycles(shape, capabilities, n, k);
+    let issue = warps * (steps * INSTRUCTIONS_A_STEP + ENDS) * INTEGER_ISSUE / SCHEDULERS;
+    let ends = (ENDS + f64::from(shape.warps)) * DEPENDENT_ISSUE;
+    let splitting = if shape.splits > 1 { SPLITTING } else { 0.0 };
+    overlap([memory, latency, issue]) + ends + splitting
+}
+
+/// Estimates that differ by less than this share say nothing.
+const UNDECIDED: f64 = 0.03;
+
+/// Of variants whose estimates for `[n, k]` weights are about that of the fastest one, the one with the fewest warps: it executes the fewest
+/// instructions.
+pub(super) fn choose<V>(
+    variants: impl Iterator<Item = V>,
+    shape: impl Fn(&V) -> Shape,
+    capabilities: &Capabilities,
+    n: usize,
+    k: usize,
+) -> Option<V> {
+    let estimated: Vec<(V, Shape, f64)> = variants
+        .map(|variant| {
+            let shape = shape(&variant);
+            (variant, shape, cycles(shape, capabilities, n, k))
+        })
+        .collect();
+    let cycles = |(_, _, cycles): &(V, Shape, f64)| *cycles;
+    let fastest = estimated.iter().map(cycles).min_by(f64::total_cmp)?;
+    estimated
+        .into_iter()
+        .filter(|candidate| cycles(candidate) <= fastest * (1.0 + UNDECIDED))
+        .min_by_key(|(_, shape, _)| shape.warps * shape.splits)
+        .map(|(variant, _, _)| variant)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::launch::Gemv;
+    use crate::layout::Layout;
+    use proptest::prelude::*;
+
+    /// An emulated device's capabilities with a GPU's processors, and its clocks and bus as a driver reports them.
+    fn gpu(multiprocessors: u32, clock: u32, memory_clock: u32, bus_bits: u32) -> Capabilities {
+        Capabilities {
+            multiprocessors,
+            clock_khz: Some(clock),
+            memory_clock_khz: Some(memory_clock),
+            memory_bus_bits: Some(bus_bits),
+            ..Device::emulated().unwrap().capabilities().clone()
+        }
+    }
+
+    fn h200() -> Capabilities {
+        gpu(132, 1_980_000, 3_201_000, 6144)
+    }
+
+    fn t4() -> Capabilities {
+        gpu(40, 1_590_000, 5_001_000, 256)
+    }
+
+    /// Bytes of one token's product that the chosen variant has in flight on a processor, where there are enough rows.
+    fn in_flight(capabilities: &Capabilities, n: usize, k: usize) -> usize {
+        let shape = Gemv::choose(capabilities, Layout::Tiled, 1, n, k)
+            .unwrap()
+            .shape();
+        let warps = warps_of_busiest(shape, capabilities, n) as usize;
+        warps * (2 * shape.steps * shape.tiles) as usize * STEP_BYTES
+    }
+
+    #[test]
+    fn bandwidth_is_that_of_the_data_sheet() {
+        // 4.8 TB/s and 320 GB/s.
+        for (capabilities, bytes_a_second) in [(h200(), 4.8e12), (t4(), 320e9)] {
+            let clock = f64::from(capabilities.clock_khz.unwrap()) * 1e3;
+            let processors = f64::from(capabilities.multiprocessors);
+            let found = dram_bytes(&capabilities) * clock * processors;
+            assert!((found / bytes_a_second - 1.0).abs() < 0.03, "{found}");
+        }
+        let unknown = Device::emulated().unwrap();
+        assert_eq!(dram_bytes(unknown.capabilities()), DRAM_BYTES);
+    }
+
+    /// Little's law: what DRAM delivers in the time of its latency has to be on its way.
+    #[test]
+    fn faster_memory_has_more_in_flight() {
+        for (n, k) in [(13824, 2560), (20480, 3200), (3200, 10240), (8192, 32768)] {
+            let capabilities = h200();
+            let needed = dram_bytes(&capabilities) * LATENCY;
+            let found = in_flight(&capabilities, n, k);
+            assert!(found as f64 > needed, "{n} x {k}: {found} of {needed}");
+        }
+        assert!(in_flight(&t4(), 13824, 2560) < in_flight(&h200(), 13824, 2560) * 132 / 40);
+    }
+
+    proptest! {
+        #[test]
+        fn no_launch_is_faster_than_memory(
+            n in 1usize..100_000,
+            k in (1usize..300).prop_map(|steps| steps * STEP_COLUMNS),
+            processors in 1u32..200,
+        ) {
+            for capabilities in [gpu(processors, 1_980_000, 3_201_000, 6144), gpu(processors, 1_590_000, 5_001_000, 256)] {
+                for variant in Gemv::all(Layout::Tiled).chain(Gemv::all(Layout::Ladder)) {
+                    let score = variant.score(&capabilities, n, k);
+                    prop_assert!((0.0..1.0).contains(&score), "{}: {score}", variant.name());
+                    let shape = variant.shape();
+                    let slower = Capabilities {
+                        memory_clock_khz: capabilities.memory_clock_khz.map(|khz| khz / 2),
+                        ..capabilities.clone()
+                    };
+                    let here = cycles(shape, &capabilities, n, k);
+                    prop_assert!(cycles(shape, &slower, n, k) >= here);
+                    prop_assert!(cycles(shape, &capabilities, n + 16, k) >= here);
+                    prop_assert!(cycles(shape, &capabilities, n, k + STEP_COLUMNS) >= here || here.is_infinite());
+                }
+            }
+        }
+    }
+}
