@@ -1,0 +1,191 @@
+//! The forms of the families are those that the loader takes: none is missing, going by the instruction's names, and any other
+//! that differs from one of them by a word is refused. `ptxas` is asked as well where `PTX_EMULATOR_PTXAS` says where it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+
+use ptx_emulator::Module;
+
+use super::family::kernel;
+use super::syntax::Form;
+
+/// Modifiers that many instructions have.
+const COMMON: [&str; 31] = [
+    "u8",
+    "s8",
+    "b8",
+    "u16",
+    "s16",
+    "b16",
+    "u32",
+    "s32",
+    "b32",
+    "u64",
+    "s64",
+    "b64",
+    "b128",
+    "f16",
+    "f16x2",
+    "bf16",
+    "bf16x2",
+    "f32",
+    "f64",
+    "u16x2",
+    "s16x2",
+    "tf32",
+    "rn",
+    "rz",
+    "ftz",
+    "sat",
+    "relu",
+    "satfinite",
+    "cc",
+    "sync",
+    "global",
+];
+
+/// Forms with one word less, one more, or another one, that no family has; each with the scope of its kernel.
+fn neighbours() -> Vec<(Form, String)> {
+    let families = super::families();
+    let forms: Vec<(Form, usize)> = families
+        .iter()
+        .enumerate()
+        .flat_map(|(index, family)| family.forms().into_iter().map(move |form| (form, index)))
+        .collect();
+    let known: BTreeSet<_> = forms.iter().map(|(form, _)| form.canonical()).collect();
+    let mut vocabulary: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (form, _) in &forms {
+        let words = vocabulary
+            .entry(form.opcode())
+            .or_insert_with(|| COMMON.into());
+        words.extend(&form.words[1..]);
+    }
+    let mut seen = known.clone();
+    let mut neighbours = Vec::new();
+    for (form, family) in &forms {
+        let scope = families[*family].scope(form);
+        let mut add = |words: Vec<&'static str>| {
+            let neighbour = Form { words };
+            if seen.insert(neighbour.canonical()) {
+                let scope = rename(&scope, form, &neighbour);
+                neighbours.push((neighbour, scope));
+            }
+        };
+        for at in 1..form.words.len() {
+            let mut shorter = form.words.clone();
+            shorter.remove(at);
+            add(shorter);
+            for word in &vocabulary[form.opcode()] {
+                let mut other = form.words.clone();
+                other[at] = word;
+                add(other);
+                let mut longer = form.words.clone();
+                longer.insert(at, word);
+                add(longer);
+            }
+        }
+    }
+    neighbours
+}
+
+/// The form's text with another name.
+fn rename(scope: &str, form: &Form, other: &Form) -> String {
+    let name = form.to_string();
+    let at = scope
+        .match_indices(&name)
+        .map(|(at, _)| at)
+        .find(|at| scope[at + name.len()..].starts_with([' ', ';']))
+        .expect("the form in its scope");
+    format!("{}{other}{}", &scope[..at], &scope[at + name.len()..])
+}
+
+#[test]
+fn no_other_form_is_taken() {
+    let neighbours = neighbours();
+    assert!(neighbours.len() > 1000);
+    let taken: Vec<_> = neighbours
+        .iter()
+        .filter(|(_, scope)| Module::parse(&kernel(scope)).is_ok())
+        .map(|(form, _)| form.to_string())
+        .collect();
+    assert!(
+        taken.is_empty(),
+        "{} forms that no family has are taken: {taken:#?}",
+        taken.len()
+    );
+}
+
+/// What `ptxas` takes and the loader refuses, with the words of docs/emulator.md about it.
+const REFUSED: [(&str, &str); 0] = [];
+
+#[test]
+fn no_other_form_is_taken_by_ptxas() {
+    let Some(ptxas) = std::env::var_os("PTX_EMULATOR_PTXAS") else {
+        return;
+    };
+    // It takes a word twice as it does once.
+    let neighbours: Vec<_> = neighbours()
+        .into_iter()
+        .filter(|(form, _)| {
+            (1..form.words.len()).all(|at| !form.words[..at].contains(&form.words[at]))
+        })
+        .collect();
+    let mut taken = Vec::new();
+    for batch in neighbours.chunks(1000) {
+        let mut left: Vec<_> = batch.iter().collect();
+        // A word that `ptxas` does not know ends it at once; what is wrong otherwise is all in one list.
+        loop {
+            let scopes: String = left.iter().map(|(_, scope)| scope.as_str()).collect();
+            let wrong = wrong_lines(&ptxas, &kernel(&scopes));
+            if wrong.is_empty() {
+                break;
+            }
+            let mut line = kernel("")
+                .lines()
+                .take_while(|line| !line.starts_with("ret"))
+                .count();
+            left.retain(|(_, scope)| {
+                let lines = line..line + scope.lines().count();
+                line = lines.end;
+                !wrong.iter().any(|wrong| lines.contains(wrong))
+            });
+        }
+        taken.extend(left.iter().map(|(form, _)| form.to_string()));
+    }
+    taken.retain(|name| !REFUSED.iter().any(|(form, _)| form == name));
+    assert!(
+        taken.is_empty(),
+        "ptxas takes {} forms that no family has: {taken:#?}",
+        taken.len()
+    );
+}
+
+/// Lines of a text that `ptxas` finds an error in.
+fn wrong_lines(ptxas: &std::ffi::OsStr, ptx: &str) -> Vec<usize> {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(ptx.as_bytes()).expect("room for a file");
+    let output = std::process::Command::new(ptxas)
+        .args(["-arch=sm_90", "-O0", "-o", "/dev/null"])
+        .arg(file.path())
+        .output()
+        .expect("ptxas runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<usize> = errors
+        .lines()
+        .filter_map(|error| {
+            error
+                .split_once(", line ")?
+                .1
+                .split_once(';')?
+                .0
+                .parse()
+                .ok()
+        })
+        .map(|line: usize| line - 1)
+        .collect();
+    assert!(
+        output.status.success() || !lines.is_empty(),
+        "ptxas: {errors}"
+    );
+    lines
+}
