@@ -8,6 +8,9 @@ use crate::syntax::ast::{Instruction, Operand};
 
 const S32: Type = Type::S(32);
 const U32: Type = Type::U(32);
+/// Types that a carry flag is for.
+const CARRIED: [Type; 4] = [U32, S32, Type::U(64), Type::S(64)];
+const NUMBERS: [Type; 6] = [Type::U(16), Type::S(16), U32, S32, Type::U(64), Type::S(64)];
 
 impl<'a> FunctionBuilder<'a, '_> {
     /// The operands of an instruction, which must be exactly `N`.
@@ -85,8 +88,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         }
         let carry_out = modifiers.flag("cc");
         let saturate = modifiers.flag("sat");
-        let ty =
-            modifiers.ty_of(&[Type::U(16), Type::S(16), U32, S32, Type::U(64), Type::S(64)])?;
+        let ty = modifiers.ty_of(if carry_out { &CARRIED } else { &NUMBERS })?;
         modifiers.finish()?;
         let int = self.int_type(&modifiers, ty)?;
         let op = match (carry_out, saturate, subtract) {
@@ -123,7 +125,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             )?,
         };
         let carry_out = modifiers.flag("cc");
-        let ty = modifiers.ty_of(&[U32, S32, Type::U(64), Type::S(64)])?;
+        let ty = modifiers.ty_of(&CARRIED)?;
         modifiers.finish()?;
         let op = Op::Carry {
             op,
@@ -161,7 +163,7 @@ impl<'a> FunctionBuilder<'a, '_> {
                 ("wide", IntOp::MulWide),
             ],
         )?;
-        let ty = modifiers.ty()?;
+        let ty = modifiers.ty_of(&NUMBERS)?;
         modifiers.finish()?;
         let int = self.int_type(&modifiers, ty)?;
         let class = Class::Integer;
@@ -198,7 +200,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         )?;
         let carry_out = modifiers.flag("cc");
         let saturate = modifiers.flag("sat");
-        let ty = modifiers.ty()?;
+        let ty = modifiers.ty_of(if carry_out { &CARRIED } else { &NUMBERS })?;
         modifiers.finish()?;
         let int = self.int_type(&modifiers, ty)?;
         let op = match (short, part, saturate) {
@@ -258,13 +260,10 @@ impl<'a> FunctionBuilder<'a, '_> {
             let op = Op::IntPair(op, ty);
             return self.emit_uniform::<3>(instruction, op, Type::B(32), Class::Integer);
         }
-        let ty = modifiers.ty()?;
+        let ty = modifiers.ty_of(&NUMBERS)?;
         modifiers.finish()?;
         let int = self.int_type(&modifiers, ty)?;
         let signed = matches!(ty, Type::S(_));
-        if matches!(ty, Type::B(_)) {
-            return modifiers.error(format!("{ty} is not a type of this instruction"));
-        }
         if relu && (ty != S32 || !matches!(instruction.opcode, "min" | "max")) {
             return modifiers.error("`.relu` is for `min.s32` and `max.s32`");
         }

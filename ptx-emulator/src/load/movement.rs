@@ -7,6 +7,21 @@ use crate::isa::{Class, ClockKind, Elements, Op, Slot, Type, ZERO_SLOT};
 use crate::syntax::ast::{Instruction, Operand};
 
 const S32: Type = Type::S(32);
+/// Types of `mov`.
+const MOVED: [Type; 12] = [
+    Type::Pred,
+    Type::B(16),
+    Type::U(16),
+    Type::S(16),
+    Type::B(32),
+    Type::U(32),
+    S32,
+    Type::F32,
+    Type::B(64),
+    Type::U(64),
+    Type::S(64),
+    Type::F64,
+];
 
 impl<'a> FunctionBuilder<'a, '_> {
     /// `mov`, of registers, addresses, predicates, and between scalars and vectors.
@@ -15,7 +30,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         instruction: &'a Instruction<'a>,
         mut modifiers: Modifiers<'a>,
     ) -> Result<(), LoadError> {
-        let ty = modifiers.ty()?;
+        let ty = modifiers.ty_of(&MOVED)?;
         modifiers.finish()?;
         let [dst, src] = self.operands(instruction)?;
         let class = Class::Other;

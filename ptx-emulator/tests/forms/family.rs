@@ -252,14 +252,18 @@ fn launch(ptx: &str, inputs: &[Operands]) -> Vec<Operands> {
 pub fn gives(
     expected: impl Fn(&Form, Operands) -> u64 + 'static,
 ) -> impl Fn(&Form, &[Operands], &[Operands]) -> Result<(), String> + 'static {
+    gives_all(move |form, operands| [expected(form, operands), 0, 0, 0])
+}
+
+/// As [`gives`], for several results; 0 for those that the form lacks.
+pub fn gives_all(
+    expected: impl Fn(&Form, Operands) -> Operands + 'static,
+) -> impl Fn(&Form, &[Operands], &[Operands]) -> Result<(), String> + 'static {
     move |form, inputs, outputs| {
         for (operands, got) in inputs.iter().zip(outputs) {
             let want = expected(form, *operands);
-            if got[0] != want {
-                return Err(format!(
-                    "{operands:x?} give {:#x}, expected {want:#x}",
-                    got[0]
-                ));
+            if *got != want {
+                return Err(format!("{operands:x?} give {got:x?}, expected {want:x?}"));
             }
         }
         Ok(())

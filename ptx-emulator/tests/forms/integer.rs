@@ -25,7 +25,7 @@ pub fn cut(value: i128, width: u32) -> u64 {
 }
 
 /// Operands and result of one type, with the meaning in exact integers.
-fn exact(syntax: &'static str, count: usize, meaning: fn(&Form, [i128; 3]) -> i128) -> Family {
+pub fn exact(syntax: &'static str, count: usize, meaning: fn(&Form, [i128; 3]) -> i128) -> Family {
     Family::new(
         syntax,
         uniform(count),
