@@ -136,6 +136,16 @@ pub(crate) fn div(a: f32, b: f32, mode: FloatMode) -> f32 {
     finish(direct(quotient, error, mode.rounding), mode)
 }
 
+/// `a * (1 / b)`: the reciprocal of what is beyond 2^126 is subnormal, and counts as zero.
+pub(crate) fn div_approximate(a: f32, b: f32, mode: FloatMode) -> f32 {
+    const LARGEST: f32 = 1.0 / f32::MIN_POSITIVE;
+    if b.abs() > LARGEST {
+        mul(a, 0f32.copysign(b), mode)
+    } else {
+        div(a, b, mode)
+    }
+}
+
 pub(crate) fn sqrt(x: f32, mode: FloatMode) -> f32 {
     let x = flush(x, mode.ftz);
     let root = x.sqrt();
@@ -243,10 +253,13 @@ fn flush_f64(x: f64) -> f64 {
     }
 }
 
-/// `rcp.approx.ftz.f64` and `rsqrt.approx.ftz.f64` give 20 bits of mantissa and 32 zero bits.
+/// `rcp.approx.ftz.f64` and `rsqrt.approx.ftz.f64` give 20 bits of mantissa and 32 zero bits, of NaN too.
 fn upper_half(x: f64) -> f64 {
     let x = flush_f64(x);
-    f64::from_bits(if x.is_nan() { NAN_F64 } else { x.to_bits() } & 0xffff_ffff_0000_0000)
+    if x.is_nan() {
+        return f64::from_bits(0x7fff_ffff_0000_0000);
+    }
+    f64::from_bits(x.to_bits() & 0xffff_ffff_0000_0000)
 }
 
 fn sqrt_f64(x: f64, mode: FloatMode) -> f64 {

@@ -4,12 +4,10 @@ use std::panic::Location;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::error::{Leak, MemoryError, NearestAllocation};
+use crate::exec::{WINDOW_CONST, WINDOW_GLOBAL};
 
 /// What a byte holds that was never written.
 const POISON: u32 = 0xa5a5_a5a5;
-
-/// Where global memory starts. Lower addresses are the windows of the other spaces.
-const FIRST_ADDRESS: u64 = 0x10_0000_0000;
 
 /// Alignment of allocations, as `cuMemAlloc` gives it.
 const ALIGN: u64 = 256;
@@ -201,6 +199,8 @@ pub(crate) struct Memory {
     allocations: Vec<Allocation>,
     freed: Vec<(u64, u64)>,
     next: u64,
+    /// Constants have a window of their own.
+    next_constant: u64,
     used: u64,
     limit: u64,
 }
@@ -210,7 +210,8 @@ impl Memory {
         Self {
             allocations: Vec::new(),
             freed: Vec::new(),
-            next: FIRST_ADDRESS,
+            next: WINDOW_GLOBAL,
+            next_constant: WINDOW_CONST,
             used: 0,
             limit,
         }
@@ -256,11 +257,21 @@ impl Memory {
         if len > available {
             return Err(refused);
         }
-        let base = self.next;
+        let next = if constant {
+            &mut self.next_constant
+        } else {
+            &mut self.next
+        };
+        let base = *next;
+        let after = (base + len).next_multiple_of(ALIGN) + GAP;
+        if constant && after > WINDOW_GLOBAL {
+            return Err(refused);
+        }
         let allocation =
             Allocation::new(base, len, name, constant, Location::caller()).ok_or(refused)?;
-        self.allocations.push(allocation);
-        self.next = (base + len).next_multiple_of(ALIGN) + GAP;
+        *next = after;
+        let index = self.allocations.partition_point(|other| other.base < base);
+        self.allocations.insert(index, allocation);
         self.used += len;
         Ok(base)
     }

@@ -4,7 +4,7 @@ use super::control::truth;
 use super::lanes::{Lane, Row, lanes, map1, map2, map3, mask2, write_row};
 use super::stop::{Step, Stop};
 use super::warp::Frame;
-use super::{WINDOW_LOCAL, WINDOW_PARAM, WINDOW_SHARED};
+use super::{WINDOW_CONST, WINDOW_GLOBAL, WINDOW_LOCAL, WINDOW_PARAM, WINDOW_SHARED};
 use crate::arith::{bits, byte, convert, float, half};
 use crate::fault::FaultKind;
 use crate::isa::*;
@@ -255,8 +255,8 @@ pub(crate) fn execute(
                 convert::pack_element(a, bits, signed),
                 convert::pack_element(b, bits, signed),
             );
-            // 8-bit results go below what `c` holds.
-            let upper = if bits == 8 { c << 16 } else { 0 };
+            // Two results go below what `c` holds; those of 16 bits leave no room.
+            let upper = c.checked_shl(2 * u32::from(bits)).unwrap_or(0);
             upper | a << bits | b
         }),
         Op::MovPred { dst, src } => {
@@ -283,11 +283,11 @@ pub(crate) fn execute(
             map1(ra, |address: u64| address.wrapping_sub(base))
         }
         Op::IsSpace { space, dst } => {
-            let holds = |address: u64, _| match (space, address >> 32) {
-                (Window::Shared, 1) | (Window::Local, 2) | (Window::Param, 3) => true,
-                (Window::Global, high) => high == 0 || high > 3,
-                // Constant variables are reached through global addresses.
-                _ => false,
+            let holds = |address: u64, _| match space {
+                // The ISA puts parameters into the window of global memory.
+                Window::Global => matches!(address >> 32, 0 | 3) || address >= WINDOW_GLOBAL,
+                Window::Const => (WINDOW_CONST..WINDOW_GLOBAL).contains(&address),
+                _ => address >> 32 == window_base(space) >> 32,
             };
             let value = mask2::<u64>(ra, ra, holds);
             set_pred(frame, dst, active, value);
@@ -309,6 +309,7 @@ pub(crate) fn execute(
     Ok(())
 }
 
+/// What generic addresses of a space have above its own; those of global and constant memory are the same.
 fn window_base(window: Window) -> u64 {
     match window {
         Window::Global | Window::Const => 0,

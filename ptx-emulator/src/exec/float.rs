@@ -17,6 +17,7 @@ pub(crate) fn f32_op(op: FloatOp, mode: FloatMode, a: &Row, b: &Row, c: &Row) ->
         FloatOp::Fma if mode == plain => map3(a, b, c, |a, b, c| float::fma(a, b, c, plain)),
         FloatOp::Fma => map3(a, b, c, |a, b, c| float::fma(a, b, c, mode)),
         FloatOp::Div => map2(a, b, |a, b| float::div(a, b, mode)),
+        FloatOp::DivApprox => map2(a, b, |a, b| float::div_approximate(a, b, mode)),
         FloatOp::Min => map2(a, b, |a, b| float::min_max(a, b, false, mode)),
         FloatOp::Max => map2(a, b, |a, b| float::min_max(a, b, true, mode)),
         FloatOp::Sqrt => map1(a, |a| float::sqrt(a, mode)),

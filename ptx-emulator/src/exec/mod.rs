@@ -44,3 +44,7 @@ pub(crate) const WINDOW_SHARED: u64 = 1 << 32;
 pub(crate) const WINDOW_LOCAL: u64 = 2 << 32;
 /// Generic addresses from here on are kernel parameters.
 pub(crate) const WINDOW_PARAM: u64 = 3 << 32;
+/// Generic addresses from here on are constants.
+pub(crate) const WINDOW_CONST: u64 = 4 << 32;
+/// Generic addresses from here on are in global memory.
+pub(crate) const WINDOW_GLOBAL: u64 = 16 << 32;

@@ -185,7 +185,7 @@ pub(crate) enum Op {
         from: ByteFloat,
         relu: bool,
     },
-    /// `cvt.pack.sat.….s32{.b32} d, a, b{, c}`.
+    /// `cvt.pack.sat.….s32{.b32} d, a, b{, c}`: two results of some bits.
     CvtPack {
         bits: u8,
         signed: bool,
@@ -337,6 +337,8 @@ pub(crate) enum FloatOp {
     Mul,
     Fma,
     Div,
+    /// `div.approx`.
+    DivApprox,
     Min,
     Max,
     Sqrt,

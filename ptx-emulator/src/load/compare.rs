@@ -4,7 +4,9 @@ use super::float::half_type;
 use super::function::FunctionBuilder;
 use super::modifiers::Modifiers;
 use crate::error::LoadError;
-use crate::isa::{Class, Combine, Compare, CompareType, HalfType, Op, Pred, Type, ZERO_SLOT};
+use crate::isa::{
+    Class, Combine, Compare, CompareType, HalfType, Op, Pred, SINK_PRED, Type, ZERO_SLOT,
+};
 use crate::syntax::ast::Instruction;
 
 impl<'a> FunctionBuilder<'a, '_> {
@@ -21,7 +23,7 @@ impl<'a> FunctionBuilder<'a, '_> {
     fn compare_type(
         &self,
         modifiers: &Modifiers<'_>,
-        compare: Compare,
+        (compare, unsigned): (Compare, bool),
         ty: Type,
         ftz: bool,
     ) -> Result<CompareType, LoadError> {
@@ -36,13 +38,19 @@ impl<'a> FunctionBuilder<'a, '_> {
                 }
             },
         };
+        if ftz && !matches!(ty, Type::F32 | Type::F16 | Type::F16x2) {
+            return modifiers.error(format!("`.ftz` is not for {ty}"));
+        }
         let integer = matches!(compared, CompareType::Int(_));
         let ordered = matches!(
             compare,
             Compare::Eq | Compare::Ne | Compare::Lt | Compare::Le | Compare::Gt | Compare::Ge
         );
-        if integer && (!ordered || ftz) {
+        if integer && !ordered {
             return modifiers.error("compares floats, the type is an integer");
+        }
+        if unsigned && !matches!(ty, Type::U(_)) {
+            return modifiers.error(format!("compares unsigned integers, not {ty}"));
         }
         if matches!(ty, Type::B(_)) && !matches!(compare, Compare::Eq | Compare::Ne) {
             return modifiers.error("untyped bits can only be compared by `.eq` and `.ne`");
@@ -56,12 +64,12 @@ impl<'a> FunctionBuilder<'a, '_> {
         instruction: &'a Instruction<'a>,
         mut modifiers: Modifiers<'a>,
     ) -> Result<(), LoadError> {
-        let compare = modifiers.compare()?;
+        let (compare, unsigned) = modifiers.compare()?;
         let combine = Self::combine(&mut modifiers);
         let ftz = modifiers.flag("ftz");
         let ty = modifiers.ty()?;
         modifiers.finish()?;
-        let compared = self.compare_type(&modifiers, compare, ty, ftz)?;
+        let compared = self.compare_type(&modifiers, (compare, unsigned), ty, ftz)?;
         let (operands, with) = match (combine, instruction.operands.as_slice()) {
             (Combine::None, operands @ [_, _, _]) => (operands, Pred::TRUE),
             (_, [operands @ .., with]) if combine != Combine::None && operands.len() == 3 => {
@@ -77,6 +85,9 @@ impl<'a> FunctionBuilder<'a, '_> {
         ];
         let (dst, second) = self.two_preds(&operands[0])?;
         let op = match half_type(ty) {
+            Some((_, false)) if second != SINK_PRED => {
+                return modifiers.error(format!("{ty} has one predicate"));
+            }
             Some((half, true)) => Op::SetPHalf2 {
                 compare,
                 ty: half,
@@ -109,7 +120,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         instruction: &'a Instruction<'a>,
         mut modifiers: Modifiers<'a>,
     ) -> Result<(), LoadError> {
-        let compare = modifiers.compare()?;
+        let (compare, unsigned) = modifiers.compare()?;
         let combine = Self::combine(&mut modifiers);
         let ftz = modifiers.flag("ftz");
         let result = modifiers.ty()?;
@@ -127,6 +138,9 @@ impl<'a> FunctionBuilder<'a, '_> {
         if !fits {
             return modifiers.error(format!("{result} is not a result for {ty}"));
         }
+        if ftz && result == Type::BF16 {
+            return modifiers.error("`.ftz` is not for results of `.bf16`");
+        }
         // What is true, in each half where there are two.
         let yes = match result {
             Type::F32 => 1f32.to_bits(),
@@ -136,7 +150,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             _ if matches!(half, Some((_, true))) => 0xffff,
             _ => u32::MAX,
         };
-        let compared = self.compare_type(&modifiers, compare, ty, ftz)?;
+        let compared = self.compare_type(&modifiers, (compare, unsigned), ty, ftz)?;
         let (operands, with) = match (combine, instruction.operands.as_slice()) {
             (Combine::None, operands @ [_, _, _]) => (operands, Pred::TRUE),
             (_, [operands @ .., with]) if combine != Combine::None && operands.len() == 3 => {

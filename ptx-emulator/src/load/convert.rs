@@ -43,36 +43,28 @@ impl<'a> FunctionBuilder<'a, '_> {
         let to = modifiers.ty()?;
         let from = modifiers.ty()?;
         modifiers.finish()?;
-        let mode = FloatMode {
-            rounding: rounding.unwrap_or_default(),
-            ftz,
-            relu,
-            ..FloatMode::default()
-        };
         if let (Some((half, true)), Type::F32) = (half_type(to), from) {
-            return self.cvt_pair(instruction, &modifiers, half, to, mode, satfinite);
+            if ftz || sat || integral.is_some() {
+                return modifiers.error("pairs take `.rn` or `.rz`, `.relu` and `.satfinite`");
+            }
+            return self.cvt_pair(
+                instruction,
+                &modifiers,
+                half,
+                to,
+                rounding,
+                [relu, satfinite],
+            );
         }
         if matches!(half_type(from), Some((_, true)))
             || matches!(half_type(to), Some((_, true)))
-            || to == Type::Pred
-            || from == Type::Pred
-            || from == Type::TF32
-            || matches!(to, Type::B(_))
-            || matches!(from, Type::B(_))
+            || matches!(to, Type::Pred | Type::B(_))
+            || matches!(from, Type::Pred | Type::B(_) | Type::TF32)
+            || (to == Type::TF32 && from != Type::F32)
         {
             return modifiers.error("these types cannot be converted");
         }
-        let narrow = from == Type::F32 && matches!(to, Type::F16 | Type::BF16 | Type::TF32);
-        if satfinite && (!narrow || sat) {
-            return modifiers.error("`.satfinite` is for `.f32` to `.f16`, `.bf16` and `.tf32`");
-        }
-        self.check_rounding(&modifiers, to, from, integral, rounding, relu)?;
-        let [dst, src] = self.operands(instruction)?;
-        let src = self.src_width(src, from, Width::AtLeast)?;
-        // `.tf32` results are kept in 32-bit registers of any kind.
-        let register = if to == Type::TF32 { Type::B(32) } else { to };
-        let (dst, register_bits) = self.dst_width(dst, register, Width::AtLeast)?;
-        let op = Op::Cvt(Conversion {
+        let mut conversion = Conversion {
             to,
             from,
             rounding: integral.or(rounding).unwrap_or_default(),
@@ -81,40 +73,42 @@ impl<'a> FunctionBuilder<'a, '_> {
             sat,
             relu,
             satfinite,
-            register_bits,
-        });
+            register_bits: to.bits(),
+        };
+        Self::check_rounding(&modifiers, to, from, integral, rounding)?;
+        Self::check_range(&modifiers, &conversion)?;
+        let [dst, src] = self.operands(instruction)?;
+        let src = self.src_width(src, from, Width::AtLeast)?;
+        // `.tf32` results are kept in 32-bit registers of any kind.
+        let register = if to == Type::TF32 { Type::B(32) } else { to };
+        let (dst, register_bits) = self.dst_width(dst, register, Width::AtLeast)?;
+        conversion.register_bits = register_bits;
         let class = if to.is_float() || from.is_float() {
             Class::Float
         } else {
             Class::Integer
         };
-        self.emit(op, dst, [src, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT], class);
+        let sources = [src, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];
+        self.emit(Op::Cvt(conversion), dst, sources, class);
         Ok(())
     }
 
     /// The ISA asks for a rounding exactly where a conversion can be inexact.
     fn check_rounding(
-        &self,
         modifiers: &Modifiers<'_>,
         to: Type,
         from: Type,
         integral: Option<Rounding>,
         rounding: Option<Rounding>,
-        relu: bool,
     ) -> Result<(), LoadError> {
         let narrows = match (from.is_float(), to.is_float()) {
-            (false, false) => {
-                if integral.is_some() || rounding.is_some() {
-                    return modifiers.error("a conversion between integers does not round");
-                }
-                return Ok(());
+            (false, false) if integral.is_some() || rounding.is_some() => {
+                return modifiers.error("a conversion between integers does not round");
             }
-            (true, false) => {
-                if integral.is_none() || rounding.is_some() {
-                    return modifiers.error("float to integer needs one of .rni .rzi .rmi .rpi");
-                }
-                return Ok(());
+            (true, false) if integral.is_none() || rounding.is_some() => {
+                return modifiers.error("float to integer needs one of .rni .rzi .rmi .rpi");
             }
+            (_, false) => return Ok(()),
             (false, true) => true,
             (true, true) => {
                 let precision = |ty| match ty {
@@ -127,17 +121,60 @@ impl<'a> FunctionBuilder<'a, '_> {
                     || (to != from && precision(to) == 1 && precision(from) == 1)
             }
         };
-        if narrows && rounding.is_none() {
-            return modifiers.error("needs one of .rn .rz .rm .rp");
+        if integral.is_some() && to != from {
+            return modifiers.error("integral rounding is for results of the source's type");
         }
-        if narrows && integral.is_some() {
-            return modifiers.error("integral rounding is for results of the source's precision");
+        match rounding {
+            None if narrows && to == Type::TF32 => modifiers.error("needs one of .rn .rz .rna"),
+            None if narrows => modifiers.error("needs one of .rn .rz .rm .rp"),
+            Some(_) if !narrows => modifiers.error("nothing is rounded between these types"),
+            Some(Rounding::NearestAway) if to != Type::TF32 => {
+                modifiers.error("`.rna` is for `.tf32`")
+            }
+            Some(Rounding::Down | Rounding::Up) if to == Type::TF32 => {
+                modifiers.error("needs one of .rn .rz .rna")
+            }
+            _ => Ok(()),
         }
-        if rounding == Some(Rounding::NearestAway) && to != Type::TF32 {
-            return modifiers.error("`.rna` is for `.tf32`");
+    }
+
+    /// `.ftz`, `.sat`, `.relu` and `.satfinite`, each where the ISA has it.
+    fn check_range(modifiers: &Modifiers<'_>, conversion: &Conversion) -> Result<(), LoadError> {
+        let &Conversion {
+            to,
+            from,
+            rounding,
+            ftz,
+            sat,
+            relu,
+            satfinite,
+            ..
+        } = conversion;
+        let brain = to == Type::BF16 || from == Type::BF16;
+        if brain && (to.bits() == 8 || from.bits() == 8) {
+            return modifiers.error("8-bit integers and `.bf16` cannot be converted");
         }
-        if relu && half_type(to).is_none() && to != Type::TF32 {
-            return modifiers.error("`.relu` is for results of 16 bits and `.tf32`");
+        if ftz && (to == Type::TF32 || (to != Type::F32 && from != Type::F32)) {
+            return modifiers.error("`.ftz` is for conversions from and to `.f32`");
+        }
+        if sat && (brain || to == Type::TF32) {
+            return modifiers.error("`.sat` is not for `.bf16` and `.tf32`");
+        }
+        if sat && !to.is_float() && !from.is_float() && contains(to, from) {
+            return modifiers.error(format!("{to} holds every {from}, `.sat` has no use"));
+        }
+        let narrow = from == Type::F32 && matches!(to, Type::F16 | Type::BF16);
+        let direct = matches!(rounding, Rounding::Nearest | Rounding::Zero);
+        let away = to == Type::TF32 && rounding == Rounding::NearestAway;
+        let plain = !ftz && !sat;
+        if relu && !(narrow && direct && plain || to == Type::TF32 && !away) {
+            return modifiers
+                .error("`.relu` is for `.f32` to `.f16`, `.bf16` or `.tf32` by `.rn` or `.rz`");
+        }
+        if satfinite && !(narrow && direct && plain || away) {
+            return modifiers.error(
+                "`.satfinite` is for `.f32` to `.f16` or `.bf16` by `.rn` or `.rz`, and to `.tf32` by `.rna`",
+            );
         }
         Ok(())
     }
@@ -149,12 +186,17 @@ impl<'a> FunctionBuilder<'a, '_> {
         modifiers: &Modifiers<'a>,
         half: HalfType,
         to: Type,
-        mode: FloatMode,
-        satfinite: bool,
+        rounding: Option<Rounding>,
+        [relu, satfinite]: [bool; 2],
     ) -> Result<(), LoadError> {
-        if !matches!(mode.rounding, Rounding::Nearest | Rounding::Zero) {
-            return modifiers.error("pairs take `.rn` or `.rz`");
-        }
+        let Some(rounding @ (Rounding::Nearest | Rounding::Zero)) = rounding else {
+            return modifiers.error("pairs need `.rn` or `.rz`");
+        };
+        let mode = FloatMode {
+            rounding,
+            relu,
+            ..FloatMode::default()
+        };
         let op = Op::CvtPair {
             to: half,
             mode,
@@ -214,20 +256,30 @@ impl<'a> FunctionBuilder<'a, '_> {
         if !modifiers.flag("sat") {
             return modifiers.error("needs `.sat`");
         }
-        let to = modifiers.ty_of(&[Type::U(16), Type::S(16), Type::U(8), Type::S(8)])?;
+        let (bits, signed) = modifiers.require(
+            "a type of the result",
+            &[
+                ("u2", (2, false)),
+                ("s2", (2, true)),
+                ("u4", (4, false)),
+                ("s4", (4, true)),
+                ("u8", (8, false)),
+                ("s8", (8, true)),
+                ("u16", (16, false)),
+                ("s16", (16, true)),
+            ],
+        )?;
         modifiers.ty_of(&[Type::S(32)])?;
         let has_c = modifiers.has_type();
         if has_c {
             modifiers.ty_of(&[Type::B(32)])?;
         }
         modifiers.finish()?;
-        if has_c != (to.bits() == 8) {
-            return modifiers.error("8-bit results take `.b32` and a third source, others do not");
+        if has_c == (bits == 16) {
+            return modifiers
+                .error("all results but those of 16 bits take `.b32` and a third source");
         }
-        let op = Op::CvtPack {
-            bits: to.bits(),
-            signed: matches!(to, Type::S(_)),
-        };
+        let op = Op::CvtPack { bits, signed };
         let (s32, b32) = (Type::S(32), Type::B(32));
         if has_c {
             self.emit_typed(instruction, op, [b32, s32, s32, b32], Class::Integer)
@@ -243,6 +295,8 @@ impl<'a> FunctionBuilder<'a, '_> {
                 ("global", Window::Global),
                 ("shared", Window::Shared),
                 ("shared::cta", Window::Shared),
+                // A cluster is one block.
+                ("shared::cluster", Window::Shared),
                 ("local", Window::Local),
                 ("const", Window::Const),
                 ("param", Window::Param),
@@ -267,5 +321,14 @@ impl<'a> FunctionBuilder<'a, '_> {
         };
         modifiers.finish()?;
         self.emit_uniform::<2>(instruction, op, ty, Class::Integer)
+    }
+}
+
+/// Whether an integer type has every value of another one.
+fn contains(outer: Type, inner: Type) -> bool {
+    match (outer, inner) {
+        (Type::S(outer), Type::U(inner)) => outer > inner,
+        (Type::U(_), Type::S(_)) => false,
+        (outer, inner) => outer.bits() >= inner.bits(),
     }
 }

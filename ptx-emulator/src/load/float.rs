@@ -28,18 +28,10 @@ impl<'a> FunctionBuilder<'a, '_> {
         mode: FloatMode,
     ) -> Result<(), LoadError> {
         modifiers.finish()?;
-        if mode.rounding != Rounding::Nearest && !matches!(ty, Type::F32 | Type::F64) {
-            return modifiers.error("only `.rn` for this type");
-        }
+        Self::check_mode(modifiers, op, ty, mode)?;
         let op = match (ty, half_type(ty)) {
             (Type::F32, _) => Op::F32(op, mode),
-            (Type::F64, _) => {
-                // The approximate reciprocals are the only `.f64` instructions that flush.
-                if mode.sat || (mode.ftz && !matches!(op, FloatOp::Rcp | FloatOp::Rsqrt)) {
-                    return modifiers.error("`.ftz` and `.sat` are not for `.f64`");
-                }
-                Op::F64(op, mode)
-            }
+            (Type::F64, _) => Op::F64(op, mode),
             (_, Some((half, pair))) => Op::Half {
                 op,
                 ty: half,
@@ -49,6 +41,36 @@ impl<'a> FunctionBuilder<'a, '_> {
             _ => return modifiers.error(format!("{ty} is not a type of this instruction")),
         };
         self.emit_uniform::<N>(instruction, op, ty, Class::Float)
+    }
+
+    /// Which types have `.ftz`, `.sat` and directed rounding.
+    fn check_mode(
+        modifiers: &Modifiers<'_>,
+        op: FloatOp,
+        ty: Type,
+        mode: FloatMode,
+    ) -> Result<(), LoadError> {
+        if mode.rounding != Rounding::Nearest && !matches!(ty, Type::F32 | Type::F64) {
+            return modifiers.error("only `.rn` for this type");
+        }
+        let brain = matches!(half_type(ty), Some((HalfType::BF16, _)));
+        if mode.sat && (brain || ty == Type::F64) {
+            return modifiers.error(format!("`.sat` is not for {ty}"));
+        }
+        let flushes = match op {
+            FloatOp::Tanh => false,
+            FloatOp::Ex2 if half_type(ty).is_some() => brain,
+            // The approximate reciprocals are the only `.f64` instructions that flush.
+            FloatOp::Rcp | FloatOp::Rsqrt => true,
+            _ => !brain && ty != Type::F64,
+        };
+        if mode.ftz && !flushes {
+            return modifiers.error(format!("`.ftz` is not for {ty} here"));
+        }
+        if !mode.ftz && op == FloatOp::Ex2 && brain {
+            return modifiers.error(format!("needs `.ftz` for {ty}"));
+        }
+        Ok(())
     }
 
     /// `add`, `sub`, `mul`, `fma`, `mad` on floats.
@@ -62,14 +84,19 @@ impl<'a> FunctionBuilder<'a, '_> {
         let mode = FloatMode {
             rounding: rounding.unwrap_or_default(),
             relu: modifiers.flag("relu"),
-            ..modifiers.float_mode()
+            ftz: modifiers.flag("ftz"),
+            sat: modifiers.flag("sat"),
+            ..FloatMode::default()
         };
         let ty = modifiers.ty()?;
         if needs_rounding && rounding.is_none() {
             return modifiers.error("needs a rounding, one of .rn .rz .rm .rp");
         }
-        if mode.relu && (instruction.opcode != "fma" || half_type(ty).is_none()) {
-            return modifiers.error("`.relu` is for `fma` on 16-bit types");
+        if mode.relu && (instruction.opcode != "fma" || half_type(ty).is_none() || mode.sat) {
+            return modifiers.error("`.relu` is for `fma` on 16-bit types, without `.sat`");
+        }
+        if instruction.opcode == "mad" && half_type(ty).is_some() {
+            return modifiers.error(format!("{ty} is not a type of this instruction"));
         }
         match instruction.opcode {
             "add" => self.float::<3>(instruction, &modifiers, FloatOp::Add, ty, mode),
@@ -134,9 +161,10 @@ impl<'a> FunctionBuilder<'a, '_> {
         instruction: &'a Instruction<'a>,
         mut modifiers: Modifiers<'a>,
     ) -> Result<(), LoadError> {
-        let approximate = modifiers.flag("approx") || modifiers.flag("full");
+        let approximate =
+            modifiers.choose(&[("approx", FloatOp::DivApprox), ("full", FloatOp::Div)]);
         let rounding = modifiers.rounding();
-        if approximate == rounding.is_some() {
+        if approximate.is_some() == rounding.is_some() {
             return modifiers.error("needs one of .approx .full .rn .rz .rm .rp");
         }
         let mode = FloatMode {
@@ -145,10 +173,11 @@ impl<'a> FunctionBuilder<'a, '_> {
             ..FloatMode::default()
         };
         let ty = modifiers.ty_of(&[Type::F32, Type::F64])?;
-        if approximate && ty == Type::F64 {
+        if approximate.is_some() && ty == Type::F64 {
             return modifiers.error("`.approx` and `.full` are for `.f32`");
         }
-        self.float::<3>(instruction, &modifiers, FloatOp::Div, ty, mode)
+        let op = approximate.unwrap_or(FloatOp::Div);
+        self.float::<3>(instruction, &modifiers, op, ty, mode)
     }
 
     /// `sqrt`, `rcp`: `.approx` or a rounding.

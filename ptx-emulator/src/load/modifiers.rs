@@ -1,7 +1,7 @@
 //! The dot words of one instruction, taken one by one; what is left over is an error.
 
 use crate::error::LoadError;
-use crate::isa::{Compare, FloatMode, Rounding, Type};
+use crate::isa::{Compare, Rounding, Type};
 use crate::syntax::ast::Instruction;
 
 /// Modifiers that have not been taken yet.
@@ -107,19 +107,10 @@ impl<'a> Modifiers<'a> {
         ])
     }
 
-    /// `.rn`-like, `.ftz` and `.sat`, all optional.
-    pub(crate) fn float_mode(&mut self) -> FloatMode {
-        FloatMode {
-            rounding: self.rounding().unwrap_or_default(),
-            ftz: self.flag("ftz"),
-            sat: self.flag("sat"),
-            ..FloatMode::default()
-        }
-    }
-
-    /// A comparison operator; `.lo`, `.ls`, `.hi` and `.hs` compare unsigned integers.
-    pub(crate) fn compare(&mut self) -> Result<Compare, LoadError> {
-        self.require(
+    /// A comparison operator, and whether it is one of `.lo`, `.ls`, `.hi` and `.hs`, which compare unsigned integers.
+    pub(crate) fn compare(&mut self) -> Result<(Compare, bool), LoadError> {
+        let unsigned = ["lo", "ls", "hi", "hs"].iter().any(|word| self.has(word));
+        let compare = self.require(
             "a comparison",
             &[
                 ("eq", Compare::Eq),
@@ -141,7 +132,8 @@ impl<'a> Modifiers<'a> {
                 ("num", Compare::Num),
                 ("nan", Compare::Nan),
             ],
-        )
+        )?;
+        Ok((compare, unsigned))
     }
 
     /// Refuses what nobody took.

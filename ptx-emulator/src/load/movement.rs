@@ -122,7 +122,11 @@ impl<'a> FunctionBuilder<'a, '_> {
         let ftz = modifiers.flag("ftz");
         let ty = modifiers.ty()?;
         let [dst, a, b, c] = self.operands(instruction)?;
-        if !matches!(ty.bits(), 16 | 32 | 64) {
+        let selected = match ty {
+            Type::U(bits) | Type::S(bits) | Type::B(bits) => bits > 8,
+            ty => matches!(ty, Type::F32 | Type::F64),
+        };
+        if !selected {
             return modifiers.error(format!("{ty} is not a type of this instruction"));
         }
         let (a, b) = (self.src(a, ty)?, self.src(b, ty)?);
@@ -134,6 +138,9 @@ impl<'a> FunctionBuilder<'a, '_> {
         } else {
             let selector = modifiers.ty_of(&[S32, Type::F32])?;
             let float = selector == Type::F32;
+            if ftz && !float {
+                return modifiers.error("`.ftz` is for a selector of `.f32`");
+            }
             (Op::Slct { float, ftz }, self.src(c, selector)?)
         };
         modifiers.finish()?;

@@ -188,8 +188,10 @@ fn table_with_predicate(lut: u64) -> Family {
     Family::new(
         "lop3.{and,or}.b32",
         move |_| {
-            let text = format!("{{form}} {{d}}|{{d1}}, {{a}}, {{b}}, {{c}}, {lut}, {{e}};");
-            Code::new(text, &[32, 1], &[32, 32, 32, 1])
+            let results = ["{d}|{d1}", "_|{d2}"];
+            let text = results
+                .map(|results| format!("{{form}} {results}, {{a}}, {{b}}, {{c}}, {lut}, {{e}};"));
+            Code::new(text.concat(), &[32, 1, 1], &[32, 32, 32, 1])
         },
         |form| {
             let last_bit = |[a, b, c, e]: Operands| [a, b, c, e & 1];
@@ -202,7 +204,7 @@ fn table_with_predicate(lut: u64) -> Family {
                 true => result != 0 && predicate,
                 false => result != 0 || predicate,
             };
-            [result, combined.into(), 0, 0]
+            [result, combined.into(), combined.into(), 0]
         }),
     )
 }

@@ -42,22 +42,29 @@ impl Code {
         }
     }
 
-    /// A scope around the instruction, for the `index`th form of a kernel.
-    fn scope(&self, form: &Form, index: usize) -> String {
-        let mut scope = "{\n".to_owned();
-        let mut text = self.text.clone();
+    /// A scope's registers, and the instruction.
+    fn parts(&self, form: &Form) -> (String, String) {
+        let mut registers = String::new();
+        let mut text = self.text.replace("{form}", &form.to_string());
         let names = RESULTS
             .iter()
             .zip(&self.results)
             .chain(OPERANDS.iter().zip(&self.operands));
         for (name, bits) in names {
             match bits {
-                1 => writeln!(scope, ".reg .pred %{name};"),
-                bits => writeln!(scope, ".reg .b{bits} %{name};"),
+                1 => writeln!(registers, ".reg .pred %{name};"),
+                bits => writeln!(registers, ".reg .b{bits} %{name};"),
             }
             .unwrap();
             text = text.replace(&format!("{{{name}}}"), &format!("%{name}"));
         }
+        (registers, text)
+    }
+
+    /// A scope around the instruction, for the `index`th form of a kernel.
+    fn scope(&self, form: &Form, index: usize) -> String {
+        let (registers, text) = self.parts(form);
+        let mut scope = format!("{{\n{registers}");
         for (place, (name, bits)) in OPERANDS.iter().zip(&self.operands).enumerate() {
             let at = 32 * THREADS * index + 8 * place;
             writeln!(scope, "ld.global.b64 %wide, [%input+{at}];").unwrap();
@@ -68,7 +75,7 @@ impl Code {
             }
             .unwrap();
         }
-        writeln!(scope, "{}", text.replace("{form}", &form.to_string())).unwrap();
+        writeln!(scope, "{text}").unwrap();
         for (place, (name, bits)) in RESULTS.iter().zip(&self.results).enumerate() {
             let at = 32 * THREADS * index + 8 * place;
             match bits {
@@ -86,16 +93,8 @@ impl Code {
 
 /// A kernel with one scope for each form.
 pub fn kernel(scopes: &str) -> String {
-    format!(
-        "{HEADER}
-.visible .entry forms(.param .u64 inputs, .param .u64 outputs, .param .u64 scratch)
-{{
-.shared .align 64 .b8 tile[{tile}];
-.local .align 64 .b8 own[64];
-.reg .b32 %thread;
-.reg .b64 %input, %output, %wide;
-{SPACES}
-mov.u32 %thread, %tid.x;
+    declared(&format!(
+        "mov.u32 %thread, %tid.x;
 ld.param.u64 %input, [inputs];
 mad.wide.u32 %input, %thread, 32, %input;
 ld.param.u64 %output, [outputs];
@@ -109,7 +108,22 @@ cvta.shared.u64 %shared_generic, %shared_generic;
 mov.u32 %local, own;
 cvt.u64.u32 %local_generic, %local;
 cvta.local.u64 %local_generic, %local_generic;
-{scopes}
+{scopes}"
+    ))
+}
+
+/// What [`kernel`] declares, and then some text.
+pub fn declared(text: &str) -> String {
+    format!(
+        "{HEADER}
+.visible .entry forms(.param .u64 inputs, .param .u64 outputs, .param .u64 scratch)
+{{
+.shared .align 64 .b8 tile[{tile}];
+.local .align 64 .b8 own[64];
+.reg .b32 %thread;
+.reg .b64 %input, %output, %wide;
+{SPACES}
+{text}
 ret;
 }}
 ",
@@ -119,6 +133,9 @@ ret;
 
 /// Whether one form's results, a tuple for each thread, are right: `Err` says what is not.
 type Judge = dyn Fn(&Form, &[Operands], &[Operands]) -> Result<(), String>;
+
+/// A tuple of operands for each thread.
+type Inputs = dyn Fn(&Form) -> Vec<Operands>;
 
 /// Forms with one syntax and one meaning.
 pub struct Family {
@@ -130,7 +147,7 @@ pub struct Family {
 enum Check {
     /// Many forms in one kernel, on the inputs of each.
     Values {
-        inputs: Box<dyn Fn(&Form) -> Vec<Operands>>,
+        inputs: Box<Inputs>,
         judge: Box<Judge>,
     },
     /// Each form by itself, in a kernel that is made for it.
@@ -171,9 +188,10 @@ impl Family {
         expand(self.syntax)
     }
 
-    /// The scope of one form, for [`kernel`].
-    pub fn scope(&self, form: &Form) -> String {
-        (self.code)(form).scope(form, 0)
+    /// One form by itself, for [`declared`]: nothing brings its operands.
+    pub fn alone(&self, form: &Form) -> String {
+        let (registers, text) = (self.code)(form).parts(form);
+        format!("{{\n{registers}{text}\n}}\n")
     }
 
     /// Runs every form and compares.
@@ -188,7 +206,7 @@ impl Family {
         }
     }
 
-    fn check_batch(&self, forms: &[Form], inputs: &dyn Fn(&Form) -> Vec<Operands>, judge: &Judge) {
+    fn check_batch(&self, forms: &[Form], inputs: &Inputs, judge: &Judge) {
         let scopes: String = forms
             .iter()
             .enumerate()

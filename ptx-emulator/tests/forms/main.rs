@@ -3,13 +3,20 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod address;
+mod approximate;
 mod bits;
 mod carry;
+mod compare;
+mod convert;
 mod family;
+mod float;
+mod half;
 mod integer;
 mod movement;
 mod neighbours;
 mod opcodes;
+mod select;
 mod syntax;
 
 use family::Family;
@@ -21,6 +28,13 @@ fn families() -> Vec<Family> {
         carry::families(),
         bits::families(),
         movement::families(),
+        float::families(),
+        half::families(),
+        approximate::families(),
+        compare::families(),
+        select::families(),
+        convert::families(),
+        address::families(),
     ]
     .into_iter()
     .flatten()
@@ -51,4 +65,39 @@ fn bits_and_bytes() {
 #[test]
 fn moves() {
     check(movement::families());
+}
+
+#[test]
+fn float_arithmetic() {
+    check(float::families());
+}
+
+#[test]
+fn half_precision_arithmetic() {
+    check(half::families());
+}
+
+#[test]
+fn approximate_functions() {
+    check(approximate::families());
+}
+
+#[test]
+fn comparisons() {
+    check(compare::families());
+}
+
+#[test]
+fn selections() {
+    check(select::families());
+}
+
+#[test]
+fn conversions() {
+    check(convert::families());
+}
+
+#[test]
+fn addresses() {
+    check(address::families());
 }

@@ -60,7 +60,7 @@ pub struct Type {
 }
 
 impl Type {
-    fn of(word: &'static str) -> Option<Self> {
+    pub fn of(word: &'static str) -> Option<Self> {
         let bits = match word {
             "pred" => 1,
             "e4m3" | "e5m2" => 8,

@@ -254,10 +254,9 @@ impl Format {
     }
 }
 
-/// Bits of floats: every kind, and pairs that are close to each other.
-pub fn float(format: Format) -> impl proptest::strategy::Strategy<Value = u64> {
-    use proptest::prelude::*;
-    let special = vec![
+/// Positive floats at the ends of what there is, and 1.
+pub fn specials(format: Format) -> [u64; 9] {
+    [
         0,
         1,
         (1 << format.mantissa) - 1,
@@ -267,7 +266,13 @@ pub fn float(format: Format) -> impl proptest::strategy::Strategy<Value = u64> {
         format.infinity() | 1 << (format.mantissa - 1),
         format.infinity() | 1,
         format.round(&BigRational::one(), Round::Nearest),
-    ];
+    ]
+}
+
+/// Bits of floats: every kind, and pairs that are close to each other.
+pub fn float(format: Format) -> impl proptest::strategy::Strategy<Value = u64> {
+    use proptest::prelude::*;
+    let special = specials(format).to_vec();
     let mask = u64::MAX >> (64 - format.bits());
     let one = format.round(&BigRational::one(), Round::Nearest);
     let (mantissa, sign) = (format.mantissa, format.sign());
