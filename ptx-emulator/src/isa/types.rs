@@ -80,18 +80,23 @@ impl Type {
     }
 
     /// Whether a register declared with `register` may be used where an instruction says `self`, sizes aside:
-    /// untyped bits agree with everything, integers with integers, and floats with themselves.
+    /// untyped bits agree with everything but predicates, integers with integers (and registers of `.f16x2`), and floats with
+    /// themselves.
     pub(crate) fn agrees_with(self, register: Type) -> bool {
-        let untyped = |ty: Type| {
-            matches!(
-                ty,
-                Type::B(_) | Type::F16 | Type::F16x2 | Type::BF16 | Type::BF16x2 | Type::TF32
-            )
-        };
+        let untyped = |ty: Type| matches!(ty, Type::B(_));
+        let integer = |ty: Type| matches!(ty, Type::U(_) | Type::S(_));
         if self == Self::Pred || register == Self::Pred {
             return self == register;
         }
-        untyped(self) || untyped(register) || self.is_float() == register.is_float()
+        untyped(self)
+            || untyped(register)
+            || self == register
+            || (integer(self) && (integer(register) || register == Self::F16x2))
+    }
+
+    /// Whether registers and variables can have the type; the others are those of instructions only.
+    pub(crate) fn is_fundamental(self) -> bool {
+        !matches!(self, Self::BF16 | Self::BF16x2 | Self::TF32)
     }
 }
 

@@ -164,6 +164,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             ZERO_SLOT,
             ZERO_SLOT,
         ];
+        self.named(&operands[0])?;
         let dst = self.dst(&operands[0], result)?;
         let op = if let Some((half, true)) = half {
             Op::SetHalf2 {
@@ -197,6 +198,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         modifiers.finish()?;
         let [dst, src] = self.operands(instruction)?;
         let src = self.src(src, Type::U(64))?;
+        self.named(dst)?;
         let dst = self.pred_dst(dst)?;
         let sources = [src, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];
         self.emit(

@@ -78,10 +78,15 @@ impl<'a> FunctionBuilder<'a, '_> {
         Self::check_rounding(&modifiers, to, from, integral, rounding)?;
         Self::check_range(&modifiers, &conversion)?;
         let [dst, src] = self.operands(instruction)?;
-        let src = self.src_width(src, from, Width::AtLeast)?;
-        // `.tf32` results are kept in 32-bit registers of any kind.
-        let register = if to == Type::TF32 { Type::B(32) } else { to };
-        let (dst, register_bits) = self.dst_width(dst, register, Width::AtLeast)?;
+        self.named(dst)?;
+        // Registers may be wider than the types, but for the formats that are types of instructions only.
+        let width = if to.is_fundamental() && from.is_fundamental() {
+            Width::AtLeast
+        } else {
+            Width::Exact
+        };
+        let src = self.src_width(src, from, width)?;
+        let (dst, register_bits) = self.dst_width(dst, to, width)?;
         conversion.register_bits = register_bits;
         let class = if to.is_float() || from.is_float() {
             Class::Float

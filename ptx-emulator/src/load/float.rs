@@ -279,6 +279,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         modifiers.finish()?;
         let [dst, src] = self.operands(instruction)?;
         let src = self.src(src, ty)?;
+        self.named(dst)?;
         let op = Op::TestP {
             test,
             double: ty == Type::F64,

@@ -53,6 +53,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         for index in 1..N {
             src[index - 1] = self.src(&operands[index], types[index])?;
         }
+        self.named(&operands[0])?;
         let dst = self.dst(&operands[0], types[0])?;
         self.emit(op, dst, src, class);
         Ok(())

@@ -144,6 +144,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             (Op::Slct { float, ftz }, self.src(c, selector)?)
         };
         modifiers.finish()?;
+        self.named(dst)?;
         let dst = self.dst(dst, ty)?;
         self.emit(op, dst, [a, b, c, ZERO_SLOT], Class::Integer);
         Ok(())

@@ -104,8 +104,18 @@ impl<'a> FunctionBuilder<'a, '_> {
     ) -> Result<Slot, LoadError> {
         match operand {
             Operand::Number(number) => {
-                if let (Number::Integer(_), Type::F32 | Type::F64) = (number, ty) {
-                    return self.error(format!("an integer literal cannot be used as {ty}"));
+                let (kind, fits) = match number {
+                    Number::Integer(_) => ("an integer", !ty.is_float()),
+                    Number::F32(_) => (
+                        "a 32-bit float",
+                        matches!(ty, Type::F32 | Type::F64 | Type::B(32)),
+                    ),
+                    Number::F64(_) => {
+                        ("a float", matches!(ty, Type::F32 | Type::F64 | Type::B(64)))
+                    }
+                };
+                if !fits {
+                    return self.error(format!("{kind} literal cannot be used as {ty}"));
                 }
                 Ok(self.constant(Constant::Value(literal_bits(*number, ty))))
             }
@@ -174,6 +184,14 @@ impl<'a> FunctionBuilder<'a, '_> {
                 let index = self.module.function(name)?.index?;
                 Some(Constant::Function(index))
             }
+        }
+    }
+
+    /// Refuses `_`, which is for one of several results.
+    pub(super) fn named(&self, operand: &Operand<'a>) -> Result<(), LoadError> {
+        match operand {
+            Operand::Name("_") => self.error("the only result cannot be `_`"),
+            _ => Ok(()),
         }
     }
 

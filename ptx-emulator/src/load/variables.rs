@@ -69,7 +69,15 @@ pub(crate) fn align_up(value: usize, align: usize) -> usize {
 
 pub(super) fn variable_type(variable: &ast::Variable<'_>) -> Result<Type, LoadError> {
     match Type::parse(variable.ty) {
-        Some(ty) => Ok(ty),
+        Some(ty) if ty.is_fundamental() => Ok(ty),
+        Some(ty) => Err(LoadError::new(
+            variable.line,
+            format!(
+                "`{}`: {ty} is a type of instructions; use `.b{}`",
+                variable.name,
+                ty.bits()
+            ),
+        )),
         None => Err(LoadError::new(
             variable.line,
             format!(
