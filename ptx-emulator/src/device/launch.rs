@@ -34,7 +34,8 @@ pub(crate) struct Image<'a> {
     /// Rows of a new frame; warp-dependent rows and registers are zero.
     pub(crate) rows: Vec<Row>,
     pub(crate) initialized: Vec<u32>,
-    pub(crate) specials: Vec<(Slot, Special)>,
+    /// Rows that hold so many low bits of a special register.
+    pub(crate) specials: Vec<(Slot, Special, u8)>,
     /// Rows that hold an address within the frame's local memory.
     pub(crate) locals: Vec<(Slot, u64)>,
     /// Where the function's instructions start among those of all functions.
@@ -76,7 +77,10 @@ pub(crate) fn function_at(address: u64) -> Option<u32> {
     u32::try_from(offset / 16).ok().filter(|_| offset % 16 == 0)
 }
 
-/// Most bytes of shared memory a block can have, reserved kilobyte left out.
+/// Bytes of shared memory that the system takes of each block. They have no addresses here.
+pub(crate) const RESERVED_SHARED: u32 = 1 << 10;
+
+/// Most bytes of shared memory a block can have, those reserved left out.
 fn shared_limit(compute_capability: u32) -> u64 {
     match compute_capability {
         0..=75 => 64 << 10,
@@ -172,6 +176,16 @@ impl<'a> Launch<'a> {
             (linear / x % y) as u32,
             (linear / x / y) as u32,
         ]
+    }
+
+    /// Bytes of shared memory that a block takes, in the units in which a multiprocessor gives it away.
+    pub(crate) fn shared_taken(&self) -> u32 {
+        let unit = if self.config.compute_capability < 80 {
+            256
+        } else {
+            128
+        };
+        (self.shared_bytes as u32).next_multiple_of(unit)
     }
 
     pub(crate) fn thread_index(&self, linear: u32) -> [u32; 3] {
@@ -304,8 +318,8 @@ fn fill_image(
                 u64::from(offset) + if generic { WINDOW_PARAM } else { 0 }
             }
             Constant::Function(index) => function_address(index),
-            Constant::Special(special) => {
-                image.specials.push((slot, special));
+            Constant::Special { special, bits } => {
+                image.specials.push((slot, special, bits));
                 0
             }
         };

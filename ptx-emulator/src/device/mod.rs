@@ -7,7 +7,7 @@ mod printed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use launch::LaunchConfig;
-pub(crate) use launch::{Image, Launch, function_at};
+pub(crate) use launch::{Image, Launch, RESERVED_SHARED, function_at};
 pub(crate) use memory::{Allocation, Memory};
 
 use crate::error::{LaunchError, Leak, LeakError, LoadError, MemoryError};

@@ -402,12 +402,12 @@ fn unpack(
     Ok(())
 }
 
-/// `%clock` and its like: one tick a warp instruction of the block.
+/// `%clock` and its like: one tick, which is a nanosecond, a warp instruction of the block.
 pub(crate) fn clock(ticks: u64, frame: &mut Frame, inst: &Inst, kind: ClockKind, active: u32) {
     let value = match kind {
         ClockKind::Low => ticks & u64::from(u32::MAX),
         ClockKind::High => ticks >> 32,
-        ClockKind::Full | ClockKind::GlobalTimer => ticks,
+        ClockKind::Full => ticks,
     };
     let row = &mut frame.rows[inst.dst as usize];
     for lane in lanes(active) {

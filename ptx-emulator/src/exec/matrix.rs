@@ -11,7 +11,7 @@ use crate::arith::{float, half, soft, sum};
 use crate::fault::FaultKind;
 use crate::isa::{
     AccessSpace, FloatMode, FloatOp, HalfType, Inst, MatrixMove, Mma, MmaInput, MmaKind, Ordering,
-    Scope, Slot, Type,
+    Rounding, Scope, Slot, Type,
 };
 
 /// A matrix by row and column, large enough for every shape.
@@ -172,32 +172,9 @@ fn multiply_quad_pairs(
     }
 }
 
-/// `mma.sync`.
-pub(crate) fn multiply(
-    context: &Context<'_>,
-    frame: &mut Frame,
-    mma: &Mma,
-    active: u32,
-) -> Step<()> {
-    check_whole_warp(context, active)?;
-    if let MmaKind::QuadPairs {
-        a_column,
-        b_row,
-        half_addend,
-        half_sum,
-    } = mma.kind
-    {
-        let [spread, halves] = [[a_column, b_row], [half_addend, half_sum]];
-        multiply_quad_pairs(frame, mma, spread, halves, active);
-        return Ok(());
-    }
-    let tall = mma.m == 16;
-    let depth = usize::from(mma.k);
-    let bits = u32::from(mma.kind.input_bits());
-    let rows = frame.rows.as_slice();
-    // The accumulator's registers, as bits.
-    let packed = matches!(mma.kind, MmaKind::Float { half_sum: true, .. });
-    let mut c = [[0u64; 8]; 16];
+/// The accumulator, as bits. `packed`: two elements to a register.
+fn addends(rows: &[Row], mma: &Mma, packed: bool) -> [[u64; 8]; 16] {
+    let mut c = [[0; 8]; 16];
     for (register, &slot) in mma.c.iter().enumerate() {
         for (lane, &value) in rows[slot as usize].iter().enumerate() {
             if packed {
@@ -210,74 +187,116 @@ pub(crate) fn multiply(
             }
         }
     }
+    c
+}
+
+/// `mma.sync`.
+pub(crate) fn multiply(
+    context: &Context<'_>,
+    frame: &mut Frame,
+    mma: &Mma,
+    active: u32,
+) -> Step<()> {
+    check_whole_warp(context, active)?;
     match mma.kind {
         MmaKind::Int {
             a_signed,
             b_signed,
             saturate,
             ..
+        } => multiply_integers(frame, mma, [a_signed, b_signed], saturate, active),
+        MmaKind::Float { input, half_sum } => multiply_floats(frame, mma, input, half_sum, active),
+        MmaKind::Double(rounding) => multiply_doubles(frame, mma, rounding, active),
+        MmaKind::QuadPairs {
+            a_column,
+            b_row,
+            half_addend,
+            half_sum,
         } => {
-            let decode = |signed: bool| {
-                move |value: u64| {
-                    if signed {
-                        (value << (64 - bits)) as i64 >> (64 - bits)
-                    } else {
-                        value as i64
-                    }
-                }
-            };
-            let a = gather(rows, &mma.a, tall, bits, 0, decode(a_signed));
-            let b = gather(rows, &mma.b, false, bits, 0, decode(b_signed));
-            scatter(frame, mma, false, active, |row, column| {
-                let products: i64 = (0..depth).map(|k| a[row][k] * b[column][k]).sum();
-                let sum = products + i64::from(c[row][column] as i32);
-                let sum = if saturate {
-                    sum.clamp(i32::MIN.into(), i32::MAX.into())
-                } else {
-                    sum
-                };
-                u64::from(sum as u32)
-            });
+            let [spread, halves] = [[a_column, b_row], [half_addend, half_sum]];
+            multiply_quad_pairs(frame, mma, spread, halves, active);
         }
-        MmaKind::Float { input, half_sum } => {
-            let decode = |value: u64| match input {
-                MmaInput::F16 => f64::from(half::value(value as u16, HalfType::F16)),
-                MmaInput::BF16 => f64::from(half::value(value as u16, HalfType::BF16)),
-                // The low bits of a register are not part of the number.
-                MmaInput::TF32 => f64::from(f32::from_bits(value as u32 & !0x1fff)),
-            };
-            let a = gather(rows, &mma.a, tall, bits, 0.0, decode);
-            let b = gather(rows, &mma.b, false, bits, 0.0, decode);
-            let addend = if half_sum { Type::F16 } else { Type::F32 };
-            scatter(frame, mma, packed, active, |row, column| {
-                // Products are exact in `f64`.
-                let mut terms = [0.0; 17];
-                for k in 0..depth {
-                    terms[k] = a[row][k] * b[column][k];
-                }
-                terms[depth] = soft::float_value(c[row][column], addend);
-                round_sum(&terms[..=depth], half_sum)
-            });
-        }
-        MmaKind::Double(rounding) => {
-            let a = gather(rows, &mma.a, tall, bits, 0.0, f64::from_bits);
-            let b = gather(rows, &mma.b, false, bits, 0.0, f64::from_bits);
-            let mode = FloatMode {
-                rounding,
-                ..FloatMode::default()
-            };
-            scatter(frame, mma, false, active, |row, column| {
-                let c = f64::from_bits(c[row][column]);
-                (0..depth)
-                    .fold(c, |sum, k| {
-                        float::op_f64(FloatOp::Fma, mode, a[row][k], b[column][k], sum)
-                    })
-                    .to_bits()
-            });
-        }
-        MmaKind::QuadPairs { .. } => unreachable!("multiplied above"),
     }
     Ok(())
+}
+
+fn multiply_integers(
+    frame: &mut Frame,
+    mma: &Mma,
+    [a_signed, b_signed]: [bool; 2],
+    saturate: bool,
+    active: u32,
+) {
+    let bits = u32::from(mma.kind.input_bits());
+    let decode = |signed: bool| {
+        move |value: u64| {
+            if signed {
+                (value << (64 - bits)) as i64 >> (64 - bits)
+            } else {
+                value as i64
+            }
+        }
+    };
+    let rows = frame.rows.as_slice();
+    let a = gather(rows, &mma.a, mma.m == 16, bits, 0, decode(a_signed));
+    let b = gather(rows, &mma.b, false, bits, 0, decode(b_signed));
+    let c = addends(rows, mma, false);
+    scatter(frame, mma, false, active, |row, column| {
+        let products: i64 = (0..usize::from(mma.k))
+            .map(|k| a[row][k] * b[column][k])
+            .sum();
+        let sum = products + i64::from(c[row][column] as i32);
+        let sum = if saturate {
+            sum.clamp(i32::MIN.into(), i32::MAX.into())
+        } else {
+            sum
+        };
+        u64::from(sum as u32)
+    });
+}
+
+fn multiply_floats(frame: &mut Frame, mma: &Mma, input: MmaInput, half_sum: bool, active: u32) {
+    let bits = u32::from(mma.kind.input_bits());
+    let depth = usize::from(mma.k);
+    let decode = |value: u64| match input {
+        MmaInput::F16 => f64::from(half::value(value as u16, HalfType::F16)),
+        MmaInput::BF16 => f64::from(half::value(value as u16, HalfType::BF16)),
+        // The low bits of a register are not part of the number.
+        MmaInput::TF32 => f64::from(f32::from_bits(value as u32 & !0x1fff)),
+    };
+    let rows = frame.rows.as_slice();
+    let a = gather(rows, &mma.a, mma.m == 16, bits, 0.0, decode);
+    let b = gather(rows, &mma.b, false, bits, 0.0, decode);
+    let c = addends(rows, mma, half_sum);
+    let addend = if half_sum { Type::F16 } else { Type::F32 };
+    scatter(frame, mma, half_sum, active, |row, column| {
+        // Products are exact in `f64`.
+        let mut terms = [0.0; 17];
+        for k in 0..depth {
+            terms[k] = a[row][k] * b[column][k];
+        }
+        terms[depth] = soft::float_value(c[row][column], addend);
+        round_sum(&terms[..=depth], half_sum)
+    });
+}
+
+fn multiply_doubles(frame: &mut Frame, mma: &Mma, rounding: Rounding, active: u32) {
+    let rows = frame.rows.as_slice();
+    let a = gather(rows, &mma.a, mma.m == 16, 64, 0.0, f64::from_bits);
+    let b = gather(rows, &mma.b, false, 64, 0.0, f64::from_bits);
+    let c = addends(rows, mma, false);
+    let mode = FloatMode {
+        rounding,
+        ..FloatMode::default()
+    };
+    scatter(frame, mma, false, active, |row, column| {
+        let c = f64::from_bits(c[row][column]);
+        (0..usize::from(mma.k))
+            .fold(c, |sum, k| {
+                float::op_f64(FloatOp::Fma, mode, a[row][k], b[column][k], sum)
+            })
+            .to_bits()
+    });
 }
 
 /// `movmatrix`: lane `4 * r + t` has elements `2 * t` and `2 * t + 1` of row `r`, and gets those of column `r`.

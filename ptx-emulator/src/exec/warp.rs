@@ -6,7 +6,7 @@
 
 use super::Row;
 use super::lanes::FULL;
-use crate::device::{Image, Launch};
+use crate::device::{Image, Launch, RESERVED_SHARED};
 use crate::isa::{ParamPlace, Special};
 use crate::load::NO_JOIN;
 
@@ -448,7 +448,7 @@ fn fill_specials(
     block: [u32; 3],
 ) {
     let warps = launch.threads().div_ceil(32);
-    for &(slot, special) in &image.specials {
+    for &(slot, special, bits) in &image.specials {
         let row = &mut frame.rows[slot as usize];
         for (lane, value) in row.iter_mut().enumerate() {
             let lane = lane as u32;
@@ -468,14 +468,15 @@ fn fill_specials(
                 Special::LaneMaskGe => u32::MAX << lane,
                 Special::LaneMaskGt => u32::MAX << lane & !(1 << lane),
                 Special::DynamicSmemSize => launch.dynamic_shared,
-                Special::TotalSmemSize => launch.shared_bytes as u32,
+                Special::TotalSmemSize => launch.shared_taken(),
+                Special::AggrSmemSize => launch.shared_taken() + RESERVED_SHARED,
                 // The ABI of cooperative groups: the address of the grid's workspace.
                 Special::EnvReg(1) => (launch.workspace >> 32) as u32,
                 Special::EnvReg(2) => launch.workspace as u32,
                 Special::EnvReg(_) => 0,
                 Special::Fixed(value) => value,
             };
-            *value = u64::from(number);
+            *value = u64::from(number) & (u64::MAX >> (64 - bits));
         }
     }
 }

@@ -555,8 +555,6 @@ pub(crate) enum ClockKind {
     Low,
     High,
     Full,
-    /// Nanoseconds; one a clock.
-    GlobalTimer,
 }
 
 /// Special registers whose value a warp keeps.
@@ -581,6 +579,7 @@ pub(crate) enum Special {
     LaneMaskGt,
     DynamicSmemSize,
     TotalSmemSize,
+    AggrSmemSize,
     /// Registers that are the same number for every thread.
     Fixed(u32),
 }
@@ -607,5 +606,9 @@ pub(crate) enum Constant {
         generic: bool,
     },
     Function(u32),
-    Special(Special),
+    /// The low bits of a special register.
+    Special {
+        special: Special,
+        bits: u8,
+    },
 }

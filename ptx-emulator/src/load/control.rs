@@ -4,10 +4,10 @@ use super::function::{FunctionBuilder, Name};
 use super::modifiers::Modifiers;
 use crate::error::LoadError;
 use crate::isa::{
-    BarrierKind, BarrierOp, Builtin, Call, CallTarget, Class, Op, ParamPlace, Scope, Type,
+    BarrierKind, BarrierOp, Builtin, Call, CallTarget, Class, Op, ParamPlace, Scope, Slot, Type,
     ZERO_SLOT,
 };
-use crate::syntax::ast::{Instruction, Operand};
+use crate::syntax::ast::{Instruction, Number, Operand};
 
 const NONE: [u32; 4] = [ZERO_SLOT; 4];
 
@@ -256,13 +256,14 @@ impl<'a> FunctionBuilder<'a, '_> {
         Ok(())
     }
 
-    /// `bar`, `barrier`: of the block, or of the warp.
+    /// `bar.warp.sync membermask`, or a barrier of the block: `bar` is `barrier` with `.aligned`.
     fn barrier(
         &mut self,
         instruction: &'a Instruction<'a>,
         mut modifiers: Modifiers<'a>,
     ) -> Result<(), LoadError> {
-        if modifiers.flag("warp") {
+        let bar = instruction.opcode == "bar";
+        if bar && modifiers.flag("warp") {
             if !modifiers.flag("sync") {
                 return modifiers.error("needs `.sync`");
             }
@@ -274,57 +275,38 @@ impl<'a> FunctionBuilder<'a, '_> {
             return Ok(());
         }
         modifiers.flag("cta");
-        let aligned = modifiers.flag("aligned") || instruction.opcode == "bar";
-        let arrive = modifiers.flag("arrive");
-        let reduce = modifiers.flag("red");
-        if !arrive && !reduce && !modifiers.flag("sync") {
-            return modifiers.error("needs one of .sync .arrive .red");
-        }
-        let u32 = Type::U(32);
-        let mut dst = ZERO_SLOT;
+        let aligned = bar || modifiers.flag("aligned");
         let operands = instruction.operands.as_slice();
-        let (kind, numbers) = if reduce {
-            #[derive(Clone, Copy)]
-            enum Red {
-                Popc,
-                And,
-                Or,
-            }
-            let red = modifiers.require(
-                "an operation",
-                &[("popc", Red::Popc), ("and", Red::And), ("or", Red::Or)],
-            )?;
-            modifiers.ty_of(&[u32, Type::Pred])?;
+        let mut dst = ZERO_SLOT;
+        let (kind, numbers) = if modifiers.flag("red") {
             let [result, numbers @ .., src] = operands else {
                 return modifiers.error("wrong number of operands");
             };
-            let src = self.pred(src)?;
-            let kind = match red {
-                Red::Popc => {
-                    dst = self.dst(result, u32)?;
-                    BarrierKind::RedPopc { src }
-                }
-                Red::And => BarrierKind::RedAnd {
-                    dst: self.pred_dst(result)?,
-                    src,
-                },
-                Red::Or => BarrierKind::RedOr {
-                    dst: self.pred_dst(result)?,
-                    src,
-                },
-            };
+            let kind;
+            (kind, dst) = self.barrier_reduction(&mut modifiers, result, src)?;
             (kind, numbers)
-        } else if arrive {
+        } else if modifiers.flag("arrive") {
             (BarrierKind::Arrive, operands)
-        } else {
+        } else if modifiers.flag("sync") {
             (BarrierKind::Sync, operands)
+        } else {
+            return modifiers.error("needs one of .sync .arrive .red");
         };
         modifiers.finish()?;
         let (number, count) = match numbers {
-            [number] if !arrive => (number, None),
+            [number] if kind != BarrierKind::Arrive => (number, None),
             [number, count] => (number, Some(count)),
             _ => return modifiers.error("wrong number of operands"),
         };
+        if let Operand::Number(Number::Integer(16..)) = number {
+            return modifiers.error("barriers have numbers from 0 to 15");
+        }
+        if let Some(Operand::Number(Number::Integer(count))) = count
+            && !count.is_multiple_of(32)
+        {
+            return modifiers.error(format!("{count} threads is not a multiple of 32"));
+        }
+        let u32 = Type::U(32);
         let number = self.src(number, u32)?;
         let has_count = count.is_some();
         let count = match count {
@@ -338,6 +320,35 @@ impl<'a> FunctionBuilder<'a, '_> {
         });
         self.emit(op, dst, [number, count, ZERO_SLOT, ZERO_SLOT], Class::Other);
         Ok(())
+    }
+
+    /// `.red.popc.u32`, `.red.and.pred` and `.red.or.pred`: what it computes, and the row of the result where it is a number.
+    fn barrier_reduction(
+        &mut self,
+        modifiers: &mut Modifiers<'a>,
+        result: &'a Operand<'a>,
+        src: &'a Operand<'a>,
+    ) -> Result<(BarrierKind, Slot), LoadError> {
+        let operations = [("popc", None), ("and", Some(true)), ("or", Some(false))];
+        let and = modifiers.require("an operation", &operations)?;
+        modifiers.ty_of(&[if and.is_some() {
+            Type::Pred
+        } else {
+            Type::U(32)
+        }])?;
+        self.named(result)?;
+        let src = self.pred(src)?;
+        let Some(and) = and else {
+            let dst = self.dst(result, Type::U(32))?;
+            return Ok((BarrierKind::RedPopc { src }, dst));
+        };
+        let dst = self.pred_dst(result)?;
+        let kind = if and {
+            BarrierKind::RedAnd { dst, src }
+        } else {
+            BarrierKind::RedOr { dst, src }
+        };
+        Ok((kind, ZERO_SLOT))
     }
 
     /// `membar.level`, `fence{.sem}.scope`, `fence.proxy.kind`, `fence.mbarrier_init.release.cluster`.

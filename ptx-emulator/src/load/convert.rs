@@ -85,7 +85,11 @@ impl<'a> FunctionBuilder<'a, '_> {
         } else {
             Width::Exact
         };
-        let src = self.src_width(src, from, width)?;
+        let src = if to.is_float() {
+            self.src_width(src, from, width)?
+        } else {
+            self.src_or_special(src, from, width)?
+        };
         let (dst, register_bits) = self.dst_width(dst, to, width)?;
         conversion.register_bits = register_bits;
         let class = if to.is_float() || from.is_float() {

@@ -9,7 +9,7 @@ use crate::isa::{
     Access, AsyncOp, Call, Class, Constant, Inst, MatrixMove, Mma, Op, ParamPlace, Pred, PredSlot,
     SINK_PRED, SINK_SLOT, Slot, Type, ZERO_SLOT,
 };
-use crate::syntax::ast::{self, Statement, VariableSpace};
+use crate::syntax::ast::{self, Operand, Statement, VariableSpace};
 
 /// A decoded function.
 #[derive(Debug)]
@@ -248,10 +248,8 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
                     self.line = instruction.line;
                     self.guard = match instruction.guard {
                         None => Pred::TRUE,
-                        Some((name, negated)) => Pred {
-                            slot: self.pred_slot(name)?,
-                            negated,
-                        },
+                        Some((name, false)) => self.pred_or_special(&Operand::Name(name))?,
+                        Some((name, true)) => self.pred_or_special(&Operand::Not(name))?,
                     };
                     self.instruction(instruction)?;
                 }
@@ -363,7 +361,7 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
         None
     }
 
-    fn new_slot(&mut self) -> Slot {
+    pub(super) fn new_slot(&mut self) -> Slot {
         let slot = self.out.slots as Slot;
         self.out.slots += 1;
         slot

@@ -4,7 +4,7 @@ use super::function::FunctionBuilder;
 use super::modifiers::Modifiers;
 use crate::error::LoadError;
 use crate::isa::{
-    AccessSpace, Class, MatrixMove, Mma, MmaInput, MmaKind, Op, Rounding, Slot, Type, ZERO_SLOT,
+    AccessSpace, Class, MatrixMove, Mma, MmaInput, MmaKind, Op, Slot, Type, ZERO_SLOT,
 };
 use crate::syntax::ast::{Instruction, Operand};
 
@@ -175,9 +175,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         if saturate && !matches!(kind, MmaKind::Int { .. }) {
             return modifiers.error("`.satfinite` is for integers");
         }
-        if rounding.is_some_and(|rounding| rounding != Rounding::Nearest)
-            && !matches!(kind, MmaKind::Double(_))
-        {
+        if rounding.is_some() && !matches!(kind, MmaKind::Double(_)) {
             return modifiers.error("a rounding is for `.f64`");
         }
         // Registers of one lane.
@@ -271,7 +269,14 @@ impl<'a> FunctionBuilder<'a, '_> {
         }
         modifiers.ty_of(&[Type::B(16)])?;
         modifiers.finish()?;
-        self.emit_uniform::<2>(instruction, Op::TransposeMatrix, Type::U(32), Class::Other)
+        let [dst, src] = self.operands(instruction)?;
+        if matches!(src, Operand::Number(_)) {
+            return modifiers.error("the matrix must be in a register");
+        }
+        let src = [self.src(src, Type::U(32))?, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];
+        let dst = self.dst(dst, Type::U(32))?;
+        self.emit(Op::TransposeMatrix, dst, src, Class::Other);
+        Ok(())
     }
 
     /// `ldmatrix.sync.aligned.m8n8.num{.trans}{.shared}.b16 r, [p]` and

@@ -18,6 +18,7 @@ mod module;
 mod movement;
 mod names;
 mod operand;
+mod special;
 mod variables;
 mod warp;
 

@@ -2,8 +2,9 @@
 
 use super::function::FunctionBuilder;
 use super::modifiers::Modifiers;
+use super::operand::Width;
 use crate::error::LoadError;
-use crate::isa::{Class, ClockKind, Elements, Op, Slot, Type, ZERO_SLOT};
+use crate::isa::{Class, Elements, Op, Slot, Type, ZERO_SLOT};
 use crate::syntax::ast::{Instruction, Operand};
 
 const S32: Type = Type::S(32);
@@ -36,7 +37,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         let class = Class::Other;
         if ty == Type::Pred {
             let op = Op::MovPred {
-                src: self.pred(src)?,
+                src: self.pred_or_special(src)?,
                 dst: self.pred_dst(dst)?,
             };
             self.emit(op, ZERO_SLOT, [ZERO_SLOT; 4], class);
@@ -47,7 +48,7 @@ impl<'a> FunctionBuilder<'a, '_> {
                 let element = self.part_type(&modifiers, ty, parts.len())?;
                 let slots = parts
                     .iter()
-                    .map(|part| self.src(part, element))
+                    .map(|part| self.src_or_special(part, element, Width::Exact))
                     .collect::<Result<Vec<_>, _>>()?;
                 let dst = self.dst(dst, ty)?;
                 let elements = self.elements(&slots, element.bits());
@@ -55,7 +56,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             }
             (Operand::Vector(parts), src) => {
                 let element = self.part_type(&modifiers, ty, parts.len())?;
-                let src = self.src(src, ty)?;
+                let src = self.src_or_special(src, ty, Width::Exact)?;
                 let slots = parts
                     .iter()
                     .map(|part| self.dst(part, element))
@@ -65,30 +66,18 @@ impl<'a> FunctionBuilder<'a, '_> {
                 self.emit(Op::Unpack(elements), ZERO_SLOT, src, class);
             }
             (dst, src) => {
-                if let Some(kind) = Self::clock(src) {
+                if let Some(kind) = self.clock(src, ty)? {
                     let dst = self.dst(dst, ty)?;
                     self.emit(Op::Clock(kind), dst, [ZERO_SLOT; 4], class);
                     return Ok(());
                 }
-                let src = self.src(src, ty)?;
+                let src = self.src_or_special(src, ty, Width::Exact)?;
                 let dst = self.dst(dst, ty)?;
                 let src = [src, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];
                 self.emit(Op::Mov, dst, src, class);
             }
         }
         Ok(())
-    }
-
-    fn clock(operand: &Operand<'_>) -> Option<ClockKind> {
-        match operand {
-            Operand::Name("%clock") => Some(ClockKind::Low),
-            Operand::Name("%clock_hi") => Some(ClockKind::High),
-            Operand::Name("%clock64") => Some(ClockKind::Full),
-            Operand::Name("%globaltimer") => Some(ClockKind::GlobalTimer),
-            Operand::Name("%globaltimer_lo") => Some(ClockKind::Low),
-            Operand::Name("%globaltimer_hi") => Some(ClockKind::High),
-            _ => None,
-        }
     }
 
     fn part_type(

@@ -1,10 +1,11 @@
 //! Operands to rows, predicates and addresses, with their types checked.
 
 use super::function::{FunctionBuilder, Name, Register};
+use super::special;
 use super::variables::VariableKind;
 use crate::error::LoadError;
 use crate::isa::{
-    AccessSpace, Constant, Pred, PredSlot, SINK_PRED, SINK_SLOT, Slot, Special, Type, ZERO_SLOT,
+    AccessSpace, Constant, Pred, PredSlot, SINK_PRED, SINK_SLOT, Slot, Type, ZERO_SLOT,
 };
 use crate::syntax::ast::{AddressBase, Number, Operand};
 
@@ -21,46 +22,6 @@ pub(super) fn literal_bits(number: Number, ty: Type) -> u64 {
         64 => bits,
         width => bits & ((1 << width) - 1),
     }
-}
-
-/// Special registers that keep their value while a warp runs, with their width.
-fn special(name: &str, member: Option<&str>) -> Option<(Special, u8)> {
-    let axis = match member {
-        Some("x") => Some(0),
-        Some("y") => Some(1),
-        Some("z") => Some(2),
-        Some(_) => return None,
-        None => None,
-    };
-    Some(match (name, axis) {
-        ("%tid", Some(axis)) => (Special::Tid(axis), 32),
-        ("%ntid", Some(axis)) => (Special::Ntid(axis), 32),
-        ("%ctaid" | "%clusterid", Some(axis)) => (Special::Ctaid(axis), 32),
-        ("%nctaid" | "%nclusterid", Some(axis)) => (Special::Nctaid(axis), 32),
-        ("%cluster_ctaid", Some(_)) => (Special::Fixed(0), 32),
-        ("%cluster_nctaid", Some(_)) => (Special::Fixed(1), 32),
-        ("%cluster_ctarank", None) => (Special::Fixed(0), 32),
-        ("%cluster_nctarank", None) => (Special::Fixed(1), 32),
-        ("%laneid", None) => (Special::LaneId, 32),
-        ("%warpid", None) => (Special::WarpId, 32),
-        ("%nwarpid", None) => (Special::NWarpId, 32),
-        ("%smid", None) => (Special::SmId, 32),
-        ("%nsmid", None) => (Special::NSmId, 32),
-        ("%gridid", None) => (Special::GridId, 64),
-        ("%lanemask_eq", None) => (Special::LaneMaskEq, 32),
-        ("%lanemask_le", None) => (Special::LaneMaskLe, 32),
-        ("%lanemask_lt", None) => (Special::LaneMaskLt, 32),
-        ("%lanemask_ge", None) => (Special::LaneMaskGe, 32),
-        ("%lanemask_gt", None) => (Special::LaneMaskGt, 32),
-        ("%dynamic_smem_size", None) => (Special::DynamicSmemSize, 32),
-        ("%total_smem_size", None) => (Special::TotalSmemSize, 32),
-        ("WARP_SZ", None) => (Special::Fixed(32), 32),
-        (name, None) => {
-            let number: u8 = name.strip_prefix("%envreg")?.parse().ok()?;
-            (number < 32).then_some((Special::EnvReg(number), 32))?
-        }
-        _ => return None,
-    })
 }
 
 /// How strictly a register's width must be that of the instruction's type.
@@ -127,36 +88,22 @@ impl<'a> FunctionBuilder<'a, '_> {
                 Some(Register::Pred(_)) => self.error(format!(
                     "`{name}` is a predicate, the instruction takes {ty}"
                 )),
-                None => self.special_or_symbol(name, None, 0, ty),
+                None => self.symbol_address(name, 0, ty),
             },
-            Operand::Member(name, member) => self.special_or_symbol(name, Some(member), 0, ty),
-            Operand::NameOffset(name, offset) => self.special_or_symbol(name, None, *offset, ty),
+            Operand::Member(name, member) => self.error(special::why_not(name, Some(member))),
+            Operand::NameOffset(name, offset) => self.symbol_address(name, *offset, ty),
             _ => self.error(format!("expected an operand of type {ty}")),
         }
     }
 
-    fn special_or_symbol(
-        &mut self,
-        name: &str,
-        member: Option<&str>,
-        offset: i64,
-        ty: Type,
-    ) -> Result<Slot, LoadError> {
-        if let Some((special, bits)) = special(name, member) {
-            if ty.is_float() || ty.bits() > bits.max(32) {
-                return self.error(format!("`{name}` cannot be read as {ty}"));
-            }
-            return Ok(self.constant(Constant::Special(special)));
+    fn symbol_address(&mut self, name: &str, offset: i64, ty: Type) -> Result<Slot, LoadError> {
+        let Some(constant) = self.symbol(name, offset, false) else {
+            return self.error(special::why_not(name, None));
+        };
+        if ty.bits() < 32 || ty.is_float() {
+            return self.error(format!("the address of `{name}` is not a {ty}"));
         }
-        if member.is_none()
-            && let Some(constant) = self.symbol(name, offset, false)
-        {
-            if ty.bits() < 32 || ty.is_float() {
-                return self.error(format!("the address of `{name}` is not a {ty}"));
-            }
-            return Ok(self.constant(constant));
-        }
-        self.error(format!("`{name}` is not declared"))
+        Ok(self.constant(constant))
     }
 
     /// Address of a variable, parameter or function.

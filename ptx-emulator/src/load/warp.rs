@@ -4,12 +4,16 @@ use super::function::FunctionBuilder;
 use super::modifiers::Modifiers;
 use crate::error::LoadError;
 use crate::isa::{Class, Op, ReduxOp, SINK_PRED, ShflMode, Type, VoteMode, ZERO_SLOT};
-use crate::syntax::ast::Instruction;
+use crate::syntax::ast::{Instruction, Operand};
 
 const B32: Type = Type::B(32);
 
+fn is_sink(operand: &Operand<'_>) -> bool {
+    matches!(operand, Operand::Name("_"))
+}
+
 impl<'a> FunctionBuilder<'a, '_> {
-    /// Every form here is `.sync`; those without were removed with sm_70.
+    /// Every form here is `.sync`: since sm_70, those without leave open which lanes take part.
     fn require_sync(modifiers: &mut Modifiers<'_>) -> Result<(), LoadError> {
         if modifiers.flag("sync") {
             return Ok(());
@@ -36,6 +40,12 @@ impl<'a> FunctionBuilder<'a, '_> {
         modifiers.ty_of(&[B32])?;
         modifiers.finish()?;
         let [dst, a, b, c, mask] = self.operands(instruction)?;
+        match dst {
+            Operand::Pair(row, _) if is_sink(row) => {
+                return modifiers.error("the result beside the predicate cannot be `_`");
+            }
+            dst => self.named(dst)?,
+        }
         let src = [
             self.src(a, B32)?,
             self.src(b, B32)?,
@@ -67,6 +77,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         modifiers.ty_of(&[if ballot { B32 } else { Type::Pred }])?;
         modifiers.finish()?;
         let [dst, src, mask] = self.operands(instruction)?;
+        self.named(dst)?;
         let src = self.pred(src)?;
         let mask = self.src(mask, B32)?;
         let (row, dst) = if ballot {
@@ -91,6 +102,9 @@ impl<'a> FunctionBuilder<'a, '_> {
         modifiers.finish()?;
         let [dst, a, mask] = self.operands(instruction)?;
         let src = [self.src(a, ty)?, self.src(mask, B32)?, ZERO_SLOT, ZERO_SLOT];
+        if !all && matches!(dst, Operand::Pair(..)) {
+            return modifiers.error("a predicate is a result of `.all`");
+        }
         let (row, dst) = self.row_and_pred(dst, B32)?;
         self.emit(Op::Match { all, dst }, row, src, Class::Other);
         Ok(())
@@ -136,7 +150,12 @@ impl<'a> FunctionBuilder<'a, '_> {
             (Kind::Xor, Type::B(_)) => ReduxOp::Xor,
             _ => return modifiers.error(format!("{ty} is not a type of this operation")),
         };
-        self.emit_typed(instruction, Op::Redux(op), [ty, ty, B32], Class::Other)
+        let [dst, a, mask] = self.operands(instruction)?;
+        self.named(dst)?;
+        let src = [self.src(a, ty)?, self.src(mask, B32)?, ZERO_SLOT, ZERO_SLOT];
+        let dst = self.dst(dst, ty)?;
+        self.emit(Op::Redux(op), dst, src, Class::Other);
+        Ok(())
     }
 
     /// `elect.sync d|p, membermask`.
@@ -148,6 +167,9 @@ impl<'a> FunctionBuilder<'a, '_> {
         Self::require_sync(&mut modifiers)?;
         modifiers.finish()?;
         let [dst, mask] = self.operands(instruction)?;
+        if !matches!(dst, Operand::Pair(_, pred) if !is_sink(pred)) {
+            return modifiers.error("needs a predicate for its result, as in `d|p`");
+        }
         let src = [self.src(mask, B32)?, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];
         let (row, dst) = self.row_and_pred(dst, B32)?;
         self.emit(Op::Elect { dst }, row, src, Class::Other);
@@ -162,6 +184,10 @@ impl<'a> FunctionBuilder<'a, '_> {
     ) -> Result<(), LoadError> {
         modifiers.ty_of(&[B32])?;
         modifiers.finish()?;
-        self.emit_uniform::<1>(instruction, Op::ActiveMask, B32, Class::Other)
+        let [dst] = self.operands(instruction)?;
+        self.named(dst)?;
+        let dst = self.dst(dst, B32)?;
+        self.emit(Op::ActiveMask, dst, [ZERO_SLOT; 4], Class::Other);
+        Ok(())
     }
 }

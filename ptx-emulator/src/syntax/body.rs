@@ -181,7 +181,9 @@ impl<'a> Parser<'a> {
                 self.at += 1;
                 Ok(Operand::Not(self.ident()?))
             }
-            Some(Token::Number(_) | Token::Minus) => Ok(Operand::Number(self.number()?)),
+            Some(Token::Number(_) | Token::Minus | Token::Ident("WARP_SZ")) => {
+                Ok(Operand::Number(self.number()?))
+            }
             Some(Token::Ident(name)) => {
                 self.at += 1;
                 let operand = match self.peek() {

@@ -116,8 +116,11 @@ impl<'a> Parser<'a> {
 
     pub(super) fn number(&mut self) -> Parsed<Number> {
         let negative = self.accept(Token::Minus);
-        let Some(Token::Number(text)) = self.peek() else {
-            return self.error("expected a number");
+        let text = match self.peek() {
+            Some(Token::Number(text)) => text,
+            // The one constant that has a name.
+            Some(Token::Ident("WARP_SZ")) => "32",
+            _ => return self.error("expected a number"),
         };
         let Some(number) = literal(text) else {
             return self.error(format!("`{text}` is not a number"));

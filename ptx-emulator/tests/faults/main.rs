@@ -7,6 +7,7 @@ mod between_blocks;
 mod execution;
 mod initialization;
 mod launches;
+mod matrix;
 mod memory;
 mod planted;
 mod races;

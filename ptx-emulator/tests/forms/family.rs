@@ -21,6 +21,16 @@ const SPACES: &str = "
 .reg .b64 %global, %shared_generic, %local_generic;
 ";
 
+/// What calls call, a function a line.
+const FUNCTIONS: &str = "
+.global .align 4 .b32 noted[64];
+.func (.param .b32 y) twice(.param .b32 x) { .reg .b32 %r; ld.param.b32 %r, [x]; mul.lo.u32 %r, %r, 2; st.param.b32 [y], %r; ret; }
+.func (.param .b32 y) thrice(.param .b32 x) { .reg .b32 %r; ld.param.b32 %r, [x]; mul.lo.u32 %r, %r, 3; st.param.b32 [y], %r; ret; }
+.func (.param .b32 y) seven() { .reg .b32 %r; mov.b32 %r, 7; st.param.b32 [y], %r; ret; }
+.func store(.param .b64 place, .param .b32 x) { .reg .b32 %r; .reg .b64 %rd; ld.param.b32 %r, [x]; ld.param.b64 %rd, [place]; st.global.b32 [%rd], %r; ret; }
+.func note() { .reg .b32 %r; .reg .b64 %rd; mov.u32 %r, %tid.x; mov.u64 %rd, noted; mad.wide.u32 %rd, %r, 4, %rd; add.u32 %r, %r, 100; st.global.b32 [%rd], %r; ret; }
+";
+
 /// An instruction among those that bring its operands and store its results.
 pub struct Code {
     /// `{a}`, `{b}`, `{c}`, `{e}` are operands, `{d}`, `{d1}`, `{d2}`, `{d3}` results, `{form}` the instruction's name with its modifiers.
@@ -112,10 +122,11 @@ cvta.local.u64 %local_generic, %local_generic;
     ))
 }
 
-/// What [`kernel`] declares, and then some text.
+/// What [`kernel`] declares, functions where there are calls, and then some text.
 pub fn declared(text: &str) -> String {
+    let functions = if text.contains("call") { FUNCTIONS } else { "" };
     format!(
-        "{HEADER}
+        "{HEADER}{functions}
 .visible .entry forms(.param .u64 inputs, .param .u64 outputs, .param .u64 scratch)
 {{
 .shared .align 64 .b8 tile[{tile}];

@@ -5,21 +5,27 @@ mod harness;
 
 mod address;
 mod approximate;
+mod barrier;
 mod bits;
 mod carry;
 mod compare;
+mod control;
 mod convert;
 mod family;
 mod float;
 mod half;
 mod integer;
+mod matrix;
 mod movement;
 mod neighbours;
 mod opcodes;
 mod select;
+mod special;
 mod syntax;
+mod warp;
 
 use family::Family;
+use ptx_emulator::Module;
 
 /// All families.
 fn families() -> Vec<Family> {
@@ -35,6 +41,10 @@ fn families() -> Vec<Family> {
         select::families(),
         convert::families(),
         address::families(),
+        warp::families(),
+        barrier::families(),
+        control::families(),
+        matrix::families(),
     ]
     .into_iter()
     .flatten()
@@ -44,6 +54,14 @@ fn families() -> Vec<Family> {
 fn check(families: Vec<Family>) {
     for family in families {
         family.check();
+    }
+}
+
+/// That a scope of the standard kernel cannot be loaded, and that the error has these words.
+fn refused(scope: &str, words: &str) {
+    match Module::parse(&family::kernel(&format!("{{ {scope} }}"))) {
+        Err(error) => assert!(error.message.contains(words), "{scope}: {error}"),
+        Ok(_) => panic!("taken: {scope}"),
     }
 }
 
@@ -100,4 +118,24 @@ fn conversions() {
 #[test]
 fn addresses() {
     check(address::families());
+}
+
+#[test]
+fn warps() {
+    check(warp::families());
+}
+
+#[test]
+fn barriers() {
+    check(barrier::families());
+}
+
+#[test]
+fn control_flow() {
+    check(control::families());
+}
+
+#[test]
+fn matrices() {
+    check(matrix::families());
 }

@@ -2,17 +2,13 @@
 
 use crate::harness::exact::{Format, Round, float};
 use crate::harness::{Arg, Bench, HEADER, line};
+use crate::syntax::Form;
 use num_rational::BigRational;
 use num_traits::Zero;
 use proptest::prelude::*;
 
 /// Row and column of element `i` of a lane's part of `a`, as the ISA's figures for each shape say.
-pub(super) fn position_of_a(
-    shape: (usize, usize),
-    bits: usize,
-    lane: usize,
-    i: usize,
-) -> (usize, usize) {
+fn position_of_a(shape: (usize, usize), bits: usize, lane: usize, i: usize) -> (usize, usize) {
     let (group, thread) = (lane >> 2, lane % 4);
     match (shape, bits) {
         ((8, 4), 64) => (group, thread),
@@ -63,7 +59,7 @@ pub(super) fn position_of_a(
 }
 
 /// Likewise of `b`: row and column.
-pub(super) fn position_of_b(bits: usize, lane: usize, i: usize) -> (usize, usize) {
+fn position_of_b(bits: usize, lane: usize, i: usize) -> (usize, usize) {
     let (group, thread) = (lane >> 2, lane % 4);
     let row = match bits {
         32 | 64 => thread + 4 * i,
@@ -75,22 +71,41 @@ pub(super) fn position_of_b(bits: usize, lane: usize, i: usize) -> (usize, usize
 }
 
 /// Likewise of `c` and `d`.
-pub(super) fn position_of_c(lane: usize, i: usize) -> (usize, usize) {
+fn position_of_c(lane: usize, i: usize) -> (usize, usize) {
     let (group, thread) = (lane >> 2, lane % 4);
     (if i < 2 { group } else { group + 8 }, thread * 2 + (i & 1))
 }
 
-/// One `mma`: its words, shape, bits of a factor and of a sum.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Form {
-    words: &'static str,
+/// One `mma`: its name, shape, and bits of a factor and of a sum.
+#[derive(Debug)]
+pub(super) struct Product {
+    name: String,
     shape: (usize, usize),
-    bits: usize,
-    sum_bits: usize,
+    pub(super) bits: usize,
+    pub(super) sum_bits: usize,
 }
 
-impl Form {
-    pub(super) fn registers(self) -> [usize; 3] {
+impl Product {
+    /// What a form's words say.
+    pub(super) fn of(form: &Form) -> Self {
+        let mut numbers = form.words[3].split(|c: char| !c.is_ascii_digit()).skip(1);
+        let mut number = || numbers.next().expect("a shape").parse().expect("a number");
+        let (m, _, k): (usize, usize, usize) = (number(), number(), number());
+        let bits: Vec<_> = form.types().map(|ty| ty.bits as usize).collect();
+        Self {
+            name: form.to_string(),
+            shape: (m, k),
+            bits: bits[1],
+            sum_bits: bits[0],
+        }
+    }
+
+    /// Bits of a register that has elements of so many bits.
+    pub(super) fn register_bits(&self, bits: usize) -> usize {
+        bits.max(32)
+    }
+
+    pub(super) fn registers(&self) -> [usize; 3] {
         let (m, k) = self.shape;
         let of = |elements: usize, bits: usize| {
             (elements * bits / 32).div_ceil(if bits == 64 { 2 } else { 1 })
@@ -103,7 +118,7 @@ impl Form {
     }
 
     /// A kernel in which each lane loads its registers, 64 bits for each, and stores those of the sum.
-    pub(super) fn kernel(self) -> String {
+    fn kernel(&self) -> String {
         let [a, b, c] = self.registers();
         let mut body = String::new();
         let register = |bits: usize, at: usize| {
@@ -128,8 +143,8 @@ impl Form {
         }
         let results: Vec<_> = (0..c).map(|i| register(self.sum_bits, at + i)).collect();
         body += &format!(
-            "mma.sync.aligned.{} {{{}}}, {}, {}, {};\n",
-            self.words,
+            "{} {{{}}}, {}, {}, {};\n",
+            self.name,
             results.join(", "),
             lists[0],
             lists[1],
@@ -159,7 +174,7 @@ ret;
     }
 
     /// Element `i` of a lane's registers that start at `first`, `bits` each.
-    pub(super) fn locate(lane: usize, first: usize, i: usize, bits: usize) -> (usize, usize) {
+    fn locate(lane: usize, first: usize, i: usize, bits: usize) -> (usize, usize) {
         let in_register = (32 / bits).max(1);
         (
             lane * 32 + first + i / in_register,
@@ -168,7 +183,7 @@ ret;
     }
 
     /// Runs it on matrices of bits; `c` and the result are `m` rows of 8.
-    pub(super) fn run(self, a: &[Vec<u64>], b: &[Vec<u64>], c: &[Vec<u64>]) -> Vec<Vec<u64>> {
+    fn run(&self, a: &[Vec<u64>], b: &[Vec<u64>], c: &[Vec<u64>]) -> Vec<Vec<u64>> {
         let (m, k) = self.shape;
         let [a_count, b_count, _] = self.registers();
         let mut input = vec![0u64; 32 * 32];
@@ -198,7 +213,7 @@ ret;
                 line(32),
                 &mut [Arg::Bytes(&mut input), Arg::Bytes(&mut output)],
             )
-            .unwrap_or_else(|error| panic!("{}: {error}", self.words));
+            .unwrap_or_else(|error| panic!("{}: {error}", self.name));
         let words: Vec<u64> = output
             .chunks_exact(8)
             .map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap()))
@@ -214,8 +229,9 @@ ret;
         d
     }
 
+    /// Multiplies matrices, cut to the shape, and compares each element with what `expected` makes of a row, a column and an addend.
     pub(super) fn check(
-        self,
+        &self,
         random: &[Vec<Vec<u64>>; 3],
         expected: impl Fn(&[u64], &[u64], u64) -> u64,
     ) {
@@ -243,7 +259,7 @@ ret;
                 assert_eq!(
                     d[row][column], want,
                     "{}: row {row}, column {column}: {:x?} {factors:x?} {:#x} give {:#x}, expected {want:#x}",
-                    self.words, a[row], c[row][column], d[row][column]
+                    self.name, a[row], c[row][column], d[row][column]
                 );
             }
         }
@@ -313,20 +329,6 @@ pub(super) fn factors(format: Format) -> impl Strategy<Value = u64> {
     let special = float(format).boxed();
     let finite = finite.boxed();
     proptest::strategy::Union::new_weighted(vec![(200, finite), (1, special)])
-}
-
-pub(super) const fn form(
-    words: &'static str,
-    shape: (usize, usize),
-    bits: usize,
-    sum_bits: usize,
-) -> Form {
-    Form {
-        words,
-        shape,
-        bits,
-        sum_bits,
-    }
 }
 
 pub(super) fn signed(value: u64, bits: usize) -> i64 {

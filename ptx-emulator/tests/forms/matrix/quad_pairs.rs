@@ -1,10 +1,11 @@
 //! `mma.m8n8k4` on `.f16`: four products of a warp, each of its own quad pair, by the formulas of the ISA.
 
 use super::fragments::{exact_sum, factors, matrices};
+use crate::family::{Code, Family, random};
 use crate::harness::exact::{F16, F32};
 use crate::harness::{Arg, Bench, HEADER, line};
+use crate::syntax::Form;
 use half::f16;
-use proptest::prelude::*;
 
 /// Row and column of element `i` of a lane's part of `a`.
 fn position_of_a(layout: &str, lane: usize, i: usize) -> (usize, usize) {
@@ -144,20 +145,30 @@ fn check(products: &[[Vec<Vec<u64>>; 3]], layouts: [&str; 2], d: &str, c: &str) 
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6))]
+/// The registers of a form, for the loader.
+fn code(form: &Form) -> Code {
+    let [.., d, _, _, c] = form.words[..] else {
+        panic!("{form}");
+    };
+    let factor = (2, 32);
+    super::unspecified(
+        (sum_registers(d), 32),
+        factor,
+        factor,
+        (sum_registers(c), 32),
+    )
+}
 
-    #[test]
-    fn four_products(
-        wide in proptest::collection::vec(matrices(factors(F16), factors(F32)), 4),
-        narrow in proptest::collection::vec(matrices(factors(F16), factors(F16)), 4),
-    ) {
-        for a in ["row", "col"] {
-            for b in ["row", "col"] {
-                check(&wide, [a, b], "f32", "f32");
-                check(&narrow, [a, b], "f32", "f16");
-                check(&narrow, [a, b], "f16", "f16");
-            }
+pub fn families() -> Vec<Family> {
+    let syntax = "mma.sync.aligned.m8n8k4.{row,col}.{row,col}.{f32.f16.f16.f32,f32.f16.f16.f16,f16.f16.f16.f16}";
+    vec![Family::apart(syntax, code, |form| {
+        let [.., a_layout, b_layout, d, _, _, c] = form.words[..] else {
+            panic!("{form}");
+        };
+        for _ in 0..3 {
+            let addend = if c == "f16" { F16 } else { F32 };
+            let four = proptest::collection::vec(matrices(factors(F16), factors(addend)), 4);
+            check(&random(four), [a_layout, b_layout], d, c);
         }
-    }
+    })]
 }
