@@ -32,9 +32,6 @@ fn finish(x: f32, mode: FloatMode) -> f32 {
     if x.is_nan() {
         return f32::from_bits(NAN_F32);
     }
-    if mode.relu && x.is_sign_negative() {
-        return 0.0;
-    }
     x
 }
 

@@ -6,9 +6,11 @@ use std::f64::consts::PI;
 use num_rational::BigRational;
 use num_traits::{One as _, Signed as _, ToPrimitive as _};
 
-use super::family::{Family, uniform};
+use super::family::{Family, THREADS, random, uniform};
 use super::float::{numbers, parts, shape};
-use super::harness::exact::{F64, Format};
+use super::harness::Operands;
+use super::harness::exact::{F64, Format, Round};
+use super::syntax::Form;
 
 fn to_f64(format: Format, bits: u64) -> f64 {
     if format.is_nan(bits) {
@@ -50,6 +52,27 @@ fn is_near(format: Format, ftz: bool, bits: u64, want: f64, error: f64) -> bool 
     (got - want).abs() <= error.max(to_f64(format, 1))
 }
 
+/// Numbers of every kind; for `ex2` also those with results from the smallest to the largest, and beyond.
+fn operands(form: &Form) -> Vec<Operands> {
+    let mut tuples = numbers(form);
+    if form.opcode() == "ex2" {
+        let (format, count) = shape(form.ty());
+        let bias = ((1 << (format.exponent - 1)) - 1) as f64;
+        let lowest = -bias - f64::from(format.mantissa) - 2.0;
+        for (at, [first, ..]) in tuples.iter_mut().enumerate().skip(THREADS / 2) {
+            // Every other result is about the smallest normal one.
+            let highest = if at % 2 == 0 { bias } else { -bias };
+            *first = 0;
+            for place in 0..count {
+                let exact = BigRational::from_float(random(lowest..highest + 3.0));
+                let bits = format.round(&exact.expect("a number"), Round::Nearest);
+                *first |= bits << (place * format.bits());
+            }
+        }
+    }
+    tuples
+}
+
 /// A function of one or two operands, and the error that is allowed for these and the exact result. An infinite one leaves the
 /// result open.
 fn near(
@@ -61,7 +84,7 @@ fn near(
     Family::new(
         syntax,
         uniform(count),
-        numbers,
+        operands,
         move |form, inputs, outputs| {
             let (format, _) = shape(form.ty());
             let ftz = form.has("ftz");
