@@ -2,11 +2,12 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use ptx_emulator::LaunchConfig;
 
 use super::family::{Code, Family, THREADS, random};
-use super::harness::Operands;
+use super::harness::{Arg, Bench, HEADER, Operands, line};
 use super::integer::low;
-use super::syntax::Form;
+use super::syntax::{Form, expand};
 
 /// What each lane gets, from the operands of its warp.
 fn each_lane(
@@ -73,8 +74,9 @@ fn shuffle(form: &Form, lane: usize, b: u64, c: u64) -> (usize, bool) {
     (if within { j } else { lane } as usize, within)
 }
 
+const SHUFFLE: &str = "shfl.sync.{up,down,bfly,idx}.b32";
+
 fn shuffles() -> [Family; 2] {
-    const SYNTAX: &str = "shfl.sync.{up,down,bfly,idx}.b32";
     let any = |_: &Form| two_warps(vec(any::<Operands>(), 32));
     // Even and odd lanes by themselves: distances are even, and indices as odd as the lane.
     let by_parity = move |form: &Form| {
@@ -89,7 +91,7 @@ fn shuffles() -> [Family; 2] {
     };
     [
         Family::new(
-            SYNTAX,
+            SHUFFLE,
             |_| Code::new("{form} {d}|{d1}, {a}, {b}, {c}, -1;", &[32, 1], &[32; 3]),
             any,
             each_lane(|form, warp, lane| {
@@ -99,7 +101,7 @@ fn shuffles() -> [Family; 2] {
             }),
         ),
         Family::new(
-            SYNTAX,
+            SHUFFLE,
             |_| Code::new("{form} {d}, {a}, {b}, {c}, {e};", &[32], &[32; 4]),
             by_parity,
             each_lane(|form, warp, lane| {
@@ -109,6 +111,57 @@ fn shuffles() -> [Family; 2] {
             }),
         ),
     ]
+}
+
+/// Every distance, clamp and segment, one for each block.
+#[test]
+fn all_shuffles() {
+    for form in expand(SHUFFLE) {
+        let ptx = format!(
+            "{HEADER}
+.visible .entry k(.param .u64 output)
+{{
+.reg .pred %p1;
+.reg .b32 %r<9>;
+.reg .b64 %rd<3>;
+mov.u32 %r1, %tid.x;
+mov.u32 %r2, %ctaid.x;
+mov.u32 %r3, %ctaid.y;
+mov.u32 %r4, %ctaid.z;
+mad.lo.u32 %r5, %r4, 256, %r3;
+{form} %r6|%p1, %r1, %r2, %r5, -1;
+selp.b32 %r7, 32, 0, %p1;
+or.b32 %r6, %r6, %r7;
+mad.lo.u32 %r7, %r4, 32, %r3;
+mad.lo.u32 %r7, %r7, 32, %r2;
+mad.lo.u32 %r7, %r7, 32, %r1;
+ld.param.u64 %rd1, [output];
+cvt.u64.u32 %rd2, %r7;
+add.u64 %rd1, %rd1, %rd2;
+st.global.b8 [%rd1], %r6;
+ret;
+}}
+"
+        );
+        let shape = LaunchConfig {
+            grid: [32; 3],
+            ..line(32)
+        };
+        let mut output = vec![0; 1 << 20];
+        Bench::new(&ptx)
+            .run("k", shape, &mut [Arg::Bytes(&mut output)])
+            .unwrap();
+        for (at, got) in output.iter().enumerate() {
+            let [lane, b, clamp, segment] = [0, 5, 10, 15].map(|shift| at >> shift & 31);
+            let (source, within) = shuffle(&form, lane, b as u64, (segment << 8 | clamp) as u64);
+            let want = source | usize::from(within) << 5;
+            assert_eq!(
+                usize::from(*got),
+                want,
+                "{form} of lane {lane}, {b}, {clamp}, {segment}"
+            );
+        }
+    }
 }
 
 fn vote(syntax: &'static str, text: &'static str, negated: bool) -> Family {
