@@ -7,8 +7,9 @@ use super::lanes::{Row, lanes, write_row};
 use super::race::{MemoryRequest, check_global};
 use super::shared::prepare_shared;
 use super::stop::{Step, Stop};
-use super::warp::Warp;
-use crate::arith::half;
+use super::warp::{Frame, Warp};
+use crate::arith::{float, half};
+use crate::device::Allocation;
 use crate::fault::{FaultKind, Space};
 use crate::isa::{
     Access, AccessSpace, AtomicKind, AtomicOp, FloatMode, FloatOp, HalfType, Inst, Type,
@@ -33,7 +34,7 @@ pub(crate) fn execute(
     }
     let b = own.rows[inst.src[1] as usize];
     let c = own.rows[inst.src[2] as usize];
-    let size = usize::from(access.bytes);
+    let size = usize::from(access.bytes) * access.elements.len().max(1);
     let mut old: Row = [0; 32];
     let number = warp.index;
     let direction = if op.reduction {
@@ -51,7 +52,7 @@ pub(crate) fn execute(
             if active == 0 {
                 return Ok(());
             }
-            if space == AccessSpace::Shared {
+            if space == AccessSpace::Shared && access.elements.is_empty() {
                 prepare_shared(
                     context,
                     MemoryRequest {
@@ -69,7 +70,7 @@ pub(crate) fn execute(
                     let at = addresses[lane] as usize;
                     let shared = &mut context.block.shared;
                     old[lane] = shared.load(at, size);
-                    let new = combine(op, old[lane], b[lane], c[lane]);
+                    let new = combine(op, old[lane], b[lane], c[lane], false);
                     shared.store(at, size, new);
                     context.stats.effects += u64::from(new != old[lane]);
                 }
@@ -77,7 +78,12 @@ pub(crate) fn execute(
             }
             if space != AccessSpace::Global {
                 let lane = active.trailing_zeros();
-                let reason = "atomics are for global and shared memory".to_owned();
+                let reason = if access.elements.is_empty() {
+                    "atomics are for global and shared memory"
+                } else {
+                    "atomics on vectors are for global memory"
+                };
+                let reason = reason.to_owned();
                 return Stop::lane(FaultKind::InvalidOperand { reason }, lane);
             }
             let found = find(context, addresses, active, size, space)?;
@@ -116,8 +122,14 @@ pub(crate) fn execute(
                         addresses[lane],
                     );
                 }
+                if !access.elements.is_empty() {
+                    let own = &mut warp.frames[frame];
+                    let changes = vector(own, access, op, allocation, offset, lane);
+                    context.stats.effects += u64::from(changes);
+                    continue;
+                }
                 old[lane] = allocation.load(offset, size);
-                let new = combine(op, old[lane], b[lane], c[lane]);
+                let new = combine(op, old[lane], b[lane], c[lane], true);
                 allocation.store(offset, size, new);
                 context.stats.effects += u64::from(new != old[lane]);
                 allocation.mark_written(offset, size);
@@ -131,8 +143,38 @@ pub(crate) fn execute(
     Ok(())
 }
 
-/// The new value.
-fn combine(op: AtomicOp, old: u64, b: u64, c: u64) -> u64 {
+/// One lane's operation on each element of a vector. Whether that changes anything.
+fn vector(
+    frame: &mut Frame,
+    access: &Access,
+    op: AtomicOp,
+    allocation: &Allocation,
+    offset: usize,
+    lane: usize,
+) -> bool {
+    let bytes = usize::from(access.bytes);
+    let mut changes = false;
+    // All sources are read before the first result is there: they may be the same registers.
+    let operands: Vec<u64> = access
+        .elements
+        .iter()
+        .map(|&slot| frame.rows[slot as usize][lane])
+        .collect();
+    for (index, (b, &slot)) in operands.into_iter().zip(&access.results).enumerate() {
+        let at = offset + index * bytes;
+        let old = allocation.load(at, bytes);
+        let new = combine(op, old, b, 0, true);
+        allocation.store(at, bytes, new);
+        allocation.mark_written(at, bytes);
+        changes |= new != old;
+        frame.rows[slot as usize][lane] = old;
+        frame.initialized[slot as usize] |= 1 << lane;
+    }
+    changes
+}
+
+/// The new value. Additions of `.f32` to global memory flush subnormal numbers to zero, those to shared memory do not.
+fn combine(op: AtomicOp, old: u64, b: u64, c: u64, global: bool) -> u64 {
     let wide = op.ty.bits() == 64;
     let signed = matches!(op.ty, Type::S(_));
     let less = |x: u64, y: u64| match (wide, signed) {
@@ -140,32 +182,27 @@ fn combine(op: AtomicOp, old: u64, b: u64, c: u64) -> u64 {
         (false, true) => (x as i32) < y as i32,
         _ => x < y,
     };
-    let half_add = |ty, pair: bool| {
-        let one = |shift: u32| {
-            let (x, y) = ((old >> shift) as u16, (b >> shift) as u16);
-            u64::from(half::op(FloatOp::Add, ty, FloatMode::default(), x, y, 0)) << shift
-        };
-        if pair { one(16) | one(0) } else { one(0) }
-    };
+    if let Some(ty) = half_type(op.ty) {
+        return half_combine(op, ty, old, b);
+    }
     match op.kind {
         AtomicKind::Add => match op.ty {
             Type::F32 => {
-                // `atom.add.f32` flushes subnormals on global memory only; kept here, as on shared memory.
-                let sum = f32::from_bits(old as u32) + f32::from_bits(b as u32);
-                u64::from(canonical(sum))
+                let mode = FloatMode {
+                    ftz: global,
+                    ..FloatMode::default()
+                };
+                let sum = float::add(f32::from_bits(old as u32), f32::from_bits(b as u32), mode);
+                u64::from(sum.to_bits())
             }
             Type::F64 => {
                 let sum = f64::from_bits(old) + f64::from_bits(b);
                 if sum.is_nan() {
-                    crate::arith::float::NAN_F64
+                    float::NAN_F64
                 } else {
                     sum.to_bits()
                 }
             }
-            Type::F16 => half_add(HalfType::F16, false),
-            Type::F16x2 => half_add(HalfType::F16, true),
-            Type::BF16 => half_add(HalfType::BF16, false),
-            Type::BF16x2 => half_add(HalfType::BF16, true),
             _ if wide => old.wrapping_add(b),
             _ => u64::from((old as u32).wrapping_add(b as u32)),
         },
@@ -211,10 +248,27 @@ fn combine(op: AtomicOp, old: u64, b: u64, c: u64) -> u64 {
     }
 }
 
-fn canonical(x: f32) -> u32 {
-    if x.is_nan() {
-        crate::arith::float::NAN_F32
-    } else {
-        x.to_bits()
+/// One 16-bit float, or two.
+fn half_combine(op: AtomicOp, ty: HalfType, old: u64, b: u64) -> u64 {
+    let kind = match op.kind {
+        AtomicKind::Min => FloatOp::Min,
+        AtomicKind::Max => FloatOp::Max,
+        _ => FloatOp::Add,
+    };
+    let one = |shift: u32| {
+        let (x, y) = ((old >> shift) as u16, (b >> shift) as u16);
+        u64::from(half::op(kind, ty, FloatMode::default(), x, y, 0)) << shift
+    };
+    match op.ty.bits() {
+        16 => one(0),
+        _ => one(16) | one(0),
+    }
+}
+
+fn half_type(ty: Type) -> Option<HalfType> {
+    match ty {
+        Type::F16 | Type::F16x2 => Some(HalfType::F16),
+        Type::BF16 | Type::BF16x2 => Some(HalfType::BF16),
+        _ => None,
     }
 }

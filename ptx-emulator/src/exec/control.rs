@@ -95,6 +95,11 @@ fn check_operands(frame: &Frame, image: &Image<'_>, inst: &Inst, active: u32) ->
                 }
             }
         }
+        Op::Atomic(index) => {
+            for &slot in &image.function.accesses[index as usize].elements {
+                check_row(frame, image, slot, active)?;
+            }
+        }
         Op::Async(index) => {
             if let AsyncOp::Copy {
                 ignore: Some(pred), ..

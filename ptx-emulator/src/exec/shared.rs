@@ -122,28 +122,43 @@ fn conflicting_passes(addresses: &Row, members: u32, words: u64) -> u64 {
     counts.into_iter().max().unwrap_or(0) as u64
 }
 
-/// Bounds, counts and races of a request to shared memory.
+/// Bounds, claims, counts and races of a request to shared memory.
 pub(super) fn prepare_shared(context: &mut Context<'_>, request: MemoryRequest<'_>) -> Step<()> {
+    check_bounds(context, request)?;
     let MemoryRequest {
         addresses,
         active,
         size,
-        direction,
         ..
     } = request;
-    if !context.block.shared.claims.is_empty() {
-        let end = context.block.shared.bytes.len() as u64;
-        check_end(addresses, active, size, end, AccessSpace::Shared)?;
-        let write = request.atomic || direction == Direction::Store;
-        let races = context.checks.races;
-        let claims = &context.block.shared.claims;
-        claims.check(addresses, active, size, write, races)?;
-    }
-    prepare_unclaimed(context, request)
+    let write = request.atomic || request.direction == Direction::Store;
+    let races = context.checks.races;
+    let claims = &context.block.shared.claims;
+    claims.check(addresses, active, size, write, races)?;
+    prepare_checked(context, request)
 }
 
 /// [`prepare_shared`] of bytes that may belong to a copy or an mbarrier.
 pub(super) fn prepare_unclaimed(context: &mut Context<'_>, request: MemoryRequest<'_>) -> Step<()> {
+    check_bounds(context, request)?;
+    prepare_checked(context, request)
+}
+
+#[inline(always)]
+fn check_bounds(context: &Context<'_>, request: MemoryRequest<'_>) -> Step<()> {
+    let end = context.block.shared.bytes.len() as u64;
+    let MemoryRequest {
+        addresses,
+        active,
+        size,
+        ..
+    } = request;
+    check_end(addresses, active, size, end, AccessSpace::Shared)
+}
+
+/// Counts and races of a request that is within bounds.
+#[inline(always)]
+fn prepare_checked(context: &mut Context<'_>, request: MemoryRequest<'_>) -> Step<()> {
     let MemoryRequest {
         addresses,
         active,
@@ -152,8 +167,6 @@ pub(super) fn prepare_unclaimed(context: &mut Context<'_>, request: MemoryReques
         direction,
         ..
     } = request;
-    let end = context.block.shared.bytes.len() as u64;
-    check_end(addresses, active, size, end, AccessSpace::Shared)?;
     let (passes, ideal) = wavefronts(addresses, active, size);
     let counters = &mut context.stats.counters.shared;
     counters.requests += 1;

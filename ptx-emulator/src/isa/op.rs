@@ -414,8 +414,10 @@ pub(crate) struct Access {
     pub(crate) bytes: u8,
     /// Sign-extend an element to its register.
     pub(crate) signed: bool,
-    /// Rows of the elements: destinations of a load, sources of a store.
+    /// Rows of the elements: destinations of a load, sources of a store or of an atomic on a vector.
     pub(crate) elements: Vec<Slot>,
+    /// Rows that an atomic on a vector gives its old elements to.
+    pub(crate) results: Vec<Slot>,
     /// Widths of the destination registers.
     pub(crate) register_bits: u8,
     pub(crate) ordering: Ordering,

@@ -4,8 +4,7 @@ use super::function::{FunctionBuilder, Name};
 use super::modifiers::Modifiers;
 use crate::error::LoadError;
 use crate::isa::{
-    BarrierKind, BarrierOp, Builtin, Call, CallTarget, Class, Op, ParamPlace, Scope, Slot, Type,
-    ZERO_SLOT,
+    BarrierKind, BarrierOp, Builtin, Call, CallTarget, Class, Op, ParamPlace, Slot, Type, ZERO_SLOT,
 };
 use crate::syntax::ast::{Instruction, Number, Operand};
 
@@ -73,7 +72,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             "elect" => self.elect(instruction, modifiers),
             "activemask" => self.activemask(instruction, modifiers),
             "bar" | "barrier" => self.barrier(instruction, modifiers),
-            "membar" | "fence" => self.fence(modifiers),
+            "membar" | "fence" => self.fence(instruction, modifiers),
             "nanosleep" => self.nanosleep(instruction, modifiers),
             "griddepcontrol" => self.grid_dependency(modifiers),
             "bra" => self.branch(instruction, modifiers),
@@ -349,42 +348,6 @@ impl<'a> FunctionBuilder<'a, '_> {
             BarrierKind::RedOr { dst, src }
         };
         Ok((kind, ZERO_SLOT))
-    }
-
-    /// `membar.level`, `fence{.sem}.scope`, `fence.proxy.kind`, `fence.mbarrier_init.release.cluster`.
-    fn fence(&mut self, mut modifiers: Modifiers<'a>) -> Result<(), LoadError> {
-        if modifiers.flag("proxy") {
-            modifiers.require("a proxy", &[("async", ()), ("alias", ())])?;
-            modifiers.choose(&[("global", ()), ("shared::cta", ()), ("shared::cluster", ())]);
-            modifiers.finish()?;
-            // All proxies see the same memory here, in one order.
-            self.emit(Op::Nop, ZERO_SLOT, NONE, Class::Other);
-            return Ok(());
-        }
-        if modifiers.flag("mbarrier_init")
-            && !(modifiers.flag("release") && modifiers.has("cluster"))
-        {
-            return modifiers.error("needs `.release.cluster`");
-        }
-        modifiers.choose(&[
-            ("sc", ()),
-            ("acq_rel", ()),
-            ("acquire", ()),
-            ("release", ()),
-        ]);
-        let scope = modifiers.require(
-            "a scope",
-            &[
-                ("cta", Scope::Block),
-                ("cluster", Scope::Block),
-                ("gpu", Scope::Device),
-                ("gl", Scope::Device),
-                ("sys", Scope::Device),
-            ],
-        )?;
-        modifiers.finish()?;
-        self.emit(Op::Fence(scope), ZERO_SLOT, NONE, Class::Other);
-        Ok(())
     }
 
     /// Sleeping takes no time here.

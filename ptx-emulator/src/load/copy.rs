@@ -12,15 +12,18 @@ const U32: Type = Type::U(32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Global,
+    /// `.shared`, which a bulk copy does not have.
     Shared,
+    Block,
+    /// A cluster is one block here.
+    Cluster,
 }
 
-/// A cluster is one block here.
 const SIDES: [(&str, Side); 4] = [
     ("global", Side::Global),
     ("shared", Side::Shared),
-    ("shared::cta", Side::Shared),
-    ("shared::cluster", Side::Shared),
+    ("shared::cta", Side::Block),
+    ("shared::cluster", Side::Cluster),
 ];
 
 impl<'a> FunctionBuilder<'a, '_> {
@@ -82,13 +85,12 @@ impl<'a> FunctionBuilder<'a, '_> {
         }
     }
 
-    /// Takes the words of a shared address space; a cluster is one block here.
+    /// Takes the words of the block's shared memory; without any, addresses are generic.
     pub(super) fn shared_space(modifiers: &mut Modifiers<'_>) -> AccessSpace {
         modifiers
             .choose(&[
                 ("shared", AccessSpace::Shared),
                 ("shared::cta", AccessSpace::Shared),
-                ("shared::cluster", AccessSpace::Shared),
             ])
             .unwrap_or(AccessSpace::Generic)
     }
@@ -112,21 +114,13 @@ impl<'a> FunctionBuilder<'a, '_> {
         let all_levels = modifiers.require("a cache operator", &[("ca", true), ("cg", false)])?;
         let to = modifiers.require("a destination space", &SIDES)?;
         let from = modifiers.require("a source space", &SIDES)?;
-        if (to, from) != (Side::Shared, Side::Global) {
+        if !matches!((to, from), (Side::Shared | Side::Block, Side::Global)) {
             return modifiers.error("copies go from `.global` to `.shared`");
         }
-        let hint = modifiers.flag("L2::cache_hint");
-        modifiers.choose(&[("L2::64B", ()), ("L2::128B", ()), ("L2::256B", ())]);
+        let has_policy = modifiers.flag("L2::cache_hint");
+        Self::prefetch_size(&mut modifiers);
         modifiers.finish()?;
-        let mut operands = instruction.operands.as_slice();
-        let mut policy = ZERO_SLOT;
-        if hint {
-            let [rest @ .., last] = operands else {
-                return modifiers.error("wrong number of operands");
-            };
-            policy = self.src(last, Type::B(64))?;
-            operands = rest;
-        }
+        let (operands, policy) = self.policy(instruction, &modifiers, has_policy)?;
         let (dst, src, bytes, size) = match operands {
             [dst, src, bytes] => (dst, src, bytes, None),
             [dst, src, bytes, size] => (dst, src, bytes, Some(size)),
@@ -215,7 +209,10 @@ impl<'a> FunctionBuilder<'a, '_> {
             self.emit_async(AsyncOp::BulkWait { keep }, ZERO_SLOT, none, Class::Other);
             return Ok(());
         }
-        for word in ["tensor", "prefetch", "multicast::cluster", "cp_mask"] {
+        if modifiers.flag("prefetch") {
+            return self.bulk_prefetch(instruction, modifiers);
+        }
+        for word in ["tensor", "multicast::cluster", "cp_mask"] {
             if modifiers.has(word) {
                 return modifiers.error(format!("`.{word}` is not supported"));
             }
@@ -229,18 +226,11 @@ impl<'a> FunctionBuilder<'a, '_> {
                 ("bulk_group", false),
             ],
         )?;
-        let hint = modifiers.flag("L2::cache_hint");
+        let has_policy = modifiers.flag("L2::cache_hint");
         modifiers.finish()?;
-        let mut operands = instruction.operands.as_slice();
-        if hint {
-            let [rest @ .., policy] = operands else {
-                return modifiers.error("wrong number of operands");
-            };
-            self.src(policy, Type::B(64))?;
-            operands = rest;
-        }
+        let (operands, _) = self.policy(instruction, &modifiers, has_policy)?;
         match (to, from, by_mbarrier, operands) {
-            (Side::Shared, Side::Global, true, [dst, src, size, mbarrier]) => {
+            (Side::Block | Side::Cluster, Side::Global, true, [dst, src, size, mbarrier]) => {
                 let (to_slot, to) = self.place(dst, AccessSpace::Shared)?;
                 let (from_slot, from, _) = self.address(src, AccessSpace::Global)?;
                 let size = self.src(size, U32)?;
@@ -249,7 +239,7 @@ impl<'a> FunctionBuilder<'a, '_> {
                 let src = [to_slot, from_slot, size, at_slot];
                 self.emit_async(op, ZERO_SLOT, src, Class::LoadGlobal);
             }
-            (Side::Global, Side::Shared, false, [dst, src, size]) => {
+            (Side::Global, Side::Block, false, [dst, src, size]) => {
                 let (to_slot, to, _) = self.address(dst, AccessSpace::Global)?;
                 let (from_slot, from) = self.place(src, AccessSpace::Shared)?;
                 let size = self.src(size, U32)?;
@@ -257,11 +247,32 @@ impl<'a> FunctionBuilder<'a, '_> {
                 let src = [to_slot, from_slot, size, ZERO_SLOT];
                 self.emit_async(op, ZERO_SLOT, src, Class::StoreGlobal);
             }
-            (Side::Shared, Side::Global, true, _) | (Side::Global, Side::Shared, false, _) => {
+            (Side::Block | Side::Cluster, Side::Global, true, _)
+            | (Side::Global, Side::Block, false, _) => {
                 return modifiers.error("wrong number of operands");
             }
             _ => return modifiers.error("this way to copy is not supported"),
         }
+        Ok(())
+    }
+    /// `cp.async.bulk.prefetch.L2.global{.L2::cache_hint} [src], size{, policy}`.
+    fn bulk_prefetch(
+        &mut self,
+        instruction: &'a Instruction<'a>,
+        mut modifiers: Modifiers<'a>,
+    ) -> Result<(), LoadError> {
+        if !modifiers.flag("L2") || !modifiers.flag("global") {
+            return modifiers.error("needs `.L2.global`");
+        }
+        let has_policy = modifiers.flag("L2::cache_hint");
+        modifiers.finish()?;
+        let (operands, policy) = self.policy(instruction, &modifiers, has_policy)?;
+        let [address, size] = operands else {
+            return modifiers.error("wrong number of operands");
+        };
+        let (base, ..) = self.address(address, AccessSpace::Global)?;
+        let src = [base, self.src(size, U32)?, policy, ZERO_SLOT];
+        self.emit(Op::Nop, ZERO_SLOT, src, Class::Other);
         Ok(())
     }
 }

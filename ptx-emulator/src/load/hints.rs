@@ -42,13 +42,17 @@ impl<'a> FunctionBuilder<'a, '_> {
         }
     }
 
-    /// `createpolicy.fractional.L2::priority{.L2::other}.b64 d{, fraction}` and
-    /// `createpolicy.range{.global}.L2::priority{.L2::other}.b64 d, [a], primary, total`.
+    /// `createpolicy.fractional.L2::priority{.L2::other}.b64 d{, fraction}`,
+    /// `createpolicy.range{.global}.L2::priority{.L2::other}.b64 d, [a], primary, total` and
+    /// `createpolicy.cvt.L2.b64 d, a`.
     pub(super) fn create_policy(
         &mut self,
         instruction: &'a Instruction<'a>,
         mut modifiers: Modifiers<'a>,
     ) -> Result<(), LoadError> {
+        if modifiers.flag("cvt") {
+            return self.convert_policy(instruction, modifiers);
+        }
         let range = modifiers.require("a kind", &[("fractional", false), ("range", true)])?;
         if range {
             modifiers.flag("global");
@@ -87,6 +91,26 @@ impl<'a> FunctionBuilder<'a, '_> {
             }
             _ => return modifiers.error("wrong number of operands"),
         };
+        self.emit_policy(dst)
+    }
+
+    /// The policy of an access property of CUDA's.
+    fn convert_policy(
+        &mut self,
+        instruction: &'a Instruction<'a>,
+        mut modifiers: Modifiers<'a>,
+    ) -> Result<(), LoadError> {
+        if !modifiers.flag("L2") {
+            return modifiers.error("needs `.L2`");
+        }
+        modifiers.ty_of(&[B64])?;
+        modifiers.finish()?;
+        let [dst, property] = self.operands(instruction)?;
+        self.src(property, B64)?;
+        self.emit_policy(dst)
+    }
+
+    fn emit_policy(&mut self, dst: &Operand<'a>) -> Result<(), LoadError> {
         let dst = self.dst(dst, B64)?;
         let policy = self.constant(Constant::Value(POLICY));
         let src = [policy, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];

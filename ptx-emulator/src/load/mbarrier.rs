@@ -51,28 +51,42 @@ impl<'a> FunctionBuilder<'a, '_> {
                 ],
             )?,
         };
+        let operands = instruction.operands.as_slice();
         let try_wait = instruction.modifiers.first() == Some(&"try_wait");
         let is_arrive = matches!(kind, Kind::Arrive { .. });
         let expect_tx = is_arrive && modifiers.flag("expect_tx");
         let no_complete = is_arrive && modifiers.flag("noComplete");
         let parity = kind == Kind::Wait && modifiers.flag("parity");
-        let relaxed = match kind {
-            Kind::Arrive { .. } => modifiers.choose(&[("release", false), ("relaxed", true)]),
-            Kind::Wait => modifiers.choose(&[("acquire", false), ("relaxed", true)]),
-            Kind::ExpectTx | Kind::CompleteTx => modifiers.choose(&[("relaxed", true)]),
-            _ => None,
+        let orders: &[(&str, bool)] = match kind {
+            Kind::Arrive { .. } if no_complete => &[("release", false)],
+            Kind::Arrive { .. } => &[("release", false), ("relaxed", true)],
+            Kind::Wait => &[("acquire", false), ("relaxed", true)],
+            Kind::ExpectTx | Kind::CompleteTx => &[("relaxed", true)],
+            Kind::Init | Kind::Invalidate | Kind::PendingCount => &[],
         };
-        if is_arrive || matches!(kind, Kind::Wait | Kind::ExpectTx | Kind::CompleteTx) {
-            modifiers.choose(&[("cta", ()), ("cluster", ())]);
+        let relaxed = modifiers.choose(orders);
+        if relaxed.is_some() {
+            let scopes: &[(&str, ())] = &[("cta", ()), ("cluster", ())];
+            let scopes = if no_complete { &scopes[..1] } else { scopes };
+            modifiers.require("a scope", scopes)?;
         }
-        let space = Self::shared_space(&mut modifiers);
+        // Those of the cluster have no state to give.
+        let transaction = matches!(kind, Kind::ExpectTx | Kind::CompleteTx);
+        let stateless =
+            is_arrive && !no_complete && matches!(operands.first(), Some(Operand::Name("_")));
+        let space = if (transaction || stateless) && modifiers.flag("shared::cluster") {
+            AccessSpace::Shared
+        } else if kind == Kind::PendingCount {
+            AccessSpace::Generic
+        } else {
+            Self::shared_space(&mut modifiers)
+        };
         modifiers.ty_of(&[B64])?;
         modifiers.finish()?;
         if expect_tx && no_complete {
             return modifiers.error("`.expect_tx` and `.noComplete` exclude each other");
         }
         let relaxed = relaxed.unwrap_or(false);
-        let operands = instruction.operands.as_slice();
         match (kind, operands) {
             (Kind::PendingCount, [dst, state]) => {
                 let state = self.src(state, B64)?;

@@ -1,90 +1,22 @@
-//! Loads, stores, atomics and what only hints at caches.
+//! Loads and stores.
 
 use super::function::FunctionBuilder;
 use super::modifiers::Modifiers;
 use super::operand::Width;
+use super::qualifiers::Qualifiers;
 use crate::error::LoadError;
 use crate::isa::{
-    Access, AccessSpace, AtomicKind, AtomicOp, Class, Op, Ordering, SINK_SLOT, Scope, Slot, Type,
-    ZERO_SLOT,
+    Access, AccessSpace, Class, Op, Ordering, SINK_SLOT, Scope, Slot, Type, ZERO_SLOT,
 };
 use crate::syntax::ast::{Instruction, Operand};
 
 impl<'a> FunctionBuilder<'a, '_> {
-    pub(super) fn access_space(modifiers: &mut Modifiers<'_>) -> AccessSpace {
-        modifiers
-            .choose(&[
-                ("global", AccessSpace::Global),
-                ("shared", AccessSpace::Shared),
-                ("shared::cta", AccessSpace::Shared),
-                ("local", AccessSpace::Local),
-                ("const", AccessSpace::Const),
-                ("param", AccessSpace::KernelParam),
-                ("param::entry", AccessSpace::KernelParam),
-                ("param::func", AccessSpace::KernelParam),
-            ])
-            .unwrap_or(AccessSpace::Generic)
-    }
-
-    /// Memory-model qualifiers.
-    fn ordering(modifiers: &mut Modifiers<'_>) -> (Ordering, Scope) {
-        let ordering = modifiers
-            .choose(&[
-                ("volatile", Ordering::Relaxed),
-                ("relaxed", Ordering::Relaxed),
-                ("acquire", Ordering::Acquire),
-                ("release", Ordering::Release),
-                ("acq_rel", Ordering::AcqRel),
-                ("weak", Ordering::Weak),
-            ])
-            .unwrap_or(Ordering::Weak);
-        // `.volatile` has no scope and means `.sys`; for atomics the default is `.gpu`.
-        let scope = modifiers
-            .choose(&[
-                ("cta", Scope::Block),
-                ("cluster", Scope::Block),
-                ("gpu", Scope::Device),
-                ("sys", Scope::Device),
-            ])
-            .unwrap_or(Scope::Device);
-        // `.mmio` is `.relaxed.sys` for the emulator's purposes.
-        modifiers.flag("mmio");
-        (ordering, scope)
-    }
-
-    /// Cache operators and eviction hints change no value.
-    fn cache_hints(modifiers: &mut Modifiers<'_>) {
-        let hints = [
-            ("ca", ()),
-            ("cg", ()),
-            ("cs", ()),
-            ("lu", ()),
-            ("cv", ()),
-            ("wb", ()),
-            ("wt", ()),
-            ("L1::evict_normal", ()),
-            ("L1::evict_unchanged", ()),
-            ("L1::evict_first", ()),
-            ("L1::evict_last", ()),
-            ("L1::no_allocate", ()),
-            ("L2::evict_normal", ()),
-            ("L2::evict_first", ()),
-            ("L2::evict_last", ()),
-            ("L2::64B", ()),
-            ("L2::128B", ()),
-            ("L2::256B", ()),
-        ];
-        while modifiers.choose(&hints).is_some() {}
-    }
-
     fn vector_length(modifiers: &mut Modifiers<'_>) -> usize {
-        modifiers
-            .choose(&[("v2", 2), ("v4", 4), ("v8", 8)])
-            .unwrap_or(1)
+        modifiers.choose(&[("v2", 2), ("v4", 4)]).unwrap_or(1)
     }
 
     /// The parts of a vector operand, or the one scalar.
-    fn parts<'o>(
+    pub(super) fn parts<'o>(
         &self,
         modifiers: &Modifiers<'_>,
         operand: &'o Operand<'a>,
@@ -109,7 +41,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         }
     }
 
-    fn emit_access(&mut self, access: Access, base: Slot, dst: Slot, extra: [Slot; 3]) {
+    pub(super) fn emit_access(&mut self, access: Access, base: Slot, dst: Slot, extra: [Slot; 3]) {
         let space = access.space;
         let is_store = access.register_bits == 0;
         let atomic = access.atomic.is_some();
@@ -144,26 +76,20 @@ impl<'a> FunctionBuilder<'a, '_> {
         instruction: &'a Instruction<'a>,
         mut modifiers: Modifiers<'a>,
     ) -> Result<(), LoadError> {
-        let (ordering, scope) = Self::ordering(&mut modifiers);
-        let space = Self::access_space(&mut modifiers);
-        let non_coherent = modifiers.flag("nc");
-        Self::cache_hints(&mut modifiers);
-        let has_policy = Self::has_policy(&mut modifiers, space)?;
+        let qualifiers = if instruction.opcode == "ldu" {
+            Self::uniform(&mut modifiers)?
+        } else {
+            Self::qualifiers(&mut modifiers, false)?
+        };
         let count = Self::vector_length(&mut modifiers);
         let ty = modifiers.ty()?;
         modifiers.finish()?;
-        if non_coherent && space != AccessSpace::Global {
-            return modifiers.error("`.nc` is for `.global`");
-        }
-        if ordering == Ordering::Release || ordering == Ordering::AcqRel {
-            return modifiers.error("a load cannot release");
-        }
-        let bytes = self.element_bytes(&modifiers, ty, count)?;
-        let (operands, policy) = self.policy(instruction, &modifiers, has_policy)?;
+        let bytes = Self::element_bytes(&modifiers, qualifiers, ty, count)?;
+        let (operands, policy) = self.policy(instruction, &modifiers, qualifiers.policy)?;
         let [dst, address] = operands else {
             return modifiers.error("wrong number of operands");
         };
-        let (base, offset, space) = self.address(address, space)?;
+        let (base, offset, space) = self.qualified_address(&modifiers, address, qualifiers)?;
         let mut register_bits = ty.bits();
         let mut elements = Vec::with_capacity(count);
         for part in self.parts(&modifiers, dst, count)? {
@@ -173,35 +99,79 @@ impl<'a> FunctionBuilder<'a, '_> {
             }
             elements.push(slot);
         }
+        if elements.iter().all(|&slot| slot == SINK_SLOT) {
+            return modifiers.error("needs a register for what it loads");
+        }
         let access = Access {
             space,
             offset,
             bytes,
             signed: matches!(ty, Type::S(_)),
             elements,
+            results: Vec::new(),
             register_bits,
-            ordering,
-            scope,
+            ordering: qualifiers.ordering,
+            scope: qualifiers.scope,
             atomic: None,
         };
         self.emit_access(access, base, ZERO_SLOT, [ZERO_SLOT, ZERO_SLOT, policy]);
         Ok(())
     }
 
+    /// `ldu` is a load of global memory, or generic, without any other qualifier.
+    fn uniform(modifiers: &mut Modifiers<'_>) -> Result<Qualifiers, LoadError> {
+        let space = if modifiers.flag("global") {
+            AccessSpace::Global
+        } else {
+            AccessSpace::Generic
+        };
+        Ok(Qualifiers {
+            space,
+            parameters: None,
+            ordering: Ordering::Weak,
+            scope: Scope::Device,
+            policy: false,
+            mmio: false,
+        })
+    }
+
+    /// Bytes of an element, of which a vector has 16 at most.
     fn element_bytes(
-        &self,
         modifiers: &Modifiers<'_>,
+        qualifiers: Qualifiers,
         ty: Type,
         count: usize,
     ) -> Result<u8, LoadError> {
-        let bytes = ty.bits() / 8;
-        if bytes == 0 {
-            return modifiers.error("predicates cannot be in memory");
+        let integer = matches!(ty, Type::U(_) | Type::S(_) | Type::B(_));
+        if !integer && ty != Type::F32 && ty != Type::F64 {
+            return modifiers.error(format!("{ty} is not a type of this instruction"));
         }
-        if usize::from(bytes) * count > 32 {
-            return modifiers.error("an access is at most 32 bytes");
+        let bytes = ty.bits() / 8;
+        if usize::from(bytes) * count > 16 {
+            return modifiers.error("an access is at most 16 bytes");
+        }
+        if qualifiers.mmio && count > 1 {
+            return modifiers.error("`.mmio` has no vectors");
         }
         Ok(bytes)
+    }
+
+    /// An address whose parameter, if it is one, is that of a kernel or a function as the space says.
+    fn qualified_address(
+        &mut self,
+        modifiers: &Modifiers<'a>,
+        address: &Operand<'a>,
+        qualifiers: Qualifiers,
+    ) -> Result<(Slot, i64, AccessSpace), LoadError> {
+        let (base, offset, space) = self.address(address, qualifiers.space)?;
+        match qualifiers.parameters {
+            Some(owner) if owner != space => modifiers.error(if space == AccessSpace::FrameParam {
+                "the parameter is a function's: use `.param::func`"
+            } else {
+                "the parameter is a kernel's: use `.param::entry`"
+            }),
+            _ => Ok((base, offset, space)),
+        }
     }
 
     /// `st`.
@@ -210,22 +180,16 @@ impl<'a> FunctionBuilder<'a, '_> {
         instruction: &'a Instruction<'a>,
         mut modifiers: Modifiers<'a>,
     ) -> Result<(), LoadError> {
-        let (ordering, scope) = Self::ordering(&mut modifiers);
-        let space = Self::access_space(&mut modifiers);
-        Self::cache_hints(&mut modifiers);
-        let has_policy = Self::has_policy(&mut modifiers, space)?;
+        let qualifiers = Self::qualifiers(&mut modifiers, true)?;
         let count = Self::vector_length(&mut modifiers);
         let ty = modifiers.ty()?;
         modifiers.finish()?;
-        if ordering == Ordering::Acquire || ordering == Ordering::AcqRel {
-            return modifiers.error("a store cannot acquire");
-        }
-        let bytes = self.element_bytes(&modifiers, ty, count)?;
-        let (operands, policy) = self.policy(instruction, &modifiers, has_policy)?;
+        let bytes = Self::element_bytes(&modifiers, qualifiers, ty, count)?;
+        let (operands, policy) = self.policy(instruction, &modifiers, qualifiers.policy)?;
         let [address, src] = operands else {
             return modifiers.error("wrong number of operands");
         };
-        let (base, offset, space) = self.address(address, space)?;
+        let (base, offset, space) = self.qualified_address(&modifiers, address, qualifiers)?;
         if space == AccessSpace::Const || space == AccessSpace::KernelParam {
             return modifiers.error("the state space is read-only");
         }
@@ -239,112 +203,13 @@ impl<'a> FunctionBuilder<'a, '_> {
             bytes,
             signed: false,
             elements,
+            results: Vec::new(),
             register_bits: 0,
-            ordering,
-            scope,
+            ordering: qualifiers.ordering,
+            scope: qualifiers.scope,
             atomic: None,
         };
         self.emit_access(access, base, ZERO_SLOT, [ZERO_SLOT, ZERO_SLOT, policy]);
-        Ok(())
-    }
-
-    /// `atom`, `red`.
-    pub(super) fn atomic(
-        &mut self,
-        instruction: &'a Instruction<'a>,
-        mut modifiers: Modifiers<'a>,
-    ) -> Result<(), LoadError> {
-        let reduction = instruction.opcode == "red";
-        let (ordering, scope) = match Self::ordering(&mut modifiers) {
-            (Ordering::Weak, scope) => (Ordering::Relaxed, scope),
-            qualified => qualified,
-        };
-        let space = Self::access_space(&mut modifiers);
-        Self::cache_hints(&mut modifiers);
-        let has_policy = Self::has_policy(&mut modifiers, space)?;
-        let kind = modifiers.require(
-            "an operation",
-            &[
-                ("add", AtomicKind::Add),
-                ("min", AtomicKind::Min),
-                ("max", AtomicKind::Max),
-                ("and", AtomicKind::And),
-                ("or", AtomicKind::Or),
-                ("xor", AtomicKind::Xor),
-                ("exch", AtomicKind::Exch),
-                ("cas", AtomicKind::Cas),
-                ("inc", AtomicKind::Inc),
-                ("dec", AtomicKind::Dec),
-            ],
-        )?;
-        let no_ftz = modifiers.flag("noftz");
-        let ty = modifiers.ty()?;
-        modifiers.finish()?;
-        let half = super::float::half_type(ty).is_some();
-        let fits = match kind {
-            AtomicKind::Add => {
-                matches!(
-                    ty,
-                    Type::U(32 | 64) | Type::S(32 | 64) | Type::F32 | Type::F64
-                ) || (half && no_ftz)
-            }
-            AtomicKind::Min | AtomicKind::Max => {
-                matches!(ty, Type::U(32 | 64) | Type::S(32 | 64))
-            }
-            AtomicKind::And | AtomicKind::Or | AtomicKind::Xor | AtomicKind::Exch => {
-                matches!(ty, Type::B(32 | 64))
-            }
-            AtomicKind::Cas => matches!(ty, Type::B(16 | 32 | 64)),
-            AtomicKind::Inc | AtomicKind::Dec => ty == Type::U(32),
-        };
-        if !fits || (reduction && matches!(kind, AtomicKind::Exch | AtomicKind::Cas)) {
-            return modifiers.error(format!("{ty} is not a type of this operation"));
-        }
-        if !matches!(
-            space,
-            AccessSpace::Global | AccessSpace::Shared | AccessSpace::Generic
-        ) {
-            return modifiers.error("atomics are for global and shared memory");
-        }
-        let (operands, policy) = self.policy(instruction, &modifiers, has_policy)?;
-        let (dst, rest) = if reduction {
-            (SINK_SLOT, operands)
-        } else {
-            match operands {
-                [dst, rest @ ..] => (self.dst(dst, ty)?, rest),
-                [] => return modifiers.error("needs operands"),
-            }
-        };
-        let (address, b, c) = match (kind, rest) {
-            (AtomicKind::Cas, [address, b, c]) => (address, b, Some(c)),
-            (kind, [address, b]) if kind != AtomicKind::Cas => (address, b, None),
-            _ => return modifiers.error("wrong number of operands"),
-        };
-        let (base, offset, space) = self.address(address, space)?;
-        let extra = [
-            self.src(b, ty)?,
-            match c {
-                Some(c) => self.src(c, ty)?,
-                None => ZERO_SLOT,
-            },
-            policy,
-        ];
-        let access = Access {
-            space,
-            offset,
-            bytes: ty.bits() / 8,
-            signed: false,
-            elements: Vec::new(),
-            register_bits: ty.bits(),
-            ordering,
-            scope,
-            atomic: Some(AtomicOp {
-                kind,
-                ty,
-                reduction,
-            }),
-        };
-        self.emit_access(access, base, dst, extra);
         Ok(())
     }
 }

@@ -1,10 +1,12 @@
 //! Syntax tree to decoded module: names become indices, and every instruction is checked.
 
+mod atomic;
 mod compare;
 mod control;
 mod control_flow;
 mod convert;
 mod copy;
+mod fence;
 mod float;
 mod function;
 mod hints;
@@ -18,6 +20,7 @@ mod module;
 mod movement;
 mod names;
 mod operand;
+mod qualifiers;
 mod special;
 mod variables;
 mod warp;

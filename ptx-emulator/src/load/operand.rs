@@ -232,6 +232,9 @@ impl<'a> FunctionBuilder<'a, '_> {
             return self.error("expected an address in brackets");
         };
         let name = match address.base {
+            AddressBase::Absolute(_) if space != AccessSpace::Local => {
+                return self.error("an address without a register or name is for `.local`");
+            }
             AddressBase::Absolute(base) => {
                 return Ok((ZERO_SLOT, (base as i64).wrapping_add(address.offset), space));
             }

@@ -28,12 +28,19 @@ const FUNCTIONS: &str = "
 .func (.param .b32 y) thrice(.param .b32 x) { .reg .b32 %r; ld.param.b32 %r, [x]; mul.lo.u32 %r, %r, 3; st.param.b32 [y], %r; ret; }
 .func (.param .b32 y) seven() { .reg .b32 %r; mov.b32 %r, 7; st.param.b32 [y], %r; ret; }
 .func store(.param .b64 place, .param .b32 x) { .reg .b32 %r; .reg .b64 %rd; ld.param.b32 %r, [x]; ld.param.b64 %rd, [place]; st.global.b32 [%rd], %r; ret; }
+.func (.param .align 16 .b8 y[16]) same(.param .align 16 .b8 x[16]) { .reg .b64 %rd<2>; ld.param.v2.b64 {%rd0, %rd1}, [x]; st.param.v2.b64 [y], {%rd0, %rd1}; ret; }
 .func note() { .reg .b32 %r; .reg .b64 %rd; mov.u32 %r, %tid.x; mov.u64 %rd, noted; mad.wide.u32 %rd, %r, 4, %rd; add.u32 %r, %r, 100; st.global.b32 [%rd], %r; ret; }
 ";
 
+/// What the standard kernel has in the constant `constants`, and in its parameter `block`.
+pub fn fixed_bytes() -> [u8; 64] {
+    std::array::from_fn(|index| (37 * index + 11) as u8)
+}
+
 /// An instruction among those that bring its operands and store its results.
 pub struct Code {
-    /// `{a}`, `{b}`, `{c}`, `{e}` are operands, `{d}`, `{d1}`, `{d2}`, `{d3}` results, `{form}` the instruction's name with its modifiers.
+    /// `{a}`, `{b}`, `{c}`, `{e}` are operands, `{d}`, `{d1}`, `{d2}`, `{d3}` results, `{form}` the instruction's name with its modifiers,
+    /// `{input}` the address of the operands in global memory.
     text: String,
     /// Bits of results and operands; 1 is a predicate.
     results: Vec<u32>,
@@ -52,10 +59,12 @@ impl Code {
         }
     }
 
-    /// A scope's registers, and the instruction.
-    fn parts(&self, form: &Form) -> (String, String) {
+    /// The registers of a scope, and the instruction, for the `index`th form of a kernel.
+    fn parts(&self, form: &Form, index: usize) -> (String, String) {
         let mut registers = String::new();
-        let mut text = self.text.replace("{form}", &form.to_string());
+        let input = format!("%input+{}", 32 * THREADS * index);
+        let text = self.text.replace("{input}", &input);
+        let mut text = text.replace("{form}", &form.to_string());
         let names = RESULTS
             .iter()
             .zip(&self.results)
@@ -73,7 +82,7 @@ impl Code {
 
     /// A scope around the instruction, for the `index`th form of a kernel.
     fn scope(&self, form: &Form, index: usize) -> String {
-        let (registers, text) = self.parts(form);
+        let (registers, text) = self.parts(form, index);
         let mut scope = format!("{{\n{registers}");
         for (place, (name, bits)) in OPERANDS.iter().zip(&self.operands).enumerate() {
             let at = 32 * THREADS * index + 8 * place;
@@ -125,9 +134,11 @@ cvta.local.u64 %local_generic, %local_generic;
 /// What [`kernel`] declares, functions where there are calls, and then some text.
 pub fn declared(text: &str) -> String {
     let functions = if text.contains("call") { FUNCTIONS } else { "" };
+    let constants = fixed_bytes().map(|byte| byte.to_string()).join(", ");
     format!(
         "{HEADER}{functions}
-.visible .entry forms(.param .u64 inputs, .param .u64 outputs, .param .u64 scratch)
+.const .align 16 .b8 constants[64] = {{{constants}}};
+.visible .entry forms(.param .u64 inputs, .param .u64 outputs, .param .u64 scratch, .param .align 16 .b8 block[64])
 {{
 .shared .align 64 .b8 tile[{tile}];
 .local .align 64 .b8 own[64];
@@ -199,10 +210,19 @@ impl Family {
         expand(self.syntax)
     }
 
-    /// One form by itself, for [`declared`]: nothing brings its operands.
-    pub fn alone(&self, form: &Form) -> String {
-        let (registers, text) = (self.code)(form).parts(form);
-        format!("{{\n{registers}{text}\n}}\n")
+    /// What is before and behind the name of one form by itself, for [`declared`]: nothing brings its operands.
+    pub fn around(&self, form: &Form) -> (String, String) {
+        let mut code = (self.code)(form);
+        let (before, behind) = code.text.split_once("{form}").expect("a form's name");
+        let behind = behind.to_owned();
+        code.text = before.to_owned();
+        let (registers, before) = code.parts(form, 0);
+        code.text = behind;
+        let (_, behind) = code.parts(form, 0);
+        (
+            format!("{{\n{registers}{before}"),
+            format!("{behind}\n}}\n"),
+        )
     }
 
     /// Runs every form and compares.
@@ -265,7 +285,9 @@ fn launch(ptx: &str, inputs: &[Operands]) -> Vec<Operands> {
         dynamic_shared: 0,
         cooperative: false,
     };
-    let arguments: Vec<&[u8]> = arguments.iter().map(<[u8; 8]>::as_slice).collect();
+    let block = fixed_bytes();
+    let mut arguments: Vec<&[u8]> = arguments.iter().map(<[u8; 8]>::as_slice).collect();
+    arguments.push(&block);
     if let Err(error) = device.launch(&loaded, "forms", &shape, &arguments) {
         panic!("{error}");
     }
@@ -330,4 +352,10 @@ pub fn integers(_: &Form) -> Vec<Operands> {
         [one(), one(), one(), one()],
         THREADS,
     ))
+}
+
+/// [`integers`], drawn once and the same for all forms: where there are thousands of them.
+pub fn shared_integers() -> impl Fn(&Form) -> Vec<Operands> {
+    let drawn = std::cell::OnceCell::new();
+    move |form| drawn.get_or_init(|| integers(form)).clone()
 }

@@ -5,6 +5,8 @@ mod harness;
 
 mod address;
 mod approximate;
+mod asynchronous;
+mod atomic;
 mod barrier;
 mod bits;
 mod carry;
@@ -14,13 +16,17 @@ mod convert;
 mod family;
 mod float;
 mod half;
+mod hints;
 mod integer;
+mod load;
 mod matrix;
+mod mbarrier;
 mod movement;
 mod neighbours;
 mod opcodes;
 mod select;
 mod special;
+mod store;
 mod syntax;
 mod warp;
 
@@ -45,6 +51,12 @@ fn families() -> Vec<Family> {
         barrier::families(),
         control::families(),
         matrix::families(),
+        load::families(),
+        store::families(),
+        atomic::families(),
+        hints::families(),
+        asynchronous::families(),
+        mbarrier::families(),
     ]
     .into_iter()
     .flatten()
@@ -138,4 +150,34 @@ fn control_flow() {
 #[test]
 fn matrices() {
     check(matrix::families());
+}
+
+#[test]
+fn loads() {
+    check(load::families());
+}
+
+#[test]
+fn stores() {
+    check(store::families());
+}
+
+#[test]
+fn atomics() {
+    check(atomic::families());
+}
+
+#[test]
+fn hints() {
+    check(hints::families());
+}
+
+#[test]
+fn asynchronous_copies() {
+    check(asynchronous::families());
+}
+
+#[test]
+fn mbarriers() {
+    check(mbarrier::families());
 }

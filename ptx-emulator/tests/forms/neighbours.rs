@@ -1,14 +1,16 @@
 //! The forms of the families are those that the loader takes: none is missing, going by the instruction's names, and any other
 //! that differs from one of them by a word is refused. `ptxas` is asked as well where `PTX_EMULATOR_PTXAS` says where it is.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::Write as _;
 use std::rc::Rc;
 
 use ptx_emulator::Module;
 
 use super::family::declared;
-use super::syntax::{Form, expand};
+use super::syntax::{Form, Type, expand};
 
 /// Modifiers that many instructions have.
 const COMMON: [&str; 31] = [
@@ -45,16 +47,94 @@ const COMMON: [&str; 31] = [
     "global",
 ];
 
-/// Forms with one word less, one more, or another one, that no family has; each with the scope of its kernel.
-/// The order of words does not matter to the loader, nor to `ptxas`, so one order will do.
-fn neighbours() -> Vec<(Form, String)> {
+/// Hints to caches. They have nothing to do with types and the length of vectors, so that families have them with a few of these.
+const HINTS: [&str; 16] = [
+    "ca",
+    "cg",
+    "cs",
+    "lu",
+    "cv",
+    "wb",
+    "wt",
+    "L1::evict_normal",
+    "L1::evict_unchanged",
+    "L1::evict_first",
+    "L1::evict_last",
+    "L1::no_allocate",
+    "L2::cache_hint",
+    "L2::64B",
+    "L2::128B",
+    "L2::256B",
+];
+
+/// Neighbours of an opcode that are tried, another choice in each run, where it has more and `PTX_EMULATOR_NEIGHBOURS` says no
+/// other number.
+const MOST: usize = 20_000;
+
+/// A form with one word less, one more, or another one than a form of a family.
+struct Neighbour {
+    form: Form,
+    /// The scope of its kernel.
+    scope: String,
+    /// It has a family's hints with the type and vector length of another form.
+    hinted: bool,
+}
+
+/// The forms of all families.
+struct Language {
+    known: BTreeSet<Vec<&'static str>>,
+    /// Those with hints, without types and vector lengths.
+    hinted: BTreeSet<Vec<&'static str>>,
+}
+
+impl Language {
+    fn new<'a>(forms: impl Iterator<Item = &'a Form> + Clone) -> Self {
+        Self {
+            known: forms.clone().map(Form::canonical).collect(),
+            hinted: forms
+                .filter(|form| has_hints(form))
+                .map(|form| shapeless(form).canonical())
+                .collect(),
+        }
+    }
+
+    fn is_hinted(&self, form: &Form) -> bool {
+        has_hints(form) && self.hinted.contains(&shapeless(form).canonical()) && {
+            let bare = form.keep(|word| !HINTS.contains(&word));
+            self.known.contains(&bare.canonical())
+        }
+    }
+}
+
+fn has_hints(form: &Form) -> bool {
+    HINTS.iter().any(|hint| form.has(hint))
+}
+
+fn is_shape(word: &'static str) -> bool {
+    Type::of(word).is_some() || ["v2", "v4", "v8"].contains(&word)
+}
+
+fn shapeless(form: &Form) -> Form {
+    form.keep(|word| !is_shape(word))
+}
+
+/// What is neither a hint nor of the shape.
+fn stem(form: &Form) -> Form {
+    form.keep(|word| !is_shape(word) && !HINTS.contains(&word))
+}
+
+/// Forms that no family has.
+fn neighbours() -> Vec<Neighbour> {
+    let most = std::env::var("PTX_EMULATOR_NEIGHBOURS").map_or(MOST, |most| {
+        most.parse().expect("PTX_EMULATOR_NEIGHBOURS is a number")
+    });
     let families = super::families();
     let forms: Vec<(Form, usize)> = families
         .iter()
         .enumerate()
         .flat_map(|(index, family)| family.forms().into_iter().map(move |form| (form, index)))
         .collect();
-    let known: BTreeSet<_> = forms.iter().map(|(form, _)| form.canonical()).collect();
+    let language = Language::new(forms.iter().map(|(form, _)| form));
     let mut vocabulary: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (form, _) in &forms {
         let words = vocabulary
@@ -62,70 +142,102 @@ fn neighbours() -> Vec<(Form, String)> {
             .or_insert_with(|| COMMON.into());
         words.extend(&form.words[1..]);
     }
+    let mut sizes: BTreeMap<&str, usize> = BTreeMap::new();
+    for (form, _) in &forms {
+        let edits = form.words.len() * (1 + 2 * vocabulary[form.opcode()].len());
+        *sizes.entry(form.opcode()).or_default() += edits;
+    }
+    let chance = RandomState::new();
     let mut seen = BTreeSet::new();
     let mut neighbours = Vec::new();
     for (form, family) in &forms {
-        let scope = families[*family].alone(form);
-        let (before, operands) = around(&scope, form);
-        let around: Rc<str> = [before, operands].concat().into();
-        let mut add = |words: Vec<&'static str>| {
+        let size = sizes[form.opcode()];
+        let text = OnceCell::new();
+        let mut add = |edit: (usize, &'static str, bool)| {
+            if size > most && chance.hash_one((&form.words, edit)) % size as u64 >= most as u64 {
+                return;
+            }
+            let (at, word, longer) = edit;
+            let mut words = form.words.clone();
+            match (word, longer) {
+                ("", _) => drop(words.remove(at)),
+                (word, true) => words.insert(at, word),
+                (word, false) => words[at] = word,
+            }
             let neighbour = Form { words };
             let canonical = neighbour.canonical();
-            if !known.contains(&canonical) && seen.insert((canonical, around.clone())) {
-                let scope = format!("{before}{neighbour}{operands}");
-                neighbours.push((neighbour, scope));
+            if language.known.contains(&canonical) {
+                return;
+            }
+            if language.is_hinted(&neighbour) {
+                // The family's kernel is as well one for another shape, but not for another space.
+                if stem(&neighbour) == stem(form) && seen.insert((canonical, "".into())) {
+                    let (before, behind) = families[*family].around(&neighbour);
+                    neighbours.push(Neighbour {
+                        scope: format!("{before}{neighbour}{behind}"),
+                        form: neighbour,
+                        hinted: true,
+                    });
+                }
+                return;
+            }
+            let (before, behind, text) = text.get_or_init(|| {
+                let (before, behind) = families[*family].around(form);
+                let text: Rc<str> = [&*before, &*behind].concat().into();
+                (before, behind, text)
+            });
+            if seen.insert((canonical, text.clone())) {
+                neighbours.push(Neighbour {
+                    hinted: false,
+                    scope: format!("{before}{neighbour}{behind}"),
+                    form: neighbour,
+                });
             }
         };
         for at in 1..=form.words.len() {
             let in_place = at < form.words.len();
             if in_place {
-                let mut shorter = form.words.clone();
-                shorter.remove(at);
-                add(shorter);
+                add((at, "", false));
             }
             for word in &vocabulary[form.opcode()] {
                 if in_place {
-                    let mut other = form.words.clone();
-                    other[at] = word;
-                    add(other);
+                    add((at, word, false));
                 }
-                let mut longer = form.words.clone();
-                longer.insert(at, word);
-                add(longer);
+                add((at, word, true));
             }
         }
     }
     neighbours
 }
 
-/// What is before and behind the form's name in its scope.
-fn around<'a>(scope: &'a str, form: &Form) -> (&'a str, &'a str) {
-    let name = form.to_string();
-    scope
-        .match_indices(&name)
-        .map(|(at, _)| (&scope[..at], &scope[at + name.len()..]))
-        .find(|(_, behind)| behind.starts_with([' ', ';']))
-        .expect("the form in its scope")
-}
-
 #[test]
 fn no_other_form_is_taken() {
     let neighbours = neighbours();
     assert!(neighbours.len() > 1000);
-    let taken: BTreeSet<_> = neighbours
-        .iter()
-        .filter(|(_, scope)| Module::parse(&declared(scope)).is_ok())
-        .map(|(form, _)| form.to_string())
-        .collect();
+    let mut taken = BTreeSet::new();
+    let mut refused = BTreeSet::new();
+    for Neighbour {
+        form,
+        scope,
+        hinted,
+    } in neighbours
+    {
+        match (Module::parse(&declared(&scope)), hinted) {
+            (Ok(_), false) => drop(taken.insert(form.to_string())),
+            (Err(error), true) => drop(refused.insert(format!("{form}: {error}"))),
+            _ => {}
+        }
+    }
     assert!(
         taken.is_empty(),
         "{} forms that no family has are taken: {taken:#?}",
         taken.len()
     );
+    assert!(refused.is_empty(), "hints are refused: {refused:#?}");
 }
 
 /// What `ptxas` takes and the loader refuses, and why.
-const REFUSED: [(&str, &str); 10] = [
+const REFUSED: [(&str, &str); 17] = [
     ("addc.sat.s32", "not in the ISA's text"),
     ("subc.sat.s32", "not in the ISA's text"),
     ("madc.hi.sat.s32", "not in the ISA's text"),
@@ -154,6 +266,36 @@ const REFUSED: [(&str, &str); 10] = [
         "cvt.{rn,rz,rm,rp}{.ftz}.f32.bf16",
         "the ISA takes no rounding where nothing can be lost",
     ),
+    (
+        "fence.async{.mbarrier_init}{.sc,.acq_rel,.acquire,.release}{.sync_restrict::shared::cta,.sync_restrict::shared::cluster}\
+.{cta,cluster,gpu,sys}",
+        "not in the ISA's text",
+    ),
+    (
+        "fence.{mbarrier_init.release,acq_rel,acquire,release}.{sync_restrict::shared::cta,sync_restrict::shared::cluster}.cluster",
+        "not in the ISA's text",
+    ),
+    (
+        "fence.proxy.{alias,async}{.global,.shared::cta,.shared::cluster}.{sync_restrict::shared::cta,sync_restrict::shared::cluster}",
+        "not in the ISA's text",
+    ),
+    (
+        "fence.proxy.async::generic.{acq_rel,acquire,release}{.global,.shared::cta,.shared::cluster}\
+{.sync_restrict::shared::cta,.sync_restrict::shared::cluster}.{cta,cluster,gpu,sys}",
+        "not in the ISA's text",
+    ),
+    (
+        "cp.async.bulk.b128.global.shared::cta.bulk_group{.L2::cache_hint}",
+        "not in the ISA's text",
+    ),
+    (
+        "cp.async.bulk.b128.{shared::cta,shared::cluster}.global.mbarrier::complete_tx::bytes{.L2::cache_hint}",
+        "not in the ISA's text",
+    ),
+    (
+        "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes",
+        "between blocks of a cluster",
+    ),
 ];
 
 #[test]
@@ -161,13 +303,12 @@ fn no_other_form_is_taken_by_ptxas() {
     let Some(ptxas) = std::env::var_os("PTX_EMULATOR_PTXAS") else {
         return;
     };
+    let mut neighbours = neighbours();
     // It takes a word twice as it does once.
-    let neighbours: Vec<_> = neighbours()
-        .into_iter()
-        .filter(|(form, _)| {
-            (1..form.words.len()).all(|at| !form.words[..at].contains(&form.words[at]))
-        })
-        .collect();
+    neighbours.retain(|neighbour| {
+        let words = &neighbour.form.words;
+        !neighbour.hinted && (1..words.len()).all(|at| !words[..at].contains(&words[at]))
+    });
     let refused: BTreeSet<_> = REFUSED
         .iter()
         .flat_map(|(syntax, _)| expand(syntax))
@@ -178,7 +319,7 @@ fn no_other_form_is_taken_by_ptxas() {
         let mut left: Vec<_> = batch.iter().collect();
         // A word that `ptxas` does not know ends it at once; what is wrong otherwise is all in one list.
         loop {
-            let scopes: String = left.iter().map(|(_, scope)| scope.as_str()).collect();
+            let scopes: String = left.iter().map(|left| left.scope.as_str()).collect();
             let ptx = declared(&scopes);
             let wrong = wrong_lines(&ptxas, &ptx);
             if wrong.is_empty() {
@@ -186,16 +327,17 @@ fn no_other_form_is_taken_by_ptxas() {
             }
             let before = ptx.find(&scopes).expect("the scopes in the kernel");
             let mut line = ptx[..before].lines().count();
-            left.retain(|(_, scope)| {
-                let lines = line..line + scope.lines().count();
+            left.retain(|neighbour| {
+                let lines = line..line + neighbour.scope.lines().count();
                 line = lines.end;
                 !wrong.iter().any(|wrong| lines.contains(wrong))
             });
         }
         let left = left
             .iter()
-            .filter(|(form, _)| !refused.contains(&form.canonical()));
-        taken.extend(left.map(|(form, _)| form.to_string()));
+            .map(|neighbour| &neighbour.form)
+            .filter(|form| !refused.contains(&form.canonical()));
+        taken.extend(left.map(Form::to_string));
     }
     assert!(
         taken.is_empty(),

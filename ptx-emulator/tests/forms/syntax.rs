@@ -42,6 +42,14 @@ impl Form {
             .unwrap_or_else(|| panic!("{self} has no type"))
     }
 
+    /// The form without some of its words.
+    pub fn keep(&self, keep: impl Fn(&'static str) -> bool) -> Self {
+        let words = self.words[1..].iter().copied().filter(|word| keep(word));
+        Self {
+            words: std::iter::once(self.opcode()).chain(words).collect(),
+        }
+    }
+
     /// What the loader takes for the same form: the order of words does not matter, that of types does.
     pub fn canonical(&self) -> Vec<&'static str> {
         let (types, mut words): (Vec<_>, Vec<_>) = self.words[1..]
