@@ -1,9 +1,9 @@
-//! Loads, stores and atomics in every state space.
+//! Memory as kernels use it: variables, parameters, addresses, many threads on one place, and the host's side.
 
 mod harness;
 
 use harness::{Arg, Bench, HEADER, line};
-use ptx_emulator::{Config, Emulator, LaunchConfig, MemoryError};
+use ptx_emulator::{Config, Emulator, LaunchConfig, MemoryError, Module};
 
 fn kernel(params: &str, body: &str) -> String {
     format!("{HEADER}\n.visible .entry k({params})\n{{\n{body}\nret;\n}}\n")
@@ -11,123 +11,22 @@ fn kernel(params: &str, body: &str) -> String {
 
 const IN_OUT: &str = ".param .u64 input, .param .u64 output";
 
-/// Loads each type from the same eight bytes, into a 64-bit register where the ISA allows it.
+/// Threads side by side copy elements side by side: whole warps and a part of one.
 #[test]
-fn loads_extend() {
-    let bytes = 0xf1e2_d3c4_b5a6_9788u64;
-    for (ty, want) in [
-        ("u8", 0x88u64),
-        ("s8", 0xffff_ffff_ffff_ff88),
-        ("b8", 0x88),
-        ("u16", 0x9788),
-        ("s16", 0xffff_ffff_ffff_9788),
-        ("b16", 0x9788),
-        ("u32", 0xb5a6_9788),
-        ("s32", 0xffff_ffff_b5a6_9788),
-        ("b32", 0xb5a6_9788),
-        ("u64", bytes),
-        ("s64", bytes),
-        ("b64", bytes),
-    ] {
-        let ptx = kernel(
-            IN_OUT,
-            &format!(
-                ".reg .b64 %rd<5>;
-                ld.param.u64 %rd1, [input];
-                ld.param.u64 %rd2, [output];
-                ld.global.{ty} %rd3, [%rd1];
-                st.global.u64 [%rd2], %rd3;"
-            ),
-        );
-        let mut input = bytes.to_le_bytes().to_vec();
-        let mut output = vec![0; 8];
-        Bench::new(&ptx)
-            .run(
-                "k",
-                line(1),
-                &mut [Arg::Bytes(&mut input), Arg::Bytes(&mut output)],
-            )
-            .unwrap();
-        assert_eq!(output, want.to_le_bytes().to_vec(), "ld.global.{ty}");
-    }
-}
-
-/// Stores cut to their size and touch nothing else.
-#[test]
-fn stores_cut() {
-    for (ty, size) in [("u8", 1), ("b16", 2), ("s32", 4), ("b64", 8)] {
-        let ptx = kernel(
-            ".param .u64 output",
-            &format!(
-                ".reg .b64 %rd<5>;
-                ld.param.u64 %rd1, [output];
-                mov.b64 %rd2, 0x1122334455667788;
-                st.global.{ty} [%rd1+8], %rd2;"
-            ),
-        );
-        let mut output = vec![0xee; 24];
-        Bench::new(&ptx)
-            .run("k", line(1), &mut [Arg::Bytes(&mut output)])
-            .unwrap();
-        let mut want = vec![0xee; 24];
-        want[8..8 + size].copy_from_slice(&0x1122_3344_5566_7788u64.to_le_bytes()[..size]);
-        assert_eq!(output, want, "st.global.{ty}");
-    }
-}
-
-/// Copies with every vector shape and qualifier that compilers write.
-#[test]
-fn vectors_and_qualifiers() {
-    for (load, store, registers, step) in [
-        ("ld.global.v2.u32", "st.global.v2.u32", "{%r1, %r2}", 8),
-        (
-            "ld.global.nc.v4.u32",
-            "st.global.v4.b32",
-            "{%r1, %r2, %r3, %r4}",
-            16,
-        ),
-        (
-            "ld.global.nc.L1::no_allocate.v4.u32",
-            "st.global.cs.v4.b32",
-            "{%r1, %r2, %r3, %r4}",
-            16,
-        ),
-        (
-            "ld.global.L1::evict_last.L2::128B.v4.f32",
-            "st.global.L1::no_allocate.v4.f32",
-            "{%r1, %r2, %r3, %r4}",
-            16,
-        ),
-        ("ld.global.v2.b64", "st.global.v2.b64", "{%rd6, %rd7}", 16),
-        (
-            "ld.global.v4.u8",
-            "st.global.v4.u8",
-            "{%h1, %h2, %h3, %h4}",
-            4,
-        ),
-        (
-            "ld.global.v4.b16",
-            "st.global.v4.b16",
-            "{%h1, %h2, %h3, %h4}",
-            8,
-        ),
-        ("ld.volatile.global.u32", "st.volatile.global.u32", "%r1", 4),
-        (
-            "ld.relaxed.gpu.global.u32",
-            "st.relaxed.sys.global.u32",
-            "%r1",
-            4,
-        ),
-        (
-            "ld.acquire.gpu.global.u32",
-            "st.release.gpu.global.u32",
-            "%r1",
-            4,
-        ),
-        ("ld.weak.global.cg.u32", "st.weak.global.wb.u32", "%r1", 4),
-        ("ldu.global.u32", "st.global.wt.u32", "%r1", 4),
-        ("ld.u32", "st.u32", "%r1", 4),
-        ("ld.v4.u32", "st.v4.u32", "{%r1, %r2, %r3, %r4}", 16),
+fn contiguous_copies() {
+    for (shape, registers, step) in [
+        ("u8", "%h1", 1),
+        ("s16", "%h1", 2),
+        ("u32", "%r1", 4),
+        ("s32", "%rd6", 4),
+        ("f32", "%r1", 4),
+        ("b64", "%rd6", 8),
+        ("v4.u8", "{%h1, %h2, %h3, %h4}", 4),
+        ("v4.b16", "{%h1, %h2, %h3, %h4}", 8),
+        ("v2.u32", "{%r1, %r2}", 8),
+        ("v2.s32", "{%rd6, %rd7}", 8),
+        ("v4.f32", "{%r1, %r2, %r3, %r4}", 16),
+        ("v2.b64", "{%rd6, %rd7}", 16),
     ] {
         let ptx = kernel(
             IN_OUT,
@@ -141,20 +40,20 @@ fn vectors_and_qualifiers() {
                 mul.wide.u32 %rd3, %r5, {step};
                 add.s64 %rd4, %rd1, %rd3;
                 add.s64 %rd5, %rd2, %rd3;
-                {load} {registers}, [%rd4];
-                {store} [%rd5], {registers};"
+                ld.global.{shape} {registers}, [%rd4];
+                st.global.{shape} [%rd5], {registers};"
             ),
         );
-        let mut input: Vec<u8> = (0..40 * step).map(|i| (i * 7 + 3) as u8).collect();
+        let mut input: Vec<u8> = (0..72 * step).map(|i| (i * 7 + 3) as u8).collect();
         let mut output = vec![0; input.len()];
         Bench::new(&ptx)
             .run(
                 "k",
-                line(40),
+                line(72),
                 &mut [Arg::Bytes(&mut input), Arg::Bytes(&mut output)],
             )
             .unwrap();
-        assert_eq!(input, output, "{load}");
+        assert_eq!(input, output, "{shape}");
     }
 }
 
@@ -600,4 +499,147 @@ fn host_operations() {
     assert_eq!(device.memory_in_use(), 400);
     let error = device.write(first, &[0]).unwrap_err();
     assert!(error.to_string().contains("freed"), "{error}");
+}
+
+#[test]
+fn refused() {
+    for (body, words) in [
+        ("ld.global.u32 %rd2, %rd1;", "in brackets"),
+        ("ld.global.u32 _, [%rd1];", "needs a register"),
+        ("ld.global.v2.u32 {_, _}, [%rd1];", "needs a register"),
+        (
+            "ld.global.v4.u64 {%rd1, %rd1, %rd1, %rd1}, [%rd1];",
+            "16 bytes",
+        ),
+        ("ld.global.u32 %r2, [16];", "`.local`"),
+        ("ld.param.u32 %r2, [0];", "`.local`"),
+        ("ld.param::func.u64 %rd2, [input];", "`.param::entry`"),
+        ("ld.relaxed.global.u32 %r2, [%rd1];", "needs a scope"),
+        ("ld.gpu.global.u32 %r2, [%rd1];", "needs an order"),
+        (
+            "ld.relaxed.gpu.local.u32 %r2, [%rd1];",
+            "weak accesses only",
+        ),
+        (
+            "ld.mmio.relaxed.gpu.global.u32 %r2, [%rd1];",
+            "`.relaxed.sys`",
+        ),
+        (
+            "ld.mmio.relaxed.sys.v2.u32 {%r2, %r3}, [%rd1];",
+            "no vectors",
+        ),
+        (
+            "ld.global.ca.L1::evict_first.u32 %r2, [%rd1];",
+            "exclude each other",
+        ),
+        ("ld.volatile.global.cg.u32 %r2, [%rd1];", "weak accesses"),
+        ("ld.shared.L2::128B.u32 %r2, [%r1];", "`.global`"),
+        ("ld.weak.global.nc.u32 %r2, [%rd1];", "`.nc`"),
+        ("ld.global.f16 %r2, [%rd1];", ".f16 is not a type"),
+        ("st.param::func.u32 [input], %r2;", "`.param::entry`"),
+        ("st.param.u32 [input], %r2;", "read-only"),
+        ("st.global.ca.u32 [%rd1], %r2;", "`.ca`"),
+        (
+            "atom.global.v2.f32.min {%r2, %r3}, [%rd1], {%r2, %r3};",
+            "not a type",
+        ),
+        (
+            "atom.shared.add.v2.f32 {%r2, %r3}, [%r1], {%r2, %r3};",
+            "global memory",
+        ),
+        (
+            "atom.global.add.v2.f32 %r2, [%rd1], {%r2, %r3};",
+            "2 registers",
+        ),
+        (
+            "atom.global.add.v2.f32 {%r2, %r3}, [%rd1], {%r2, %r3, %r2, %r3};",
+            "4 registers for 2",
+        ),
+        (
+            "atom.global.cas.L2::cache_hint.b32 %r2, [%rd1], 0, 1, %rd5;",
+            "no cache policy",
+        ),
+        (
+            "red.acquire.gpu.global.add.u32 [%rd1], 1;",
+            "cannot acquire",
+        ),
+        ("fence.sc.gpu %r2;", "0 operands"),
+        ("fence.sc;", "needs a scope"),
+        (
+            "fence.acquire.sync_restrict::shared::cta.cluster;",
+            "`.release`",
+        ),
+        ("membar.gpu;", "a level"),
+        (
+            "ld.global.L2::cache_hint.u32 %r2, [%rd1];",
+            "number of operands",
+        ),
+        (
+            "ld.global.L2::cache_hint.u32 %r2, [%rd1], %r3;",
+            "`%r3` is .b32",
+        ),
+        ("ld.global.u32 %r2, [%rd1], %rd5;", "number of operands"),
+        (
+            "ld.shared.L2::cache_hint.u32 %r2, [%r1], %rd5;",
+            "`.global`",
+        ),
+        (
+            "createpolicy.fractional.L2::evict_never.b64 %rd5, 1.0;",
+            "a priority",
+        ),
+        (
+            "createpolicy.fractional.L2::evict_first.b64 %rd5, 1.5;",
+            "from 0 to 1",
+        ),
+        (
+            "createpolicy.fractional.L2::evict_first.b32 %r5, 1.0;",
+            ".b32 is not a type",
+        ),
+        ("createpolicy.cvt.b64 %rd5, %rd6;", "needs `.L2`"),
+        ("applypriority.global.L2::evict_normal [%rd1], 64;", "128"),
+        ("discard.global.L2 [%rd1], 128;", "unknown instruction"),
+        ("prefetch.const.L1 [%rd1];", "state space"),
+        ("prefetch.tensormap [%rd1];", "a cache level"),
+    ] {
+        let registers = ".reg .b32 %r<6>; .reg .b64 %rd<8>;";
+        match Module::parse(&kernel(IN_OUT, &format!("{registers}\n{body}"))) {
+            Err(error) => assert!(error.message.contains(words), "{body}: {error}"),
+            Ok(_) => panic!("accepted: {body}"),
+        }
+    }
+}
+
+/// An atomic on a vector reaches global memory only, and takes registers that are also its results.
+#[test]
+fn atomics_on_vectors() {
+    let ptx = |address: &str| {
+        kernel(
+            ".param .u64 cells",
+            &format!(
+                ".shared .align 16 .b8 tile[16];
+                .reg .b32 %r<6>;
+                .reg .f32 %f<4>;
+                .reg .b64 %rd<4>;
+                ld.param.u64 %rd1, [cells];
+                mov.u64 %rd2, tile;
+                cvta.shared.u64 %rd2, %rd2;
+                mov.f32 %f1, 1.0;
+                mov.f32 %f2, 2.0;
+                atom.add.v2.f32 {{%f2, %f1}}, [{address}+8], {{%f1, %f2}};
+                bar.sync 0;
+                red.global.add.v2.f32 [%rd1], {{%f1, %f2}};"
+            ),
+        )
+    };
+    let mut cells = vec![0; 4];
+    Bench::new(&ptx("%rd1"))
+        .run("k", line(64), &mut [Arg::Words(&mut cells)])
+        .unwrap();
+    // Each thread sees the sums of those before it, in some order.
+    let before: f32 = (0..64).sum::<u32>() as f32;
+    let want = [2.0 * before, before, 64.0, 128.0];
+    assert_eq!(cells, want.map(f32::to_bits));
+    let outcome = Bench::new(&ptx("%rd2")).run("k", line(1), &mut [Arg::Words(&mut cells)]);
+    let error = outcome.unwrap_err().to_string();
+    assert!(error.contains("vectors are for global memory"), "{error}");
 }

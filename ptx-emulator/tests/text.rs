@@ -164,7 +164,7 @@ fn refused() {
         ("ld.global.v3.u32 %r1, [%rd1];", "`.v3`"),
         (
             "ld.global.v8.u64 {%rd1, %rd1, %rd1, %rd1, %rd1, %rd1, %rd1, %rd1}, [%rd1];",
-            "32 bytes",
+            "`.v8`",
         ),
         ("ld.release.gpu.global.u32 %r1, [%rd1];", "cannot release"),
         ("st.const.u32 [%rd1], %r1;", "read-only"),

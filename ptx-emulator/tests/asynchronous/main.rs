@@ -138,10 +138,20 @@ fn refused() {
             "cp.async.bulk.tensor.1d.shared::cluster.global.mbarrier::complete_tx::bytes [%r3], [%rd3, {%r1}], [%r5];",
             "expected",
         ),
+        ("cp.async.bulk.prefetch.L2 [%rd3], 16;", "`.L2.global`"),
         (
-            "cp.async.bulk.prefetch.L2.global [%rd3], 16;",
-            "`.prefetch`",
+            "cp.async.bulk.shared.global.mbarrier::complete_tx::bytes [%r3], [%rd3], 16, [%r5];",
+            "this way",
         ),
+        (
+            "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%r3], [%r3], 16, [%r5];",
+            "this way",
+        ),
+        (
+            "mbarrier.arrive.shared::cluster.b64 %rd1, [%r5];",
+            "`.shared::cluster`",
+        ),
+        ("mbarrier.arrive.release.shared.b64 %rd1, [%r5];", "a scope"),
         (
             "cp.async.bulk.shared::cluster.global.bulk_group [%r3], [%rd3], 16;",
             "this way",

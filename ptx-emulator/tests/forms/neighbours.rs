@@ -69,7 +69,7 @@ const HINTS: [&str; 16] = [
 
 /// Neighbours of an opcode that are tried, another choice in each run, where it has more and `PTX_EMULATOR_NEIGHBOURS` says no
 /// other number.
-const MOST: usize = 20_000;
+const MOST: usize = 10_000;
 
 /// A form with one word less, one more, or another one than a form of a family.
 struct Neighbour {
