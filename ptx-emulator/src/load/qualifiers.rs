@@ -49,7 +49,7 @@ pub(super) struct Qualifiers {
     pub(super) scope: Scope,
     /// The last operand is a cache policy.
     pub(super) policy: bool,
-    /// There is no vector of device registers.
+    /// `.mmio`, which has no vectors.
     pub(super) mmio: bool,
 }
 

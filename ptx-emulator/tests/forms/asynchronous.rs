@@ -51,8 +51,11 @@ fn low_bytes(word: u64, count: u64, above: u64) -> u64 {
     word & mask | above & !mask
 }
 
-/// Copies of every size that the cache operator has: `copies` gets the text of one copy, by offset and size.
-fn copies(text: fn(&dyn Fn(u32, u32, &str) -> String) -> String) -> impl Fn(&Form) -> String {
+/// The text of a copy at an offset, of a size, with the operands after it.
+type Copy = dyn Fn(u32, u32, &str) -> String;
+
+/// Copies of every size that the cache operator has.
+fn copies(text: fn(&Copy) -> String) -> impl Fn(&Form) -> String {
     move |form| {
         let (_, policy) = policy(form);
         let whole = form.has("cg");
@@ -76,12 +79,12 @@ macro_rules! copy {
     };
 }
 
-fn plain(copy: &dyn Fn(u32, u32, &str) -> String) -> String {
+fn plain(copy: &Copy) -> String {
     copy(0, 4, "") + &copy(8, 8, "") + &copy(16, 16, "")
 }
 
 /// As many bytes as an operand says, and zeros.
-fn sized(copy: &dyn Fn(u32, u32, &str) -> String) -> String {
+fn sized(copy: &Copy) -> String {
     let size = |name: &str, modulus: u32| {
         format!(
             ".reg .b32 %{name};\ncvt.u32.u64 %{name}, {{a}};\nrem.u32 %{name}, %{name}, {modulus};\n"
@@ -99,7 +102,7 @@ fn sized(copy: &dyn Fn(u32, u32, &str) -> String) -> String {
 }
 
 /// Zeros where a predicate says so.
-fn ignored(copy: &dyn Fn(u32, u32, &str) -> String) -> String {
+fn ignored(copy: &Copy) -> String {
     let odd =
         ".reg .pred %odd;\n.reg .b64 %low;\nand.b64 %low, {a}, 1;\nsetp.ne.b64 %odd, %low, 0;\n";
     [

@@ -89,16 +89,16 @@ mbarrier.inval.shared.b64 [%shared];"
             Code::new(placed(form, &text), &[32, 1, 32, 32], &[32; 4])
         },
         |form| {
-            let fewer = form.opcode() == "mbarrier"
-                && (form.words[1] == "arrive_drop" || form.has("noComplete"));
+            let fewer = form.has("arrive_drop") || form.has("noComplete");
             if fewer { lesser(form) } else { counts(form) }
         },
         gives_all(move |form, [a, b, c, _]| {
             let arriving = if count == ", {b}" { b } else { 1 };
             let bytes = if form.has("expect_tx") { c } else { 0 };
-            let next = match form.words[1] {
-                "arrive_drop" => a - arriving,
-                _ => a,
+            let next = if form.has("arrive_drop") {
+                a - arriving
+            } else {
+                a
             };
             let before = if to == "_" { 0 } else { a };
             let now = if arriving == a { next } else { a - arriving };
