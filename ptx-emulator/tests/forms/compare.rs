@@ -1,4 +1,4 @@
-//! `setp` and `set`, against the order of exact numbers.
+//! `setp` and `set`, against the order of integers.
 
 use std::cmp::Ordering;
 
@@ -43,8 +43,16 @@ fn holds(form: &Form, ty: Type, a: u64, b: u64) -> bool {
         let (format, _) = shape(ty);
         let [a, b] = [a, b].map(|bits| format.flush(bits, form.has("ftz")));
         let ordered = !format.is_nan(a) && !format.is_nan(b);
-        // Infinities count as the next power of two, and the zeros are one number.
-        ordered.then(|| format.value(a).cmp(&format.value(b)))
+        // Bits below the sign are in the order of magnitudes, and the zeros are one number.
+        let number = |bits: u64| {
+            let magnitude = i128::from(bits & !format.sign());
+            if format.is_negative(bits) {
+                -magnitude
+            } else {
+                magnitude
+            }
+        };
+        ordered.then(|| number(a).cmp(&number(b)))
     } else {
         Some(value(a, ty).cmp(&value(b, ty)))
     };
@@ -101,7 +109,6 @@ fn code(form: &Form, destinations: &[&str], results: &[u32]) -> Code {
 /// Operands of the type that is compared, equal ones among them.
 fn compared(form: &Form) -> Vec<Operands> {
     let ty = form.ty();
-    let predicates = integers(form);
     let mut tuples = if is_float(ty) {
         drawn(ty)
     } else {
@@ -111,8 +118,8 @@ fn compared(form: &Form) -> Vec<Operands> {
         }
         tuples
     };
-    for (tuple, drawn) in tuples.iter_mut().zip(predicates) {
-        tuple[2] = drawn[2] & 1;
+    for [_, _, predicate, drawn] in &mut tuples {
+        *predicate = *drawn & 1;
     }
     tuples
 }
