@@ -47,6 +47,9 @@ const COMMON: [&str; 31] = [
     "global",
 ];
 
+/// Words of the ISA that only forms have that are refused.
+const OTHER: [(&str, &str); 2] = [("fma", "oob"), ("cvt", "rs")];
+
 /// Hints to caches. They have nothing to do with types and the length of vectors, so that families have them with a few of these.
 const HINTS: [&str; 16] = [
     "ca",
@@ -141,6 +144,9 @@ fn neighbours() -> Vec<Neighbour> {
             .entry(form.opcode())
             .or_insert_with(|| COMMON.into());
         words.extend(&form.words[1..]);
+    }
+    for (opcode, word) in OTHER {
+        vocabulary.entry(opcode).or_default().insert(word);
     }
     let mut sizes: BTreeMap<&str, usize> = BTreeMap::new();
     for (form, _) in &forms {
@@ -237,7 +243,7 @@ fn no_other_form_is_taken() {
 }
 
 /// What `ptxas` takes and the loader refuses, and why.
-const REFUSED: [(&str, &str); 17] = [
+const REFUSED: [(&str, &str); 19] = [
     ("addc.sat.s32", "not in the ISA's text"),
     ("subc.sat.s32", "not in the ISA's text"),
     ("madc.hi.sat.s32", "not in the ISA's text"),
@@ -248,6 +254,14 @@ const REFUSED: [(&str, &str); 17] = [
     (
         "fma.{rz,rm,rp}{.relu}.{bf16,bf16x2}",
         "the ISA has `.rn` alone; ptxas rounds to f16 here",
+    ),
+    (
+        "fma.rn.oob{.relu}.{f16,f16x2,bf16,bf16x2}",
+        "the ISA does not say which NaN it looks for, and only tensor copies make one",
+    ),
+    (
+        "fma.{rz,rm,rp,rn.sat}.oob{.relu}.{f16,f16x2,bf16,bf16x2}",
+        "not in the ISA's text",
     ),
     (
         "rcp.{rn,rz,rm,rp}.ftz.f64",
