@@ -250,6 +250,22 @@ fn refused_as_a_whole() {
             ".version 8.0\n.target sm_90\n.global .align 3 .b8 x[4];",
             "power of two",
         ),
+        (
+            ".version 8.0\n.target sm_90\n.func f(.reg .v2 .b32 x) { ret; }",
+            "one register",
+        ),
+        (
+            ".version 8.0\n.target sm_90\n.func f(.reg .b32 x[2]) { ret; }",
+            "one register",
+        ),
+        (
+            ".version 8.0\n.target sm_90\n.func f(.reg .pred x) { ret; }",
+            "predicates",
+        ),
+        (
+            ".version 8.0\n.target sm_90\n.visible .entry k(.reg .b32 x) { ret; }",
+            "`.param`",
+        ),
         ("hello", "expected a directive"),
     ] {
         let error = Module::parse(text).unwrap_err();

@@ -8,7 +8,8 @@ use super::{access, asynchronous, atomic, collective, data, matrix, print};
 use crate::device::Image;
 use crate::fault::FaultKind;
 use crate::isa::{
-    AccessSpace, AsyncOp, BarrierKind, BarrierOp, Builtin, CallTarget, Inst, Op, ParamPlace, Pred,
+    AccessSpace, AsyncOp, BarrierKind, BarrierOp, Builtin, Call, CallTarget, Inst, Op, ParamPlace,
+    Pred,
 };
 
 /// Why a warp stopped running.
@@ -413,8 +414,7 @@ impl Warp {
                 match crate::device::function_at(address) {
                     Some(callee)
                         if known.contains(&callee)
-                            || (known.is_empty()
-                                && is_callable(context, callee, call.arguments.len())) =>
+                            || (known.is_empty() && is_callable(context, callee, call)) =>
                     {
                         (callee, callers)
                     }
@@ -461,13 +461,21 @@ impl Warp {
     }
 }
 
-/// Whether an indirect call without a target list may reach a function.
-fn is_callable(context: &Context<'_>, callee: u32, arguments: usize) -> bool {
+/// Whether an indirect call without a target list may reach a function: it takes and gives as many bytes as the call says.
+fn is_callable(context: &Context<'_>, callee: u32, call: &Call) -> bool {
+    let same = |some: &[ParamPlace], others: &[ParamPlace]| {
+        let size = |place: &ParamPlace| place.size;
+        some.iter().map(size).eq(others.iter().map(size))
+    };
     context
         .launch
         .images
         .get(callee as usize)
-        .is_some_and(|image| !image.rows.is_empty() && image.function.params.len() == arguments)
+        .is_some_and(|image| {
+            !image.rows.is_empty()
+                && same(&image.function.params, &call.arguments)
+                && same(&image.function.returns, &call.results)
+        })
 }
 
 /// A parameter of all lanes: its bytes, and for each the lanes in which it was written.

@@ -1,11 +1,9 @@
-//! Branches, calls, barriers, and the table of all instructions.
+//! Branches, barriers, and the table of all instructions.
 
-use super::function::{FunctionBuilder, Name};
+use super::function::FunctionBuilder;
 use super::modifiers::Modifiers;
 use crate::error::LoadError;
-use crate::isa::{
-    BarrierKind, BarrierOp, Builtin, Call, CallTarget, Class, Op, ParamPlace, Slot, Type, ZERO_SLOT,
-};
+use crate::isa::{BarrierKind, BarrierOp, Class, Op, Slot, Type, ZERO_SLOT};
 use crate::syntax::ast::{Instruction, Number, Operand};
 
 const NONE: [u32; 4] = [ZERO_SLOT; 4];
@@ -97,7 +95,10 @@ impl<'a> FunctionBuilder<'a, '_> {
         }
         modifiers.finish()?;
         let [] = self.operands(instruction)?;
-        self.emit(op, ZERO_SLOT, NONE, Class::Branch);
+        match op {
+            Op::Ret => self.emit_return(),
+            op => self.emit(op, ZERO_SLOT, NONE, Class::Branch),
+        }
         Ok(())
     }
 
@@ -145,113 +146,6 @@ impl<'a> FunctionBuilder<'a, '_> {
             [index, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT],
             Class::Branch,
         );
-        Ok(())
-    }
-
-    /// Places of the `.param` variables in a call's parentheses.
-    fn call_places(
-        &self,
-        modifiers: &Modifiers<'a>,
-        list: &[Operand<'a>],
-    ) -> Result<Vec<ParamPlace>, LoadError> {
-        list.iter()
-            .map(|operand| match operand {
-                Operand::Name(name) => match self.lookup(name) {
-                    Some(Name::Param {
-                        place,
-                        kernel: false,
-                    }) => Ok(place),
-                    _ => modifiers.error(format!("`{name}` is not a `.param` variable")),
-                },
-                _ => modifiers.error("arguments must be `.param` variables"),
-            })
-            .collect()
-    }
-
-    /// `call{.uni} (ret), target, (args){, list}`.
-    fn call(
-        &mut self,
-        instruction: &'a Instruction<'a>,
-        mut modifiers: Modifiers<'a>,
-    ) -> Result<(), LoadError> {
-        modifiers.flag("uni");
-        modifiers.finish()?;
-        let mut operands = instruction.operands.as_slice();
-        let mut results = Vec::new();
-        if let [Operand::List(list), rest @ ..] = operands {
-            results = self.call_places(&modifiers, list)?;
-            operands = rest;
-        }
-        let [Operand::Name(target), rest @ ..] = operands else {
-            return modifiers.error("expected the function to call");
-        };
-        let mut arguments = Vec::new();
-        let mut rest = rest;
-        if let [Operand::List(list), after @ ..] = rest {
-            arguments = self.call_places(&modifiers, list)?;
-            rest = after;
-        }
-        let mut address = ZERO_SLOT;
-        let noreturn = self
-            .module
-            .function(target)
-            .is_some_and(|signature| signature.noreturn);
-        let target = match self.module.function(target).cloned() {
-            Some(signature) => {
-                let sizes = |places: &[ParamPlace]| -> Vec<usize> {
-                    places.iter().map(|place| place.size as usize).collect()
-                };
-                if sizes(&arguments) != signature.params || sizes(&results) != signature.returns {
-                    return modifiers.error(format!(
-                        "arguments or results do not match the declaration of `{target}`"
-                    ));
-                }
-                match signature.index {
-                    Some(index) => {
-                        self.out.callees.push(index);
-                        CallTarget::Function(index)
-                    }
-                    None if *target == "__assertfail"
-                        && (&signature.params[..], &signature.returns[..])
-                            == (&[8, 8, 4, 8, 8], &[]) =>
-                    {
-                        CallTarget::Builtin(Builtin::AssertFail)
-                    }
-                    None if *target == "vprintf"
-                        && (&signature.params[..], &signature.returns[..]) == (&[8, 8], &[4]) =>
-                    {
-                        CallTarget::Builtin(Builtin::Vprintf)
-                    }
-                    None => CallTarget::Undefined,
-                }
-            }
-            None => {
-                address = self.src(&Operand::Name(target), Type::U(64))?;
-                // A prototype says nothing about which functions there are; a target list does.
-                let targets = match rest {
-                    [Operand::Name(list)] => self.targets(list).unwrap_or(&[]),
-                    _ => return modifiers.error("an indirect call needs a list or prototype"),
-                };
-                let mut indices = Vec::new();
-                for name in targets {
-                    match self.module.function(name).and_then(|known| known.index) {
-                        Some(index) => indices.push(index),
-                        None => return modifiers.error(format!("no function `{name}`")),
-                    }
-                }
-                self.out.callees.extend(&indices);
-                CallTarget::Indirect(indices)
-            }
-        };
-        let index = self.out.calls.len() as u32;
-        self.out.calls.push(Call {
-            target,
-            arguments,
-            results,
-            noreturn,
-        });
-        let src = [address, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];
-        self.emit(Op::Call(index), ZERO_SLOT, src, Class::Branch);
         Ok(())
     }
 

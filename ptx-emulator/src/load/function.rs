@@ -74,6 +74,7 @@ struct Scope<'a> {
     slots: HashMap<&'a str, (Slot, Type)>,
     labels: HashMap<&'a str, u32>,
     targets: HashMap<&'a str, &'a [&'a str]>,
+    prototypes: HashMap<&'a str, &'a ast::Prototype<'a>>,
 }
 
 /// A register of either kind.
@@ -92,6 +93,8 @@ pub(super) struct FunctionBuilder<'a, 'm> {
     constant_slots: HashMap<Constant, Slot>,
     /// Program counter of each label, once it is known.
     label_targets: Vec<u32>,
+    /// Results that the function declares as registers, and where they go when it returns.
+    pub(super) results: Vec<(ParamPlace, Slot)>,
     location: (u32, u32),
 }
 
@@ -133,13 +136,14 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
             scopes: vec![Scope::default()],
             constant_slots: HashMap::from([(Constant::Value(0), ZERO_SLOT)]),
             label_targets: Vec::new(),
+            results: Vec::new(),
             location: (0, 0),
         };
         builder.declare_params(function)?;
         builder.statements(body)?;
         // Falling off the end returns.
         builder.guard = Pred::TRUE;
-        builder.emit(Op::Ret, ZERO_SLOT, [ZERO_SLOT; 4], Class::Branch);
+        builder.emit_return();
         builder.resolve_labels()?;
         builder.out.joins = super::control_flow::reconvergence(&builder.out);
         Ok(builder.out)
@@ -147,6 +151,16 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
 
     fn declare_params(&mut self, function: &ast::Function<'a>) -> Result<(), LoadError> {
         if function.entry {
+            if let Some(param) = function
+                .params
+                .iter()
+                .find(|param| param.space == VariableSpace::Reg)
+            {
+                return Err(LoadError::new(
+                    param.line,
+                    format!("`{}`: parameters of kernels are `.param`", param.name),
+                ));
+            }
             let (places, _) = param_layout(&function.params)?;
             for (param, place) in function.params.iter().zip(places) {
                 self.declare(
@@ -161,7 +175,11 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
         }
         for (list, returns) in [(&function.params, false), (&function.returns, true)] {
             for param in list {
-                let place = self.frame_param(param)?;
+                let place = if param.space == VariableSpace::Reg {
+                    self.register_param(param, returns)?
+                } else {
+                    self.frame_param(param)?
+                };
                 if returns {
                     self.out.returns.push(place);
                 } else {
@@ -174,25 +192,8 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
 
     /// Declares a `.param` variable of the frame.
     fn frame_param(&mut self, variable: &ast::Variable<'a>) -> Result<ParamPlace, LoadError> {
-        if variable.space == VariableSpace::Reg {
-            return Err(LoadError::new(
-                variable.line,
-                format!("register parameter `{}`: use `.param`", variable.name),
-            ));
-        }
         let (size, align) = size_and_align(variable)?;
-        let offset = align_up(self.out.param_bytes as usize, align.max(8));
-        if offset + size > 1 << 16 {
-            return Err(LoadError::new(
-                variable.line,
-                "parameters take more than 64 KiB",
-            ));
-        }
-        let place = ParamPlace {
-            offset: offset as u32,
-            size: size as u32,
-        };
-        self.out.param_bytes = (offset + size) as u32;
+        let place = self.param_place(size, align, variable.line)?;
         self.declare(
             variable.name,
             Name::Param {
@@ -201,6 +202,24 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
             },
         )?;
         Ok(place)
+    }
+
+    /// Room among the parameters of the frame.
+    pub(super) fn param_place(
+        &mut self,
+        size: usize,
+        align: usize,
+        line: usize,
+    ) -> Result<ParamPlace, LoadError> {
+        let offset = align_up(self.out.param_bytes as usize, align.max(8));
+        if offset + size > 1 << 16 {
+            return Err(LoadError::new(line, "parameters take more than 64 KiB"));
+        }
+        self.out.param_bytes = (offset + size) as u32;
+        Ok(ParamPlace {
+            offset: offset as u32,
+            size: size as u32,
+        })
     }
 
     pub(super) fn error<T>(&self, message: impl Into<String>) -> Result<T, LoadError> {
@@ -213,7 +232,7 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
             .expect("a function always has an outermost scope")
     }
 
-    fn declare(&mut self, name: &'a str, what: Name) -> Result<(), LoadError> {
+    pub(super) fn declare(&mut self, name: &'a str, what: Name) -> Result<(), LoadError> {
         let line = self.line;
         if self.scope().names.insert(name, what).is_some() {
             return Err(LoadError::new(line, format!("`{name}` is declared twice")));
@@ -234,6 +253,9 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
                 }
                 Statement::Targets { name, targets } => {
                     self.scope().targets.insert(name, targets);
+                }
+                Statement::Prototype { name, prototype } => {
+                    self.scope().prototypes.insert(name, prototype);
                 }
                 _ => {}
             }
@@ -265,7 +287,7 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
                         u32::try_from(*line).unwrap_or(0),
                     );
                 }
-                Statement::Targets { .. } => {}
+                Statement::Targets { .. } | Statement::Prototype { .. } => {}
             }
         }
         Ok(())
@@ -409,6 +431,13 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
             Some(targets) => Ok(targets),
             None => self.error(format!("no target list `{name}`")),
         }
+    }
+
+    pub(super) fn prototype(&self, name: &str) -> Option<&'a ast::Prototype<'a>> {
+        self.scopes
+            .iter()
+            .rev()
+            .find_map(|scope| scope.prototypes.get(name).copied())
     }
 
     pub(super) fn emit(&mut self, op: Op, dst: Slot, src: [Slot; 4], class: Class) {

@@ -1,6 +1,7 @@
 //! Syntax tree to decoded module: names become indices, and every instruction is checked.
 
 mod atomic;
+mod call;
 mod compare;
 mod control;
 mod control_flow;

@@ -97,6 +97,19 @@ pub(crate) enum Statement<'a> {
         name: &'a str,
         targets: Vec<&'a str>,
     },
+    /// `name: .callprototype (…) _ (…);`.
+    Prototype {
+        name: &'a str,
+        prototype: Prototype<'a>,
+    },
+}
+
+/// What an indirect call passes.
+#[derive(Debug)]
+pub(crate) struct Prototype<'a> {
+    pub(crate) returns: Vec<Variable<'a>>,
+    pub(crate) params: Vec<Variable<'a>>,
+    pub(crate) noreturn: bool,
 }
 
 /// One instruction.

@@ -1,6 +1,6 @@
 //! Bodies of functions: statements, instructions and their operands.
 
-use super::ast::{Address, AddressBase, Instruction, Operand, Statement, VariableSpace};
+use super::ast::{Address, AddressBase, Instruction, Operand, Prototype, Statement, VariableSpace};
 use super::parser::{MAX_DEPTH, Parsed, Parser};
 use super::token::Token;
 use crate::error::LoadError;
@@ -41,13 +41,21 @@ impl<'a> Parser<'a> {
                             statements.push(Statement::Targets { name, targets });
                         }
                         Some(Token::Dot("callprototype")) => {
-                            // Sizes are checked against the function that is called.
                             self.at += 1;
-                            self.parameters()?;
+                            let returns = self.parameters()?;
                             self.ident()?;
-                            self.parameters()?;
-                            while self.accept_dot().is_some() {}
+                            let params = self.parameters()?;
+                            let mut noreturn = false;
+                            while let Some(word) = self.accept_dot() {
+                                noreturn |= word == "noreturn";
+                            }
                             self.expect(Token::Semicolon)?;
+                            let prototype = Prototype {
+                                returns,
+                                params,
+                                noreturn,
+                            };
+                            statements.push(Statement::Prototype { name, prototype });
                         }
                         _ => statements.push(Statement::Label(name)),
                     }

@@ -136,6 +136,34 @@ mov.u64 %wide, store;
 {form} %wide, (place, x), PROTOTYPE;
 ld.global.b32 {d}, [%global];";
 
+const REGISTERS_IN_PARAMETERS: &str = "{form} ({d}), twice, ({a});";
+
+const NUMBER_IN_PARAMETER: &str = "{form} ({d}), twice, (-21);
+add.u32 {d}, {d}, {a};";
+
+const RESULT_NOT_WANTED: &str = "{form} (_), twice, ({a});
+mov.b32 {d}, {a};";
+
+const PARAMETERS_IN_REGISTERS: &str = "cvt.u64.u32 %wide, {b};
+{form} ({d}), reduced, ({a}, %wide);";
+
+const BOTH: &str = ".param .b32 x;
+.param .b32 y;
+st.param.b32 [x], {a};
+{form} (y), reduced, (x, 3);
+ld.param.b32 {d}, [y];";
+
+const REGISTERS_BY_PROTOTYPE: &str =
+    "PROTOTYPE: .callprototype (.reg .b32 _) _ (.reg .b32 _, .reg .b64 _);
+.reg .b64 %place;
+cvt.u64.u32 %wide, {b};
+mov.u64 %place, reduced;
+{form} ({d}), %place, ({a}, %wide), PROTOTYPE;";
+
+fn reduced(a: u32, by: u64) -> u32 {
+    a.saturating_sub(by as u32)
+}
+
 fn double_or_triple(a: u32, b: u64) -> u32 {
     a.wrapping_mul(2 + b as u32)
 }
@@ -269,6 +297,16 @@ pub fn families() -> Vec<Family> {
         chosen("call{.uni}", CALL_FROM_LIST, 2, double_or_triple),
         chosen("call{.uni}", CALL_BY_PROTOTYPE, 2, double_or_triple),
         chosen("call{.uni}", CALL_BY_PROTOTYPE_WITHOUT_RESULT, 1, |a, _| a),
+        chosen("call{.uni}", REGISTERS_IN_PARAMETERS, 1, |a, _| {
+            a.wrapping_mul(2)
+        }),
+        chosen("call{.uni}", NUMBER_IN_PARAMETER, 1, |a, _| {
+            a.wrapping_sub(42)
+        }),
+        chosen("call{.uni}", RESULT_NOT_WANTED, 1, |a, _| a),
+        chosen("call{.uni}", PARAMETERS_IN_REGISTERS, 1 << 32, reduced),
+        chosen("call{.uni}", BOTH, 1, |a, _| reduced(a, 3)),
+        chosen("call{.uni}", REGISTERS_BY_PROTOTYPE, 1 << 32, reduced),
         Family::apart("ret{.uni}", alone, ends),
         Family::apart("exit", alone, ends),
         Family::apart("trap", alone, faults),
@@ -293,4 +331,80 @@ pub fn families() -> Vec<Family> {
             |a, _| a,
         ),
     ]
+}
+
+#[test]
+fn calls_that_are_refused() {
+    const TWICE: &str = "mov.u64 %rd1, twice;";
+    for (call, words) in [
+        ("call (%r1), twice, (%rd1);", "`%rd1` is .b64"),
+        ("call (%rd1), twice, (%r1);", "`%rd1` is .b64"),
+        ("call (%r1), twice, (%p1);", "predicate"),
+        (
+            "call (%r1), twice;",
+            "takes 1 arguments and gives 1 results, 0 and 1",
+        ),
+        ("call twice, (%r1);", "1 and 0 were given"),
+        ("call (x), twice, (%r1);", "`x` has 8 bytes"),
+        ("call (%r1), twice, (inputs);", "load it first"),
+        ("call (%r1), twice, (noted);", "a register or a number"),
+        ("call (%r1), twice, ([%rd1]);", "a register or a number"),
+        ("call (%r1), %rd1, (%r1);", "needs a list or prototype"),
+        ("call (%r1), %rd1, (%r1), NONE;", "no target list"),
+        (
+            "LIST: .calltargets twice, store; call (%r1), %rd1, (%r1), LIST;",
+            "differ in what they take",
+        ),
+        (
+            "LIST: .calltargets twice, others; call (%r1), %rd1, (%r1), LIST;",
+            "no function `others`",
+        ),
+        (
+            "LIST: .calltargets twice; call (%r1), %rd1, (%rd1), LIST;",
+            "`%rd1` is .b64",
+        ),
+        (
+            "P: .callprototype (.param .b64 _) _ (.param .b32 _); call (%r1), %rd1, (%r1), P;",
+            "`%r1` is .b32",
+        ),
+        (
+            "P: .callprototype _ (.param .b32 _); call (%r1), %rd1, (%r1), P;",
+            "gives 0 results",
+        ),
+    ] {
+        let registers = ".reg .pred %p<2>; .reg .b32 %r<2>; .reg .b64 %rd<2>; .param .b64 x;";
+        super::refused(&format!("{registers} {TWICE} {call}"), words);
+    }
+}
+
+/// A function that is not what the prototype says is no target, whatever it would have made of what it is given.
+#[test]
+fn prototypes_of_other_functions() {
+    for prototype in [
+        "(.param .b32 _) _ (.param .b32 _)",
+        "(.param .b64 _) _ (.param .b64 _, .param .b32 _)",
+        "_ (.param .b64 _)",
+    ] {
+        let results = if prototype.starts_with('_') {
+            ""
+        } else {
+            "(_), "
+        };
+        let arguments = if prototype.contains(", ") {
+            "7, 8"
+        } else {
+            "7"
+        };
+        let wide = ".func (.param .b64 y) wide(.param .b64 x) { .reg .b64 %r; ld.param.b64 %r, [x]; st.param.b64 [y], %r; ret; }";
+        let body = format!(
+            "P: .callprototype {prototype};
+mov.u64 %rd2, wide;
+call {results}%rd2, ({arguments}), P;
+ret;"
+        );
+        let Err(LaunchError::Fault(fault)) = run(wide, &body) else {
+            panic!("{prototype} is taken for `wide`");
+        };
+        assert_eq!(fault.kind, FaultKind::InvalidTarget);
+    }
 }

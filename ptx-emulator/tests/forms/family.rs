@@ -29,6 +29,7 @@ const FUNCTIONS: &str = "
 .func (.param .b32 y) seven() { .reg .b32 %r; mov.b32 %r, 7; st.param.b32 [y], %r; ret; }
 .func store(.param .b64 place, .param .b32 x) { .reg .b32 %r; .reg .b64 %rd; ld.param.b32 %r, [x]; ld.param.b64 %rd, [place]; st.global.b32 [%rd], %r; ret; }
 .func (.param .align 16 .b8 y[16]) same(.param .align 16 .b8 x[16]) { .reg .b64 %rd<2>; ld.param.v2.b64 {%rd0, %rd1}, [x]; st.param.v2.b64 [y], {%rd0, %rd1}; ret; }
+.func (.reg .b32 y) reduced(.reg .b32 x, .reg .b64 by) { .reg .pred %p; .reg .b32 %r; cvt.u32.u64 %r, by; setp.lt.u32 %p, x, %r; mov.b32 y, 0; @%p ret; sub.u32 y, x, %r; ret; }
 .func note() { .reg .b32 %r; .reg .b64 %rd; mov.u32 %r, %tid.x; mov.u64 %rd, noted; mad.wide.u32 %rd, %r, 4, %rd; add.u32 %r, %r, 100; st.global.b32 [%rd], %r; ret; }
 ";
 
