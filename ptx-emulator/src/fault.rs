@@ -112,6 +112,13 @@ pub enum FaultKind {
         /// The lanes that should be.
         expected: u32,
     },
+    /// A branch, call or return with `.uni` at which the lanes of a warp part.
+    DivergentUniform {
+        /// The lanes that go one way.
+        active: u32,
+        /// The lanes that came to it.
+        executing: u32,
+    },
     /// A barrier that can never complete, because threads exited or wait elsewhere.
     BarrierNotReached {
         /// Barrier number.
@@ -202,6 +209,10 @@ impl fmt::Display for FaultKind {
             Self::DivergentBarrier { active, expected } => write!(
                 f,
                 "barrier reached by lanes {active:#010x} only, of {expected:#010x}"
+            ),
+            Self::DivergentUniform { active, executing } => write!(
+                f,
+                "lanes part at `.uni`: {active:#010x} go one way, of {executing:#010x}"
             ),
             Self::BarrierNotReached {
                 barrier,

@@ -25,7 +25,7 @@ pub struct Checks {
     pub initialization: bool,
     /// Accesses to shared or global memory that nothing orders, by threads of one block or of two.
     pub races: bool,
-    /// Barriers that some threads never reach, shuffles that read lanes which do not take part, and deadlocks.
+    /// Barriers that some threads never reach, shuffles that read lanes which do not take part, lanes that part at `.uni`, and deadlocks.
     pub synchronization: bool,
 }
 

@@ -75,6 +75,20 @@ fn check_row(frame: &Frame, image: &Image<'_>, slot: u32, mask: u32) -> Step<()>
     )
 }
 
+/// Faults if lanes part at an instruction that says they do not.
+fn check_uniform(
+    context: &Context<'_>,
+    image: &Image<'_>,
+    pc: u32,
+    active: u32,
+    executing: u32,
+) -> Step<()> {
+    if image.function.uniform[pc as usize] && context.checks.synchronization {
+        return Stop::first(FaultKind::DivergentUniform { active, executing }, active);
+    }
+    Ok(())
+}
+
 /// Faults if the instruction uses a register that was not written. Instructions that only move values pass on that
 /// their source was not written, so that copies of unused values are no fault.
 #[inline(always)]
@@ -232,6 +246,7 @@ impl Warp {
                         pc = target;
                         continue;
                     }
+                    check_uniform(context, image, pc, active, mask)?;
                     context.stats.counters.divergent_branches += 1;
                     let meet = image.function.joins[pc as usize];
                     self.diverge(at, active, target, pc + 1, meet);
@@ -251,6 +266,7 @@ impl Warp {
                         pc = target;
                         continue;
                     }
+                    check_uniform(context, image, pc, together, mask)?;
                     context.stats.counters.divergent_branches += 1;
                     let meet = image.function.joins[pc as usize];
                     // The others come back to this instruction, unless their guard sends them on.
@@ -269,6 +285,9 @@ impl Warp {
                     pc += 1;
                 }
                 Op::Ret => {
+                    if active != mask {
+                        check_uniform(context, image, pc, active, mask)?;
+                    }
                     self.splits[at].pc = pc + 1;
                     if !self.leave(at, active) {
                         context.stats.effects += 1;
@@ -422,6 +441,9 @@ impl Warp {
                 }
             }
         };
+        if callers != mask {
+            check_uniform(context, image, split.pc, callers, mask)?;
+        }
         if callers != active {
             // Lanes that call another function come back to this instruction afterwards.
             let meet = split.pc + 1;

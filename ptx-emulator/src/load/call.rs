@@ -6,8 +6,8 @@ use super::modifiers::Modifiers;
 use super::variables::{size_and_align, variable_type};
 use crate::error::LoadError;
 use crate::isa::{
-    Access, AccessSpace, Builtin, Call, CallTarget, Class, Op, Ordering, ParamPlace, Scope, Slot,
-    Type, ZERO_SLOT,
+    Access, AccessSpace, Builtin, Call, CallTarget, Op, Ordering, ParamPlace, Scope, Slot, Type,
+    ZERO_SLOT,
 };
 use crate::syntax::ast::{Instruction, Number, Operand, Variable};
 
@@ -42,7 +42,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         instruction: &'a Instruction<'a>,
         mut modifiers: Modifiers<'a>,
     ) -> Result<(), LoadError> {
-        modifiers.flag("uni");
+        let uniform = modifiers.flag("uni");
         modifiers.finish()?;
         let (results, rest) = leading_list(&instruction.operands);
         let [Operand::Name(target), rest @ ..] = rest else {
@@ -82,7 +82,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             noreturn: callee.noreturn,
         });
         let src = [callee.address, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];
-        self.emit(Op::Call(index), ZERO_SLOT, src, Class::Branch);
+        self.emit_uni(Op::Call(index), src, uniform);
         for (place, slot) in registers {
             self.load_param(place, slot);
         }
@@ -267,11 +267,11 @@ impl<'a> FunctionBuilder<'a, '_> {
     }
 
     /// `ret`, after results that are registers were moved to where the caller looks for them.
-    pub(super) fn emit_return(&mut self) {
+    pub(super) fn emit_return(&mut self, uniform: bool) {
         for (place, slot) in self.results.clone() {
             self.store_param(place, slot);
         }
-        self.emit(Op::Ret, ZERO_SLOT, [ZERO_SLOT; 4], Class::Branch);
+        self.emit_uni(Op::Ret, [ZERO_SLOT; 4], uniform);
     }
 
     fn load_param(&mut self, place: ParamPlace, slot: Slot) {

@@ -90,13 +90,11 @@ impl<'a> FunctionBuilder<'a, '_> {
         mut modifiers: Modifiers<'a>,
         op: Op,
     ) -> Result<(), LoadError> {
-        if matches!(op, Op::Ret) {
-            modifiers.flag("uni");
-        }
+        let uniform = matches!(op, Op::Ret) && modifiers.flag("uni");
         modifiers.finish()?;
         let [] = self.operands(instruction)?;
         match op {
-            Op::Ret => self.emit_return(),
+            Op::Ret => self.emit_return(uniform),
             op => self.emit(op, ZERO_SLOT, NONE, Class::Branch),
         }
         Ok(())
@@ -107,7 +105,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         instruction: &'a Instruction<'a>,
         mut modifiers: Modifiers<'a>,
     ) -> Result<(), LoadError> {
-        modifiers.flag("uni");
+        let uniform = modifiers.flag("uni");
         modifiers.finish()?;
         let [Operand::Name(label)] = self.operands(instruction)? else {
             return modifiers.error("the target must be a label");
@@ -115,7 +113,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         let op = Op::Branch {
             target: self.label(label)?,
         };
-        self.emit(op, ZERO_SLOT, NONE, Class::Branch);
+        self.emit_uni(op, NONE, uniform);
         Ok(())
     }
 
@@ -127,7 +125,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         if !modifiers.flag("idx") {
             return modifiers.error("needs `.idx`");
         }
-        modifiers.flag("uni");
+        let uniform = modifiers.flag("uni");
         modifiers.finish()?;
         let [index, Operand::Name(list)] = self.operands(instruction)? else {
             return modifiers.error("expected an index and a target list");
@@ -140,12 +138,8 @@ impl<'a> FunctionBuilder<'a, '_> {
             .collect::<Result<Vec<_>, _>>()?;
         let table = self.out.branch_tables.len() as u32;
         self.out.branch_tables.push(targets);
-        self.emit(
-            Op::BranchIndexed(table),
-            ZERO_SLOT,
-            [index, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT],
-            Class::Branch,
-        );
+        let src = [index, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];
+        self.emit_uni(Op::BranchIndexed(table), src, uniform);
         Ok(())
     }
 

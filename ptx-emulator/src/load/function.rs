@@ -20,6 +20,8 @@ pub(crate) struct Function {
     /// `.loc` file and line of each instruction; file 0 where there is none.
     pub(crate) locations: Vec<(u32, u32)>,
     pub(crate) classes: Vec<Class>,
+    /// Whether an instruction has `.uni`: the lanes that come to it go on together.
+    pub(crate) uniform: Vec<bool>,
     /// Where lanes that part at a branch meet again; [`NO_JOIN`] where they meet only at the end.
     pub(crate) joins: Vec<u32>,
     pub(crate) accesses: Vec<Access>,
@@ -111,6 +113,7 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
                 lines: Vec::new(),
                 locations: Vec::new(),
                 classes: Vec::new(),
+                uniform: Vec::new(),
                 joins: Vec::new(),
                 accesses: Vec::new(),
                 asyncs: Vec::new(),
@@ -143,7 +146,7 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
         builder.statements(body)?;
         // Falling off the end returns.
         builder.guard = Pred::TRUE;
-        builder.emit_return();
+        builder.emit_return(false);
         builder.resolve_labels()?;
         builder.out.joins = super::control_flow::reconvergence(&builder.out);
         Ok(builder.out)
@@ -450,6 +453,14 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
         self.out.lines.push(self.line as u32);
         self.out.locations.push(self.location);
         self.out.classes.push(class);
+        self.out.uniform.push(false);
+    }
+
+    /// Emits an instruction that may have `.uni`.
+    pub(super) fn emit_uni(&mut self, op: Op, src: [Slot; 4], uniform: bool) {
+        self.emit(op, ZERO_SLOT, src, Class::Branch);
+        let last = self.out.uniform.last_mut();
+        *last.expect("the instruction that was just emitted") = uniform;
     }
 
     /// Labels become program counters.

@@ -185,6 +185,22 @@ const PLANTED: &[Planted] = &[
             bar.sync 0;",
     },
     Planted {
+        kind: "DivergentUniform",
+        switch: Switch::Synchronization,
+        shape: two_warps,
+        // The loop's bound is not the same for all threads.
+        broken: "mov.u32 %r6, 0;
+            next:
+            add.u32 %r6, %r6, 1;
+            setp.lt.u32 %p1, %r6, %r1;
+            /*!*/ @%p1 bra.uni next;",
+        repaired: "mov.u32 %r6, 0;
+            next:
+            add.u32 %r6, %r6, 1;
+            setp.lt.u32 %p1, %r6, 64;
+            @%p1 bra.uni next;",
+    },
+    Planted {
         kind: "BarrierNotReached",
         switch: Switch::Synchronization,
         shape: two_warps,

@@ -1,9 +1,9 @@
-//! Barriers and shuffles that some threads do not take part in.
+//! Barriers and shuffles that some threads do not take part in, and lanes that part where they must not.
 
 use ptx_emulator::{Checks, Config, FaultKind, LaunchConfig, LaunchError, WaitReason};
 
 use super::harness::{HEADER, line};
-use super::{fault, kernel, outcome, silent};
+use super::{fault, kernel, marked_line, outcome, silent};
 
 #[test]
 fn divergent_barrier() {
@@ -26,6 +26,62 @@ fn divergent_barrier() {
     );
     let guarded = fault("setp.lt.u32 %p1, %r1, 8;\n/*!*/ @%p1 bar.sync 0;", 32);
     assert!(matches!(guarded.kind, FaultKind::DivergentBarrier { .. }));
+}
+
+/// Lanes that part where `.uni` says that they go on together.
+#[test]
+fn divergent_uniform() {
+    let leaving = "setp.lt.u32 %p1, %r1, 8;";
+    let odd = "and.b32 %r6, %r1, 1;";
+    for (body, active) in [
+        (format!("{leaving}\n/*!*/ @%p1 bra.uni end;\nend:"), 0xff),
+        (
+            format!("{leaving}\n/*!*/ @!%p1 bra.uni end;\nend:"),
+            0xffff_ff00,
+        ),
+        (format!("{leaving}\n/*!*/ @%p1 ret.uni;"), 0xff),
+        (
+            format!(
+                "{odd}\nlist: .branchtargets one, two;\n/*!*/ brx.idx.uni %r6, list;\none:\ntwo:"
+            ),
+            0x5555_5555,
+        ),
+        (format!("{leaving}\n/*!*/ @%p1 call.uni nothing;"), 0xff),
+        (
+            format!(
+                "{odd}
+list: .calltargets nothing, neither;
+setp.eq.u32 %p1, %r6, 0;
+mov.u64 %rd4, nothing;
+mov.u64 %rd5, neither;
+selp.b64 %rd4, %rd4, %rd5, %p1;
+/*!*/ call.uni %rd4, list;"
+            ),
+            0x5555_5555,
+        ),
+    ] {
+        let functions = ".func nothing() { ret; }\n.func neither() { ret; }\n.visible .entry";
+        let ptx = kernel(&body).replacen(".visible .entry", functions, 1);
+        let Err(LaunchError::Fault(found)) = outcome(&ptx, line(32), Config::default()) else {
+            panic!("{body} is taken");
+        };
+        let executing = u32::MAX;
+        assert_eq!(
+            found.kind,
+            FaultKind::DivergentUniform { active, executing }
+        );
+        assert_eq!(found.ptx_line, marked_line(&ptx));
+        // With the check off, and without `.uni`, lanes go their ways.
+        let config = Config {
+            checks: Checks {
+                synchronization: false,
+                ..Checks::ALL
+            },
+            ..Config::default()
+        };
+        outcome(&ptx, line(32), config).unwrap();
+        outcome(&ptx.replace(".uni", ""), line(32), Config::default()).unwrap();
+    }
 }
 
 #[test]
