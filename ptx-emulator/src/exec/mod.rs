@@ -10,6 +10,7 @@ mod barrier;
 mod between;
 mod block;
 mod bulk;
+mod call;
 mod claims;
 mod collective;
 mod compare;

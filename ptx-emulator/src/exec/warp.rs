@@ -423,7 +423,7 @@ impl Warp {
         let call = &mut self.joins[index as usize];
         call.pending &= !lanes;
         call.arrived |= lanes;
-        super::control::copy_results(
+        super::call::copy_results(
             &mut self.frames,
             split.frame,
             call.frame,
