@@ -596,13 +596,20 @@ fn refused() {
             ".b32 is not a type",
         ),
         ("createpolicy.cvt.b64 %rd5, %rd6;", "needs `.L2`"),
+        ("createpolicy.cvt.L2.b64 _, %rd6;", "cannot be `_`"),
+        (
+            "ld.global.L2::cache_hint.u32 %r2, [%rd1], 1.5;",
+            "float literal",
+        ),
         ("applypriority.global.L2::evict_normal [%rd1], 64;", "128"),
         ("discard.global.L2 [%rd1], 128;", "unknown instruction"),
         ("prefetch.const.L1 [%rd1];", "state space"),
         ("prefetch.tensormap [%rd1];", "a cache level"),
     ] {
         let registers = ".reg .b32 %r<6>; .reg .b64 %rd<8>;";
-        match Module::parse(&kernel(IN_OUT, &format!("{registers}\n{body}"))) {
+        let ptx = kernel(IN_OUT, &format!("{registers}\n{body}"));
+        let ptx = ptx.replace(HEADER, &format!("{HEADER}.const .u32 fixed = 5;\n"));
+        match Module::parse(&ptx) {
             Err(error) => assert!(error.message.contains(words), "{body}: {error}"),
             Ok(_) => panic!("accepted: {body}"),
         }

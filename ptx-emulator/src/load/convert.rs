@@ -329,7 +329,24 @@ impl<'a> FunctionBuilder<'a, '_> {
             Op::CvtaFrom(window)
         };
         modifiers.finish()?;
-        self.emit_uniform::<2>(instruction, op, ty, Class::Integer)
+        let [dst, src] = self.operands(instruction)?;
+        self.named(dst)?;
+        let address = match to_space {
+            true => None,
+            false => self.symbol_address(src, ty)?,
+        };
+        let src = match address {
+            Some(address) => address,
+            None => self.src(src, ty)?,
+        };
+        let dst = self.dst(dst, ty)?;
+        self.emit(
+            op,
+            dst,
+            [src, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT],
+            Class::Integer,
+        );
+        Ok(())
     }
 }
 

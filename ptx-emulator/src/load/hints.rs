@@ -7,7 +7,7 @@ use crate::isa::{AccessSpace, Class, Constant, Op, Slot, Type, ZERO_SLOT};
 use crate::syntax::ast::{Instruction, Number, Operand};
 
 const U32: Type = Type::U(32);
-const B64: Type = Type::B(64);
+const U64: Type = Type::U(64);
 
 /// What `createpolicy` gives. The value means nothing here.
 const POLICY: u64 = 1;
@@ -37,7 +37,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             return Ok((operands, ZERO_SLOT));
         }
         match operands {
-            [rest @ .., policy] if rest.len() > 1 => Ok((rest, self.src(policy, B64)?)),
+            [rest @ .., policy] if rest.len() > 1 => Ok((rest, self.src(policy, U64)?)),
             _ => modifiers.error("wrong number of operands"),
         }
     }
@@ -67,7 +67,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             ],
         )?;
         modifiers.choose(&[("L2::evict_first", ()), ("L2::evict_unchanged", ())]);
-        modifiers.ty_of(&[B64])?;
+        modifiers.ty_of(&[Type::B(64)])?;
         modifiers.finish()?;
         let dst = match (range, instruction.operands.as_slice()) {
             (false, [dst]) => dst,
@@ -103,15 +103,16 @@ impl<'a> FunctionBuilder<'a, '_> {
         if !modifiers.flag("L2") {
             return modifiers.error("needs `.L2`");
         }
-        modifiers.ty_of(&[B64])?;
+        modifiers.ty_of(&[Type::B(64)])?;
         modifiers.finish()?;
         let [dst, property] = self.operands(instruction)?;
-        self.src(property, B64)?;
+        self.src(property, U64)?;
         self.emit_policy(dst)
     }
 
     fn emit_policy(&mut self, dst: &Operand<'a>) -> Result<(), LoadError> {
-        let dst = self.dst(dst, B64)?;
+        self.named(dst)?;
+        let dst = self.dst(dst, U64)?;
         let policy = self.constant(Constant::Value(POLICY));
         let src = [policy, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];
         self.emit(Op::Mov, dst, src, Class::Other);

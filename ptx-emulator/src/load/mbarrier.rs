@@ -7,7 +7,7 @@ use crate::isa::{AccessSpace, AsyncOp, Class, MbarrierOp, Op, Type, ZERO_SLOT};
 use crate::syntax::ast::{Instruction, Operand};
 
 const U32: Type = Type::U(32);
-const B64: Type = Type::B(64);
+const U64: Type = Type::U(64);
 
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
@@ -81,7 +81,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         } else {
             Self::shared_space(&mut modifiers)
         };
-        modifiers.ty_of(&[B64])?;
+        modifiers.ty_of(&[Type::B(64)])?;
         modifiers.finish()?;
         if expect_tx && no_complete {
             return modifiers.error("`.expect_tx` and `.noComplete` exclude each other");
@@ -89,7 +89,8 @@ impl<'a> FunctionBuilder<'a, '_> {
         let relaxed = relaxed.unwrap_or(false);
         match (kind, operands) {
             (Kind::PendingCount, [dst, state]) => {
-                let state = self.src(state, B64)?;
+                self.named(dst)?;
+                let state = self.src(state, U64)?;
                 let dst = self.dst(dst, U32)?;
                 let src = [state, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];
                 self.emit(Op::PendingCount, dst, src, Class::Integer);
@@ -126,6 +127,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             (Kind::Wait, [done, address, state, hint @ ..])
                 if hint.len() <= usize::from(try_wait) =>
             {
+                self.named(done)?;
                 // How long a wait may suspend the thread changes nothing here.
                 for hint in hint {
                     self.src(hint, U32)?;
@@ -135,7 +137,7 @@ impl<'a> FunctionBuilder<'a, '_> {
                     acquire: !relaxed,
                     dst: self.pred_dst(done)?,
                 };
-                let ty = if parity { U32 } else { B64 };
+                let ty = if parity { U32 } else { U64 };
                 self.emit_mbarrier(op, None, address, space, Some((state, ty)))
             }
             _ => modifiers.error("wrong number of operands"),
@@ -156,7 +158,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             None => ZERO_SLOT,
         };
         let dst = match state {
-            Some(state) => self.dst(state, B64)?,
+            Some(state) => self.dst(state, U64)?,
             None => ZERO_SLOT,
         };
         let src = [slot, count, ZERO_SLOT, ZERO_SLOT];

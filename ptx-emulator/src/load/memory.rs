@@ -1,6 +1,6 @@
 //! Loads and stores.
 
-use super::function::FunctionBuilder;
+use super::function::{FunctionBuilder, Register};
 use super::modifiers::Modifiers;
 use super::operand::Width;
 use super::qualifiers::Qualifiers;
@@ -30,6 +30,20 @@ impl<'a> FunctionBuilder<'a, '_> {
             _ if count == 1 => Ok(std::slice::from_ref(operand)),
             _ => modifiers.error(format!("expected {{…}} with {count} registers")),
         }
+    }
+
+    /// Registers of a vector may be wider than its elements, but are so alike.
+    fn alike(&mut self, modifiers: &Modifiers<'_>, parts: &[Operand<'a>]) -> Result<(), LoadError> {
+        let mut width = None;
+        for part in parts {
+            if let Operand::Name(name) = part
+                && let Some(Register::Row(_, ty)) = self.register(name)
+                && *width.get_or_insert(ty.bits()) != ty.bits()
+            {
+                return modifiers.error("the registers of a vector are of one size");
+            }
+        }
+        Ok(())
     }
 
     fn class(space: AccessSpace, store: bool) -> Class {
@@ -92,7 +106,9 @@ impl<'a> FunctionBuilder<'a, '_> {
         let (base, offset, space) = self.qualified_address(&modifiers, address, qualifiers)?;
         let mut register_bits = ty.bits();
         let mut elements = Vec::with_capacity(count);
-        for part in self.parts(&modifiers, dst, count)? {
+        let parts = self.parts(&modifiers, dst, count)?;
+        self.alike(&modifiers, parts)?;
+        for part in parts {
             let (slot, bits) = self.dst_width(part, ty, Width::AtLeast)?;
             if slot != SINK_SLOT {
                 register_bits = bits;
@@ -194,7 +210,9 @@ impl<'a> FunctionBuilder<'a, '_> {
             return modifiers.error("the state space is read-only");
         }
         let mut elements = Vec::with_capacity(count);
-        for part in self.parts(&modifiers, src, count)? {
+        let parts = self.parts(&modifiers, src, count)?;
+        self.alike(&modifiers, parts)?;
+        for part in parts {
             elements.push(self.src_width(part, ty, Width::AtLeast)?);
         }
         let access = Access {

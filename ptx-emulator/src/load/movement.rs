@@ -71,7 +71,10 @@ impl<'a> FunctionBuilder<'a, '_> {
                     self.emit(Op::Clock(kind), dst, [ZERO_SLOT; 4], class);
                     return Ok(());
                 }
-                let src = self.src_or_special(src, ty, Width::Exact)?;
+                let src = match self.symbol_address(src, ty)? {
+                    Some(address) => address,
+                    None => self.src_or_special(src, ty, Width::Exact)?,
+                };
                 let dst = self.dst(dst, ty)?;
                 let src = [src, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];
                 self.emit(Op::Mov, dst, src, class);

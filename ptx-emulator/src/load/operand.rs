@@ -88,22 +88,42 @@ impl<'a> FunctionBuilder<'a, '_> {
                 Some(Register::Pred(_)) => self.error(format!(
                     "`{name}` is a predicate, the instruction takes {ty}"
                 )),
-                None => self.symbol_address(name, 0, ty),
+                None => self.no_value(name),
             },
             Operand::Member(name, member) => self.error(special::why_not(name, Some(member))),
-            Operand::NameOffset(name, offset) => self.symbol_address(name, *offset, ty),
+            Operand::NameOffset(name, _) => self.no_value(name),
             _ => self.error(format!("expected an operand of type {ty}")),
         }
     }
 
-    fn symbol_address(&mut self, name: &str, offset: i64, ty: Type) -> Result<Slot, LoadError> {
+    fn no_value(&self, name: &str) -> Result<Slot, LoadError> {
+        match self.symbol(name, 0, false) {
+            Some(_) => self.error(format!("`{name}` is an address: read it with `mov`")),
+            None => self.error(special::why_not(name, None)),
+        }
+    }
+
+    /// The address that an operand of `mov` or `cvta` names.
+    pub(super) fn symbol_address(
+        &mut self,
+        operand: &Operand<'a>,
+        ty: Type,
+    ) -> Result<Option<Slot>, LoadError> {
+        let (name, offset) = match operand {
+            Operand::Name(name) => (name, 0),
+            Operand::NameOffset(name, offset) => (name, *offset),
+            _ => return Ok(None),
+        };
+        if self.register(name).is_some() {
+            return Ok(None);
+        }
         let Some(constant) = self.symbol(name, offset, false) else {
-            return self.error(special::why_not(name, None));
+            return Ok(None);
         };
         if ty.bits() < 32 || ty.is_float() {
             return self.error(format!("the address of `{name}` is not a {ty}"));
         }
-        Ok(self.constant(constant))
+        Ok(Some(self.constant(constant)))
     }
 
     /// Address of a variable, parameter or function.
@@ -266,8 +286,11 @@ impl<'a> FunctionBuilder<'a, '_> {
             return self.error(format!("`{name}` is not declared"));
         };
         let matches = match (constant, space) {
-            (_, AccessSpace::Generic) => true,
-            (Constant::Local { .. }, AccessSpace::Local) => true,
+            (Constant::Local { .. }, AccessSpace::Local | AccessSpace::Generic) => true,
+            // Constants are behind a window, which `cvta` finds.
+            (Constant::Variable { index, .. }, AccessSpace::Generic) => {
+                self.module.kind(index) != VariableKind::Const
+            }
             (Constant::Variable { index, .. }, space) => matches!(
                 (self.module.kind(index), space),
                 (

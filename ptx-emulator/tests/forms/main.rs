@@ -24,6 +24,7 @@ mod mbarrier;
 mod movement;
 mod neighbours;
 mod opcodes;
+mod operands;
 mod select;
 mod special;
 mod store;
@@ -54,6 +55,7 @@ fn families() -> Vec<Family> {
         load::families(),
         store::families(),
         atomic::families(),
+        operands::families(),
         hints::families(),
         asynchronous::families(),
         mbarrier::families(),
@@ -160,6 +162,11 @@ fn loads() {
 #[test]
 fn stores() {
     check(store::families());
+}
+
+#[test]
+fn operands_of_memory() {
+    check(operands::families());
 }
 
 #[test]
