@@ -27,10 +27,6 @@ impl Claims {
         self.bytes.clear();
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
     /// The bytes of a range within a memory of `size` bytes.
     pub(crate) fn range(&mut self, size: usize, at: usize, bytes: usize) -> &mut [Claim] {
         if self.bytes.is_empty() {
@@ -50,6 +46,7 @@ impl Claims {
     }
 
     /// Faults where an ordinary access, of bytes that exist, gets in the way. `races` says whether copies are checked.
+    #[inline(always)]
     pub(crate) fn check(
         &self,
         addresses: &Row,
@@ -58,9 +55,20 @@ impl Claims {
         write: bool,
         races: bool,
     ) -> Step<()> {
-        if self.is_empty() {
+        if self.bytes.is_empty() {
             return Ok(());
         }
+        self.check_each(addresses, active, bytes, write, races)
+    }
+
+    fn check_each(
+        &self,
+        addresses: &Row,
+        active: u32,
+        bytes: usize,
+        write: bool,
+        races: bool,
+    ) -> Step<()> {
         for lane in lanes(active) {
             let address = addresses[lane];
             match self.conflict(address as usize, bytes, write) {

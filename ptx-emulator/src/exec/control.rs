@@ -370,9 +370,9 @@ impl Warp {
                     asynchronous::execute(context, self, frame_index, op, inst, active)?;
                     pc += 1;
                 }
-                Op::Fence(scope) => {
+                Op::Fence(fence) => {
                     if context.checks.races {
-                        context.block.order.fence(self.index as usize, scope);
+                        context.block.order.fence(self.index as usize, fence);
                     }
                     pc += 1;
                 }

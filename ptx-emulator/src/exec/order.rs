@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::lanes::lanes;
-use crate::isa::Scope;
+use crate::isa::{Fence, Scope};
 
 /// A tick for each warp of a block.
 pub(crate) type Ticks = [u32; 32];
@@ -154,7 +154,7 @@ pub(crate) struct Order {
     block: u32,
     clock: Ticks,
     warps: Vec<WarpOrder>,
-    /// Whether any warp has executed a fence.
+    /// Whether any warp has executed a fence that releases.
     fences: bool,
 }
 
@@ -222,20 +222,27 @@ impl Order {
         }
     }
 
-    pub(crate) fn fence(&mut self, warp: usize, scope: Scope) {
-        self.fences = true;
-        let past = self.past(warp);
-        // What the warp does from here on is not covered. Its lanes stay unordered among themselves.
-        self.clock[warp] += 1;
-        let known = &mut self.warps[warp];
-        let observed = std::mem::take(&mut known.observed);
-        known.fenced = past.clone();
-        if scope == Scope::Device {
-            known.fenced_device = past;
-            let observed = std::mem::take(&mut known.observed_device);
+    pub(crate) fn fence(&mut self, warp: usize, fence: Fence) {
+        // What it learns it passes on.
+        if fence.acquire {
+            let observed = std::mem::take(&mut self.warps[warp].observed);
             self.learn(warp, &observed);
+            if fence.scope == Scope::Device {
+                let observed = std::mem::take(&mut self.warps[warp].observed_device);
+                self.learn(warp, &observed);
+            }
         }
-        self.learn(warp, &observed);
+        if fence.release {
+            self.fences = true;
+            let past = self.past(warp);
+            // What the warp does from here on is not covered. Its lanes stay unordered among themselves.
+            self.clock[warp] += 1;
+            let known = &mut self.warps[warp];
+            known.fenced = past.clone();
+            if fence.scope == Scope::Device {
+                known.fenced_device = past;
+            }
+        }
     }
 
     fn learn(&mut self, warp: usize, past: &Past) {

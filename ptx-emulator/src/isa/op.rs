@@ -243,7 +243,7 @@ pub(crate) enum Op {
     TransposeMatrix,
     /// Index into the function's `ldmatrix` and `stmatrix` instructions.
     MoveMatrix(u32),
-    Fence(Scope),
+    Fence(Fence),
     /// A special register whose value changes while the warp runs.
     Clock(ClockKind),
 }
@@ -434,6 +434,25 @@ pub(crate) enum Ordering {
     Acquire,
     Release,
     AcqRel,
+}
+
+/// `fence`, which orders strong reads before it with what follows, or what comes before it with strong writes after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fence {
+    pub(crate) scope: Scope,
+    pub(crate) acquire: bool,
+    pub(crate) release: bool,
+}
+
+impl Fence {
+    /// In both ways.
+    pub(crate) fn both(scope: Scope) -> Self {
+        Self {
+            scope,
+            acquire: true,
+            release: true,
+        }
+    }
 }
 
 /// Threads that a strong access or a fence is ordered with.

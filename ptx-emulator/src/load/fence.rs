@@ -3,7 +3,7 @@
 use super::function::FunctionBuilder;
 use super::modifiers::Modifiers;
 use crate::error::LoadError;
-use crate::isa::{Class, Op, Scope, ZERO_SLOT};
+use crate::isa::{Class, Fence, Op, Scope, ZERO_SLOT};
 use crate::syntax::ast::Instruction;
 
 impl<'a> FunctionBuilder<'a, '_> {
@@ -16,19 +16,23 @@ impl<'a> FunctionBuilder<'a, '_> {
         let op = if modifiers.flag("proxy") {
             Self::proxy_fence(instruction, &mut modifiers)?
         } else if instruction.opcode == "membar" {
-            Op::Fence(modifiers.require(
+            Op::Fence(Fence::both(modifiers.require(
                 "a level",
                 &[
                     ("cta", Scope::Block),
                     ("gl", Scope::Device),
                     ("sys", Scope::Device),
                 ],
-            )?)
+            )?))
         } else if modifiers.flag("mbarrier_init") {
             if !modifiers.flag("release") || !modifiers.flag("cluster") {
                 return modifiers.error("needs `.release.cluster`");
             }
-            Op::Fence(Scope::Block)
+            Op::Fence(Fence {
+                scope: Scope::Block,
+                acquire: false,
+                release: true,
+            })
         } else {
             Self::thread_fence(&mut modifiers)?
         };
@@ -40,32 +44,42 @@ impl<'a> FunctionBuilder<'a, '_> {
 
     /// `fence{.sem}.scope`, `fence.{acquire,release}.sync_restrict::….cluster`.
     fn thread_fence(modifiers: &mut Modifiers<'_>) -> Result<Op, LoadError> {
-        if Self::sync_restrict(modifiers)? {
-            return Ok(Op::Fence(Scope::Block));
+        if let Some(fence) = Self::sync_restrict(modifiers)? {
+            return Ok(Op::Fence(fence));
         }
-        modifiers.choose(&[
-            ("sc", ()),
-            ("acq_rel", ()),
-            ("acquire", ()),
-            ("release", ()),
-        ]);
+        let (acquire, release) = modifiers
+            .choose(&[
+                ("sc", (true, true)),
+                ("acq_rel", (true, true)),
+                ("acquire", (true, false)),
+                ("release", (false, true)),
+            ])
+            .unwrap_or((true, true));
         match Self::memory_scope(modifiers) {
-            Some(scope) => Ok(Op::Fence(scope)),
+            Some(scope) => Ok(Op::Fence(Fence {
+                scope,
+                acquire,
+                release,
+            })),
             None => modifiers.error("needs a scope, one of .cta .cluster .gpu .sys"),
         }
     }
 
     /// Takes `.acquire.sync_restrict::shared::cluster.cluster` or `.release.sync_restrict::shared::cta.cluster`.
-    fn sync_restrict(modifiers: &mut Modifiers<'_>) -> Result<bool, LoadError> {
-        let order = match () {
-            () if modifiers.flag("sync_restrict::shared::cluster") => "acquire",
-            () if modifiers.flag("sync_restrict::shared::cta") => "release",
-            () => return Ok(false),
+    fn sync_restrict(modifiers: &mut Modifiers<'_>) -> Result<Option<Fence>, LoadError> {
+        let (order, acquire) = match () {
+            () if modifiers.flag("sync_restrict::shared::cluster") => ("acquire", true),
+            () if modifiers.flag("sync_restrict::shared::cta") => ("release", false),
+            () => return Ok(None),
         };
         if !modifiers.flag(order) || !modifiers.flag("cluster") {
             return modifiers.error(format!("needs `.{order}` and `.cluster`"));
         }
-        Ok(true)
+        Ok(Some(Fence {
+            scope: Scope::Block,
+            acquire,
+            release: !acquire,
+        }))
     }
 
     /// All proxies see the same memory here, in one order.
@@ -75,8 +89,8 @@ impl<'a> FunctionBuilder<'a, '_> {
     ) -> Result<Op, LoadError> {
         if modifiers.flag("async::generic") {
             return match Self::sync_restrict(modifiers)? {
-                true => Ok(Op::Fence(Scope::Block)),
-                false => modifiers.error("needs `.sync_restrict::`"),
+                Some(fence) => Ok(Op::Fence(fence)),
+                None => modifiers.error("needs `.sync_restrict::`"),
             };
         }
         let asynchronous = modifiers.require("a proxy", &[("async", true), ("alias", false)])?;

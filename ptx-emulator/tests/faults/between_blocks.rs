@@ -362,6 +362,18 @@ fn a_plain_flag_passes_nothing_on() {
         .replace("ld.relaxed", "ld.acquire")
         .replace("st.relaxed", "st.release");
     silent_in(&chained, cooperative(3, 32));
+    // Or does both by a fence, which has to be one for both.
+    let fenced = |fence: &str| {
+        let set = "st.relaxed.gpu.global.u32 [%rd1], 2;";
+        body.replace(set, &format!("{fence} {set}"))
+    };
+    silent_in(
+        &fenced("fence.acq_rel.gpu;").replace("/*!*/", ""),
+        cooperative(3, 32),
+    );
+    for fence in ["fence.acquire.gpu;", "fence.release.gpu;"] {
+        fault_with(&fenced(fence), cooperative(3, 32), Config::default());
+    }
     // So does an atomic, whoever it is by.
     let atomic = body.replace("/*!*/", "").replace(
         "st.relaxed.gpu.global.u32 [%rd1], 2",
