@@ -56,9 +56,7 @@ const STEPS: [(&str, Check); 10] = [
     ("ptxas", assemble),
     ("SASS is as recorded", recorded_sass),
     ("report is fresh", || report::check().into()),
-    ("tests", || {
-        cargo(&["test", "--workspace", "--no-fail-fast"])
-    }),
+    ("tests", tests),
     ("bundle", || bundle::check().into()),
     ("tests on the GPU", gpu_tests),
 ];
@@ -168,6 +166,16 @@ fn recorded_sass() -> Outcome {
         Ok(sass::Freshness::Unknown(why)) => Outcome::Skipped(why),
         Err(error) => Outcome::Failed(format!("{error:#}")),
     }
+}
+
+/// All tests. Those of the emulator have ptxas assemble their kernels too, where it is there.
+fn tests() -> Outcome {
+    let mut command = workspace::cargo();
+    command.args(["test", "--workspace", "--no-fail-fast"]);
+    if let Some(tools) = Tools::present() {
+        command.env("PTX_EMULATOR_PTXAS", tools.folder().join("ptxas"));
+    }
+    cargo_command(&mut command)
 }
 
 /// All tests once more with a GPU as their device.

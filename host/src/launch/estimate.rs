@@ -4,14 +4,15 @@
 //! cycles  = overlap(memory, latency, issue) + ends + splitting
 //! overlap = the fourth root of the sum of fourth powers: nearly the longest, and more where two take about as long
 //! memory  = LATENCY + max(weights / (dram * processors), weights of the busiest processor / PROCESSOR_BYTES)
-//! latency = waves * rounds * (LATENCY + instructions of a batch * INTEGER_ISSUE)      a round: a warp's time from loads to products
+//! latency = waves * (LATENCY + later rounds * way + rounds * instructions of a batch * INTEGER_ISSUE)     a round: from a warp's loads to their products
 //! issue   = warps of the busiest processor * instructions of a warp * INTEGER_ISSUE / SCHEDULERS
 //! ends    = (ENDS + warps of a block) * DEPENDENT_ISSUE
 //! ```
 //!
-//! `dram`, bytes a cycle and processor, follows from the clocks and the bus that the driver reports: 20 on an H200, 10 on an A100.
+//! `way` is LATENCY, or L2_LATENCY for what kernels for sm_90 have L2 fetch while the first loads are on their way. `dram`, bytes a cycle and
+//! processor, follows from the clocks and the bus that the driver reports: 19 on an H200, 10 on an A100.
 
-use kernels_gpu::gemv::{STEP_COLUMNS, Shape, TILE_ROWS};
+use kernels_gpu::gemv::{PREFETCHED_BYTES, STEP_COLUMNS, Shape, TILE_ROWS};
 
 use crate::device::Capabilities;
 
@@ -27,6 +28,9 @@ pub(super) const DEPENDENT_ISSUE: f64 = 4.0;
 
 /// Cycles from a load to its bytes from DRAM.
 const LATENCY: f64 = 800.0;
+
+/// Cycles from a load to its bytes from L2.
+const L2_LATENCY: f64 = 300.0;
 
 /// Bytes a cycle and multiprocessor from DRAM where the driver does not say: 3.35 TB/s over 132 processors at 1.8 GHz, an H100's.
 const DRAM_BYTES: f64 = 14.0;
@@ -92,16 +96,29 @@ pub(super) fn latency_cycles(shape: Shape, capabilities: &Capabilities, n: usize
     let resident = f64::from(threads / capabilities.warp_size);
     let waves = (warps_of_busiest(shape, capabilities, n) / resident).max(1.0);
     let instructions = f64::from(shape.steps * shape.tiles) * INSTRUCTIONS_A_STEP;
+    let rounds = rounds(shape, k);
+    let fetched = prefetched(shape, capabilities, k);
+    let way = LATENCY + (L2_LATENCY - LATENCY) * fetched;
     // A warp's instructions on one load do not depend on those on another.
-    waves * rounds(shape, k) * (LATENCY + instructions * INTEGER_ISSUE)
+    waves * (LATENCY + (rounds - 1.0) * way + rounds * instructions * INTEGER_ISSUE)
+}
+
+/// The share of what the first loads leave of a tile that L2 is asked for at the start.
+fn prefetched(shape: Shape, capabilities: &Capabilities, k: usize) -> f64 {
+    let tile = k / 4 * TILE_ROWS;
+    let first = 2 * (shape.steps * shape.warps * shape.splits) as usize * STEP_BYTES;
+    if capabilities.compute_capability.0 < 9 || shape.tokens > 1 || tile <= first {
+        return 0.0;
+    }
+    (PREFETCHED_BYTES as f64 / (tile - first) as f64).min(1.0)
 }
 
 /// How often a warp waits for all of its loads.
 fn rounds(shape: Shape, k: usize) -> f64 {
     let (steps, batch) = (steps_a_warp(shape, k), shape.steps as usize);
     if shape.tokens == 1 {
-        // Two batches are in flight at the start, and up to two later.
-        (steps as f64 / (2 * batch) as f64).max(1.0)
+        // One batch and a step of the next one are in flight when a warp waits: ptxas takes the other loads back to keep within its registers.
+        (steps as f64 / (batch + 1) as f64).max(1.0)
     } else {
         // One batch, and at the end one step.
         (steps / batch + steps % batch) as f64
@@ -185,16 +202,22 @@ mod tests {
     }
 
     fn t4() -> Capabilities {
-        gpu(40, 1_590_000, 5_001_000, 256)
+        Capabilities {
+            compute_capability: (7, 5),
+            ..gpu(40, 1_590_000, 5_001_000, 256)
+        }
     }
 
-    /// Bytes of one token's product that the chosen variant has in flight on a processor, where there are enough rows.
-    fn in_flight(capabilities: &Capabilities, n: usize, k: usize) -> usize {
+    /// Bytes of one token's product that the chosen variant has on their way to the busiest processor, or into L2 for it, after its first loads.
+    fn in_flight(capabilities: &Capabilities, n: usize, k: usize) -> f64 {
         let shape = Gemv::choose(capabilities, Layout::Tiled, 1, n, k)
             .unwrap()
             .shape();
-        let warps = warps_of_busiest(shape, capabilities, n) as usize;
-        warps * (2 * shape.steps * shape.tiles) as usize * STEP_BYTES
+        let warps = warps_of_busiest(shape, capabilities, n);
+        let loads = f64::from((shape.steps + 1) * shape.tiles) * STEP_BYTES as f64;
+        let of_tile = k / 4 * TILE_ROWS;
+        let fetched = prefetched(shape, capabilities, k) * of_tile as f64;
+        warps * (loads + fetched / f64::from(shape.warps))
     }
 
     #[test]
@@ -213,13 +236,17 @@ mod tests {
     /// Little's law: what DRAM delivers in the time of its latency has to be on its way.
     #[test]
     fn faster_memory_has_more_in_flight() {
-        for (n, k) in [(13824, 2560), (20480, 3200), (3200, 10240), (8192, 32768)] {
+        for (n, k) in [(13824, 2560), (20480, 3200), (3200, 10_240), (8192, 32_768)] {
             let capabilities = h200();
             let needed = dram_bytes(&capabilities) * LATENCY;
             let found = in_flight(&capabilities, n, k);
-            assert!(found as f64 > needed, "{n} x {k}: {found} of {needed}");
+            assert!(found > needed, "{n} x {k}: {found} of {needed}");
         }
-        assert!(in_flight(&t4(), 13824, 2560) < in_flight(&h200(), 13824, 2560) * 132 / 40);
+        // As many bytes in all would be more for each of fewer processors.
+        let of_all = |capabilities: &Capabilities| {
+            in_flight(capabilities, 13824, 2560) * f64::from(capabilities.multiprocessors)
+        };
+        assert!(of_all(&t4()) < of_all(&h200()));
     }
 
     proptest! {

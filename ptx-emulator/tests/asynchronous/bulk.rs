@@ -95,13 +95,16 @@ skip: mov.u32 %r7, 0;
     let copy = |operands: &str| {
         fault(
             &format!(
-                "mbarrier.init.shared.b64 [%r5], 1;
+                "mov.u32 %r9, 24; mbarrier.init.shared.b64 [%r5], 1;
 /*!*/ cp.async.bulk.shared::cta.global.mbarrier::complete_tx::bytes {operands};"
             ),
             1,
         )
     };
-    assert!(invalid(&copy("[%r2], [%rd1], 24, [%r5]"), "multiple of 16"));
+    assert!(invalid(
+        &copy("[%r2], [%rd1], %r9, [%r5]"),
+        "multiple of 16"
+    ));
     assert_eq!(
         copy("[%r2+8], [%rd1], 32, [%r5]"),
         FaultKind::Misaligned { required: 16 }

@@ -153,7 +153,7 @@ fn bad_copies() {
         FaultKind::OutOfBounds { size: 4 }
     );
     assert!(invalid(
-        &kind("cp.async.ca.shared.global [%r3], [%rd3], 4, 5;"),
+        &kind("mov.u32 %r9, 5; cp.async.ca.shared.global [%r3], [%rd3], 4, %r9;"),
         "5 bytes of 4"
     ));
     let fresh = kernel("/*!*/ cp.async.ca.shared.global [%r3], [%rd4], 4;");

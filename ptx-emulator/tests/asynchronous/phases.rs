@@ -149,7 +149,7 @@ fn bad_mbarriers() {
         "ordinary access"
     ));
     assert!(invalid(
-        &after("mbarrier.init.shared.b64 [%r5+8], 0;"),
+        &after("mov.u32 %r9, 0; mbarrier.init.shared.b64 [%r5+8], %r9;"),
         "must be from 1"
     ));
     assert!(invalid(
@@ -161,7 +161,7 @@ fn bad_mbarriers() {
         "complete the phase"
     ));
     assert!(invalid(
-        &after("mbarrier.test_wait.parity.shared.b64 %p2, [%r5], 2;"),
+        &after("mov.u32 %r9, 2; mbarrier.test_wait.parity.shared.b64 %p2, [%r5], %r9;"),
         "parity is 2"
     ));
     assert!(invalid(

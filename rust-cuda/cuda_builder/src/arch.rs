@@ -39,12 +39,12 @@ impl NvvmArch {
     }
 
     /// LLVM's feature for the PTX ISA version that is written. A newer `.version` needs a newer driver, so this is the
-    /// oldest that has everything `cuda_std` offers: 7.4 for `L1::no_allocate` and `L2::128B` (driver 470 and up), 7.8
-    /// for sm_90 itself (driver 520 and up).
+    /// oldest that has everything `cuda_std` offers: 7.4 for `L1::no_allocate` and `L2::128B` (driver 470 and up), 8.0
+    /// for `cp.async.bulk.prefetch` on sm_90 (driver 525 and up).
     pub const fn ptx_feature(self) -> &'static str {
         match self {
             Self::Compute75 | Self::Compute80 => "ptx74",
-            Self::Compute90 => "ptx78",
+            Self::Compute90 => "ptx80",
         }
     }
 }

@@ -55,7 +55,7 @@ pub unsafe fn load_nc_streaming_v4(ptr: *const U32x4) -> U32x4 {
 }
 
 /// [`load_nc_streaming_v4`] where `condition` holds, else zeros. Stays where it is: LLVM does not move it to where the value is used.
-/// PTX: `@p ld.global.nc.L1::no_allocate.v4.u32`; sm_70.
+/// PTX: `ld.global.nc.L1::no_allocate.v4.u32`; sm_70.
 ///
 /// # Safety
 /// As [`load_nc_v4`] where `condition` holds; else `ptr` may be anything.
@@ -64,7 +64,11 @@ pub unsafe fn load_nc_streaming_v4_if(ptr: *const U32x4, condition: bool) -> U32
     let (mut a, mut b, mut c, mut d): (u32, u32, u32, u32) = (0, 0, 0, 0);
     // SAFETY: the caller's promise; the load is predicated.
     unsafe {
-        asm!("{{.reg .pred p; setp.ne.u32 p, {}, 0; @p ld.global.nc.L1::no_allocate.v4.u32 {{{}, {}, {}, {}}}, [{}];}}",
+        asm!(
+            "{{.reg .pred p;",
+            "setp.ne.u32 p, {}, 0;",
+            "@p ld.global.nc.L1::no_allocate.v4.u32 {{{}, {}, {}, {}}}, [{}];",
+            "}}",
             in(reg32) u32::from(condition),
             inout(reg32) a, inout(reg32) b, inout(reg32) c, inout(reg32) d, in(reg64) ptr,
             options(nomem, nostack, preserves_flags));
@@ -135,6 +139,19 @@ pub unsafe fn load_nc(ptr: *const u32) -> u32 {
 pub fn prefetch_l2<T>(ptr: *const T) {
     // SAFETY: a hint; it reads nothing that the program sees.
     unsafe { asm!("prefetch.global.L2 [{}];", in(reg64) ptr, options(nostack, preserves_flags)) }
+}
+
+/// Starts bringing `bytes` bytes from `ptr` on into L2. PTX: `cp.async.bulk.prefetch.L2.global`; sm_90.
+///
+/// # Safety
+/// `ptr` is a global address, aligned to 16 bytes; `bytes` is a multiple of 16, and so many bytes are readable there.
+#[cfg(any(target_feature = "sm_90", not(target_arch = "nvptx64")))]
+#[gpu_only]
+pub unsafe fn prefetch_l2_bulk<T>(ptr: *const T, bytes: u32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("cp.async.bulk.prefetch.L2.global [{}], {};", in(reg64) ptr, in(reg32) bytes, options(nostack, preserves_flags));
+    }
 }
 
 /// Stores 16 bytes. PTX: `st.global.v4.u32`; any architecture.

@@ -135,6 +135,7 @@ stores! {
 stores! {
     fn load_nc_v4(p: *const U32x4) -> U32x4 = ptr::load_nc_v4(p);
     fn load_nc_streaming_v4(p: *const U32x4) -> U32x4 = ptr::load_nc_streaming_v4(p);
+    fn load_nc_streaming_v4_if(p: *const U32x4, c: u32) -> U32x4 = ptr::load_nc_streaming_v4_if(p, c != 0);
     fn load_nc_streaming_l2_128b_v4(p: *const U32x4) -> U32x4 = ptr::load_nc_streaming_l2_128b_v4(p);
     fn load_v4(p: *const U32x4) -> U32x4 = ptr::load_v4(p);
     fn plain_read_v4(p: *const U32x4) -> u32 = p.read().0.iter().sum();
@@ -223,6 +224,7 @@ calls! {
 
 #[cfg(target_feature = "sm_90")]
 calls! {
+    fn prefetch_l2_bulk(p: *const f32, n: u32) = ptr::prefetch_l2_bulk(p, n);
     fn grid_dependency_synchronize() = grid::grid_dependency_synchronize();
     fn trigger_programmatic_launch_completion() = grid::trigger_programmatic_launch_completion();
 }
