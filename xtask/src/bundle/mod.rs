@@ -69,22 +69,10 @@ fn make(folder: &Path) -> Result<()> {
     fs::create_dir_all(&tests)?;
     fs::create_dir_all(folder)?;
 
-    let programs = built(&[
-        "build",
-        "--package",
-        "bitnet-cuda",
-        "--bin",
-        "bitnet",
-        "--package",
-        "ptx-emulator",
-        "--bin",
-        "ptx-emu",
-    ])?;
-    for name in ["bitnet", "ptx-emu"] {
-        let artifact = programs.iter().find(|artifact| artifact.name == name);
-        let artifact = artifact.with_context(|| format!("cargo built no program `{name}`"))?;
-        add(&artifact.file, &folder.join(name))?;
-    }
+    let programs = built(&["build", "--package", "bitnet-cuda", "--bin", "bitnet"])?;
+    let bitnet = programs.iter().find(|artifact| artifact.name == "bitnet");
+    let bitnet = bitnet.context("cargo built no program `bitnet`")?;
+    add(&bitnet.file, &folder.join("bitnet"))?;
     let mut artifacts = built(&["test", "--no-run", "--package", "bitnet-cuda", "--lib"])?;
     artifacts.extend(built(&[
         "test",
