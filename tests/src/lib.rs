@@ -1,6 +1,7 @@
 //! What the integration tests share: the device under test, and random data with a printed seed.
 
 pub mod drawn;
+pub mod golden;
 pub mod tolerance;
 
 use bitnet_cuda::device::{Buffer, Device, Stream};

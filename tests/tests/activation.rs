@@ -5,11 +5,11 @@ use bitnet_cuda::launch::LaunchError;
 use bitnet_cuda::ops::{GateUp, OpError, activate, gated};
 use bitnet_cuda::reference::activation::{self, Activation, GateUpLayout, split_gate_up};
 use half::{bf16, f16};
+use integration_tests::golden::Golden;
 use integration_tests::tolerance::{U, activation_bound, assert_within, exact_activation_bound};
 use integration_tests::{Number, cast, device, floats, poisoned, random};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use safetensors::SafeTensors;
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
 fn check_plain<T: Number>(device: &Device, x: &[f32]) {
@@ -199,16 +199,8 @@ fn gated_rows_longer_than_a_block_are_within_their_bound() {
 #[test]
 fn the_golden_values_are_within_their_bound() {
     let device = device();
-    let bytes = std::fs::read("golden/elementwise.safetensors").unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let f32s = |name: &str| -> Vec<f32> {
-        let (words, _) = file.tensor(name).unwrap().data().as_chunks::<4>();
-        words
-            .iter()
-            .map(|&bytes| f32::from_le_bytes(bytes))
-            .collect()
-    };
-    let (gate, up) = (f32s("gate"), f32s("up"));
+    let golden = Golden::open("elementwise.safetensors");
+    let (gate, up) = (golden.f32("gate"), golden.f32("up"));
     let buffer = |values: &[f32]| Buffer::from_slice(&device, values).unwrap();
     let (gates, ups) = (buffer(&gate), buffer(&up));
     for (function, name) in [
@@ -233,8 +225,7 @@ fn the_golden_values_are_within_their_bound() {
         )
         .unwrap();
         // The golden value's own rounding on top.
-        let golden = |name: &str| -> Vec<f64> { f32s(name).into_iter().map(f64::from).collect() };
-        let (plain, times_up) = (golden(name), golden(&format!("{name}_times_up")));
+        let (plain, times_up) = (golden.f64(name), golden.f64(&format!("{name}_times_up")));
         let bound =
             |i: usize| activation_bound(function, gate[i], plain[i]) + 1.01 * U * plain[i].abs();
         let bounds: Vec<f64> = (0..gate.len()).map(bound).collect();

@@ -7,6 +7,7 @@ use bitnet_cuda::ops::{BitLinear, QuantizedActivations};
 use bitnet_cuda::reference::linear::{Epilogue, Shape, accumulate, epilogue};
 use bitnet_cuda::reference::{Element, RowScales};
 use half::{bf16, f16};
+use integration_tests::golden::Golden;
 use integration_tests::{device, drawn, floats, int8, poisoned, random, ternary};
 use proptest::prelude::*;
 
@@ -370,7 +371,6 @@ fn a_published_shape_equals_the_reference() {
 
 #[test]
 fn the_golden_products_come_out_from_both_published_layouts() {
-    use safetensors::SafeTensors;
     let device = device();
     let stream = device.default_stream();
     for (m, n, k) in [
@@ -380,23 +380,19 @@ fn the_golden_products_come_out_from_both_published_layouts() {
         (3, 64, 6912),
         (8, 256, 512),
     ] {
-        let bytes = std::fs::read(format!("golden/w2a8_m{m}_n{n}_k{k}.safetensors")).unwrap();
-        let file = SafeTensors::deserialize(&bytes).unwrap();
-        let data = |name: &str| file.tensor(name).unwrap().data().to_vec();
-        let words = |name: &str| -> Vec<[u8; 4]> { data(name).as_chunks::<4>().0.to_vec() };
-        let f32s =
-            |name: &str| -> Vec<f32> { words(name).into_iter().map(f32::from_le_bytes).collect() };
-        let sums: Vec<f32> = words("accumulator")
+        let file = Golden::open(&format!("w2a8_m{m}_n{n}_k{k}.safetensors"));
+        let sums: Vec<f32> = file
+            .i32("accumulator")
             .into_iter()
-            .map(|word| i32::from_le_bytes(word) as f32)
+            .map(|sum| sum as f32)
             .collect();
-        let values: Vec<i8> = data("activation").iter().map(|&byte| byte as i8).collect();
+        let values = file.i8("activation");
 
         for (layout, name) in [
             (Layout::RowMajor, "packed_row_major"),
             (Layout::Ladder, "packed_ladder"),
         ] {
-            let packed = PackedWeights::from_bytes(layout, n, k, data(name)).unwrap();
+            let packed = PackedWeights::from_bytes(layout, n, k, file.u8(name)).unwrap();
             let run = |weight_scale: f32, token_scales: &[f32]| {
                 let scales = RowScales::per_tensor(n, weight_scale).unwrap();
                 let layer = BitLinear::from_packed(&device, &packed, &scales).unwrap();
@@ -412,9 +408,9 @@ fn the_golden_products_come_out_from_both_published_layouts() {
                 sums,
                 "{m} x {n} x {k} from {layout}"
             );
-            for (y, expected) in run(f32s("weight_scale")[0], &f32s("activation_scale"))
+            for (y, expected) in run(file.f32("weight_scale")[0], &file.f32("activation_scale"))
                 .iter()
-                .zip(f32s("output_f32"))
+                .zip(file.f32("output_f32"))
             {
                 // Two roundings here and one there, of 2^-24 each.
                 assert!(

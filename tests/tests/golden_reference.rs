@@ -5,10 +5,7 @@
 //! rounding and by what the two libraries' `exp`, `tanh` and `erf` differ in f64; each comparison states its bound.
 //! A tensor that no test takes is an error, so that nothing in a file goes unchecked.
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use approx::assert_relative_eq;
 use bitnet_cuda::layout::{Layout, PackedWeights};
@@ -22,81 +19,10 @@ use bitnet_cuda::reference::quantize::{
 use bitnet_cuda::reference::{Element, RowScales};
 use bitnet_cuda::tensor_file::TensorFile;
 use half::bf16;
-use safetensors::SafeTensors;
+use integration_tests::golden::{self, Golden};
 
 /// Half a unit in the last place of f32, relative: what one rounding of the f64 truth costs.
 const HALF_ULP: f64 = 1.0 / (1 << 24) as f64;
-
-/// A golden file, which keeps account of the tensors taken from it.
-struct Golden {
-    bytes: Vec<u8>,
-    taken: RefCell<BTreeSet<String>>,
-}
-
-impl Golden {
-    fn open(name: &str) -> Self {
-        let bytes = fs::read(golden_path(name)).unwrap();
-        Self {
-            bytes,
-            taken: RefCell::default(),
-        }
-    }
-
-    fn tensors(&self) -> SafeTensors<'_> {
-        SafeTensors::deserialize(&self.bytes).unwrap()
-    }
-
-    fn shape(&self, name: &str) -> Vec<usize> {
-        self.tensors().tensor(name).unwrap().shape().to_owned()
-    }
-
-    fn take<const SIZE: usize, T>(&self, name: &str, from_le: impl Fn([u8; SIZE]) -> T) -> Vec<T> {
-        self.taken.borrow_mut().insert(name.to_owned());
-        let tensors = self.tensors();
-        let tensor = tensors.tensor(name).unwrap();
-        let (elements, rest) = tensor.data().as_chunks::<SIZE>();
-        assert_eq!(tensor.dtype().bitsize(), 8 * SIZE, "{name}");
-        assert!(rest.is_empty() && !elements.is_empty(), "{name}");
-        elements.iter().map(|&bytes| from_le(bytes)).collect()
-    }
-
-    fn f32(&self, name: &str) -> Vec<f32> {
-        self.take(name, f32::from_le_bytes)
-    }
-
-    fn i32(&self, name: &str) -> Vec<i32> {
-        self.take(name, i32::from_le_bytes)
-    }
-
-    fn i8(&self, name: &str) -> Vec<i8> {
-        self.take(name, i8::from_le_bytes)
-    }
-
-    fn u8(&self, name: &str) -> Vec<u8> {
-        self.take(name, u8::from_le_bytes)
-    }
-
-    /// Fails for a tensor that was never taken.
-    fn finish(self) {
-        let all: BTreeSet<_> = self
-            .tensors()
-            .names()
-            .into_iter()
-            .map(str::to_owned)
-            .collect();
-        assert_eq!(
-            self.taken.into_inner(),
-            all,
-            "tensors that no comparison took"
-        );
-    }
-}
-
-fn golden_path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("golden")
-        .join(name)
-}
 
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
@@ -119,7 +45,7 @@ fn assert_rounded(ours: &[f64], golden: &[f32], half_ulps: f64) {
 
 #[test]
 fn w2a8_files() {
-    let mut files: Vec<_> = fs::read_dir(golden_path(""))
+    let mut files: Vec<_> = fs::read_dir(golden::folder())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| name.starts_with("w2a8_"))
@@ -291,7 +217,7 @@ fn check_quantized<T: Element>(
 /// BitLinear of a real layer, from float weights to float outputs, read the way that a user's files are.
 #[test]
 fn real_layer() {
-    let path = golden_path("real/minilm_layer0.safetensors");
+    let path = golden::folder().join("real/minilm_layer0.safetensors");
     let file = TensorFile::open(&path).unwrap();
     let golden = Golden::open("real/minilm_layer0.safetensors");
     let hidden = file.matrix("hidden").unwrap();

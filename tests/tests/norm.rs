@@ -5,11 +5,11 @@ use bitnet_cuda::ops::{Norm, OpError};
 use bitnet_cuda::reference::fused::add_residual;
 use bitnet_cuda::reference::norm::{self, normalize};
 use half::{bf16, f16};
+use integration_tests::golden::Golden;
 use integration_tests::tolerance::{assert_within, norm_bounds};
 use integration_tests::{Number, cast, device, floats, poisoned, random};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use safetensors::SafeTensors;
 
 const EPS: f32 = 1e-5;
 
@@ -166,16 +166,8 @@ fn shapes_and_values_drawn_at_random_are_within_their_bound() {
 #[test]
 fn the_golden_tokens_are_within_their_bound() {
     let device = device();
-    let bytes = std::fs::read("golden/elementwise.safetensors").unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let f32s = |name: &str| -> Vec<f32> {
-        let (words, _) = file.tensor(name).unwrap().data().as_chunks::<4>();
-        words
-            .iter()
-            .map(|&bytes| f32::from_le_bytes(bytes))
-            .collect()
-    };
-    let (x, gamma, beta) = (f32s("x"), f32s("gamma"), f32s("beta"));
+    let file = Golden::open("elementwise.safetensors");
+    let [x, gamma, beta] = ["x", "gamma", "beta"].map(|name| file.f32(name));
     let width = gamma.len();
     let [rms, _, layer] = norms(&gamma, &beta);
     for (norm, name) in [(rms, "rms_norm_eps1e-5"), (layer, "layer_norm_eps1e-5")] {
@@ -184,7 +176,7 @@ fn the_golden_tokens_are_within_their_bound() {
         upload(&device, &norm)
             .forward(&device.default_stream(), &input, &mut output)
             .unwrap();
-        let golden: Vec<f64> = f32s(name).into_iter().map(f64::from).collect();
+        let golden = file.f64(name);
         let actual = output.to_vec().unwrap();
         for ((x, golden), actual) in x
             .chunks(width)
