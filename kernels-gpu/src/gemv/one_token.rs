@@ -175,25 +175,17 @@ pub(super) fn first_value<const COUNT: usize>(lane: usize, lane_bits: [u32; 3]) 
     first
 }
 
-/// Has L2 fetch what the first loads leave of each tile, `skip` bytes, while they are on their way: the next ones then wait for L2 only.
+/// Has L2 fetch what the first loads leave of a tile, `skip` bytes, while they are on their way: the next ones then wait for L2 only.
 ///
 /// # Safety
-/// The tiles are valid.
+/// The tile, of `tile_bytes` bytes, is valid.
 #[cfg(target_feature = "sm_90")]
 #[inline(always)]
-unsafe fn prefetch(
-    weights: *const u8,
-    first_tile: usize,
-    tiles: usize,
-    tile_bytes: usize,
-    skip: usize,
-) {
+unsafe fn prefetch(tile: *const u8, tile_bytes: usize, skip: usize) {
     if skip < tile_bytes {
         let bytes = (tile_bytes - skip).min(PREFETCHED_BYTES) as u32;
-        for tile in first_tile..first_tile + tiles {
-            // SAFETY: the caller's contract; a tile's size is a multiple of 128 bytes.
-            unsafe { ptr::prefetch_l2_bulk(weights.add(tile * tile_bytes + skip), bytes) };
-        }
+        // SAFETY: the caller's contract; a tile's size is a multiple of 128 bytes.
+        unsafe { ptr::prefetch_l2_bulk(tile.add(skip), bytes) };
     }
 }
 
@@ -248,12 +240,18 @@ pub(super) unsafe fn gemv<
             activations: problem.activations.wrapping_add(column),
         }
     };
-    // SAFETY: the block's tiles exist.
     #[cfg(target_feature = "sm_90")]
     if thread == 0 && (SPLITS == 1 || thread::block_idx_y() == 0) {
-        let tiles = TILES.min(last_tile + 1 - first_tile);
-        let skip = 2 * STEPS * DISTANCE * STEP_BYTES;
-        unsafe { prefetch(problem.weights, first_tile, tiles, k / 4 * TILE_ROWS, skip) };
+        let tile_bytes = k / 4 * TILE_ROWS;
+        for tile in 0..TILES {
+            // SAFETY: the tile exists.
+            unsafe {
+                let tile = problem
+                    .weights
+                    .add((first_tile + tile).min(last_tile) * tile_bytes);
+                prefetch(tile, tile_bytes, 2 * STEPS * DISTANCE * STEP_BYTES);
+            }
+        }
     }
     // Of the blocks that split K only the last one needs it.
     // SAFETY: the caller's contract.
