@@ -270,7 +270,7 @@ pub(super) unsafe fn gemv<
         tiles: [L::ZERO; TILES],
         activations: 0,
     };
-    // Two batches are on their way at any time: what does not make a whole one first, then one while the other is added.
+    // A batch is loaded while another is added; what does not make a whole one is loaded together with the first.
     // SAFETY: `rest` steps and `batches` batches of this lane exist.
     unsafe {
         let mut next = start;
