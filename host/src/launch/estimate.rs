@@ -97,20 +97,28 @@ pub(super) fn latency_cycles(shape: Shape, capabilities: &Capabilities, n: usize
     let waves = (warps_of_busiest(shape, capabilities, n) / resident).max(1.0);
     let instructions = f64::from(shape.steps * shape.tiles) * INSTRUCTIONS_A_STEP;
     let rounds = rounds(shape, k);
-    let fetched = prefetched(shape, capabilities, k);
+    let later = steps_a_warp(shape, k).saturating_sub(shape.steps as usize + 1);
+    let fetched = match bytes_of_steps(shape, later) {
+        0 => 0.0,
+        bytes => prefetched(shape, capabilities, k) as f64 / bytes as f64,
+    };
     let way = LATENCY + (L2_LATENCY - LATENCY) * fetched;
     // A warp's instructions on one load do not depend on those on another.
     waves * (LATENCY + (rounds - 1.0) * way + rounds * instructions * INTEGER_ISSUE)
 }
 
-/// The share of what the first loads leave of a tile that L2 is asked for at the start.
-fn prefetched(shape: Shape, capabilities: &Capabilities, k: usize) -> f64 {
-    let tile = k / 4 * TILE_ROWS;
-    let first = 2 * (shape.steps * shape.warps * shape.splits) as usize * STEP_BYTES;
-    if capabilities.compute_capability.0 < 9 || shape.tokens > 1 || tile <= first {
-        return 0.0;
+/// Bytes of a block in so many steps of each of its warps.
+fn bytes_of_steps(shape: Shape, steps: usize) -> usize {
+    steps * (shape.warps * shape.splits) as usize * STEP_BYTES
+}
+
+/// Bytes of a tile that a block asks L2 for at its start.
+fn prefetched(shape: Shape, capabilities: &Capabilities, k: usize) -> usize {
+    if capabilities.compute_capability.0 < 9 || shape.tokens > 1 {
+        return 0;
     }
-    (PREFETCHED_BYTES as f64 / (tile - first) as f64).min(1.0)
+    let beyond = steps_a_warp(shape, k).saturating_sub(2 * shape.steps as usize);
+    bytes_of_steps(shape, beyond).min(PREFETCHED_BYTES)
 }
 
 /// How often a warp waits for all of its loads.
@@ -215,8 +223,7 @@ mod tests {
             .shape();
         let warps = warps_of_busiest(shape, capabilities, n);
         let loads = f64::from((shape.steps + 1) * shape.tiles) * STEP_BYTES as f64;
-        let of_tile = k / 4 * TILE_ROWS;
-        let fetched = prefetched(shape, capabilities, k) * of_tile as f64;
+        let fetched = prefetched(shape, capabilities, k) as f64;
         warps * (loads + fetched / f64::from(shape.warps))
     }
 
