@@ -144,15 +144,9 @@ impl W2A8GemvConfig {
         let (layout, capabilities) = (layer.layout(), layer.device().capabilities().clone());
         let padded = layer.k_padded();
         let best = |m| {
-            Gemv::all(layout)
-                .filter(|variant| self.leaves(variant) && variant.fits(m, padded))
-                // The fewest tokens that are enough, then the best score.
-                .min_by(|a, b| {
-                    let score = |variant: &Gemv| variant.score(&capabilities, n, padded);
-                    a.tokens()
-                        .cmp(&b.tokens())
-                        .then(score(b).total_cmp(&score(a)))
-                })
+            let left =
+                Gemv::all(layout).filter(|variant| self.leaves(variant) && variant.fits(m, padded));
+            Gemv::choose_from(left, &capabilities, n, padded)
         };
         if best(1).is_none() {
             return Err(BackendError::Launch(LaunchError::VariantK {

@@ -12,7 +12,7 @@
 //! `way` is LATENCY, or L2_LATENCY for what kernels for sm_90 have L2 fetch while the first loads are on their way. `dram`, bytes a cycle and
 //! processor, follows from the clocks and the bus that the driver reports: 19 on an H200, 10 on an A100.
 
-use kernels_gpu::gemv::{PREFETCHED_BYTES, STEP_COLUMNS, Shape, TILE_ROWS};
+use kernels_gpu::gemv::{PREFETCHED_BYTES, STEP_BYTES, STEP_COLUMNS, Shape, TILE_ROWS};
 
 use crate::device::Capabilities;
 
@@ -37,9 +37,6 @@ const DRAM_BYTES: f64 = 14.0;
 
 /// Bytes a cycle that one multiprocessor can take from L2.
 pub(super) const PROCESSOR_BYTES: f64 = 64.0;
-
-/// Bytes of 16 rows and 128 columns, a warp's load.
-const STEP_BYTES: usize = TILE_ROWS * STEP_COLUMNS / 4;
 
 /// Instructions of 16 rows and 128 columns: 16 `dp4a` and 12 masks, and what loads and counts.
 const INSTRUCTIONS_A_STEP: f64 = 32.0;

@@ -80,12 +80,22 @@ impl Gemv {
     ) -> Option<Self> {
         let all = || Self::all(layout).filter(|variant| variant.require_k(k).is_ok());
         let most = all().map(|variant| variant.tokens()).max()?;
-        let tokens = all()
-            .map(|variant| variant.tokens())
-            .filter(|&tokens| tokens >= m)
-            .min()
-            .unwrap_or(most);
-        let fitting = all().filter(|variant| variant.tokens() == tokens);
+        let enough = all().filter(|variant| variant.tokens() >= m.min(most));
+        Self::choose_from(enough, capabilities, n, k)
+    }
+
+    /// As [`Gemv::choose`], among variants that take as many tokens and columns as there are.
+    pub(crate) fn choose_from(
+        variants: impl Iterator<Item = Self>,
+        capabilities: &Capabilities,
+        n: usize,
+        k: usize,
+    ) -> Option<Self> {
+        let variants: Vec<Self> = variants.collect();
+        let tokens = variants.iter().map(Self::tokens).min()?;
+        let fitting = variants
+            .into_iter()
+            .filter(|variant| variant.tokens() == tokens);
         estimate::choose(fitting, Self::shape, capabilities, n, k)
     }
 

@@ -44,8 +44,8 @@ pub const STEP_COLUMNS: usize = 128;
 /// Bytes of a tile that a block for one token has L2 fetch at its start, on sm_90 and later, beyond those of its first loads: enough for one
 /// warp a processor to have as much on its way as DRAM delivers in its latency; more would be in the way of other blocks.
 pub const PREFETCHED_BYTES: usize = 16 << 10;
-/// Bytes of a tile's step.
-const STEP_BYTES: usize = TILE_ROWS * STEP_COLUMNS / 4;
+/// Bytes of a tile's step: a warp's load.
+pub const STEP_BYTES: usize = TILE_ROWS * STEP_COLUMNS / 4;
 /// Rows of a unit.
 const UNIT_ROWS: usize = 4;
 const UNIT_COLUMNS: usize = 16;

@@ -4,12 +4,12 @@
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
-use std::io::Write as _;
 use std::rc::Rc;
 
 use ptx_emulator::Module;
 
 use super::family::declared;
+use super::harness::run_ptxas;
 use super::syntax::{Form, Type, expand};
 
 /// Modifiers that many instructions have.
@@ -313,23 +313,11 @@ const REFUSED: [(&str, &str); 20] = [
     ),
 ];
 
-/// The release that the table was compared with.
-const PTXAS: &str = "release 13.5,";
-
 #[test]
 fn no_other_form_is_taken_by_ptxas() {
     let Some(ptxas) = std::env::var_os("PTX_EMULATOR_PTXAS") else {
         return;
     };
-    // Another one may take more.
-    let version = std::process::Command::new(&ptxas)
-        .arg("--version")
-        .output()
-        .expect("ptxas runs");
-    if !String::from_utf8_lossy(&version.stdout).contains(PTXAS) {
-        eprintln!("not asked: this ptxas is not the {PTXAS} that the table was compared with");
-        return;
-    }
     let mut neighbours = neighbours();
     // It takes a word twice as it does once.
     neighbours.retain(|neighbour| {
@@ -375,13 +363,7 @@ fn no_other_form_is_taken_by_ptxas() {
 
 /// Lines of a text that `ptxas` finds an error in.
 pub fn wrong_lines(ptxas: &std::ffi::OsStr, ptx: &str) -> Vec<usize> {
-    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
-    file.write_all(ptx.as_bytes()).expect("room for a file");
-    let output = std::process::Command::new(ptxas)
-        .args(["-arch=sm_90", "-O0", "-o", "/dev/null"])
-        .arg(file.path())
-        .output()
-        .expect("ptxas runs");
+    let output = run_ptxas(ptxas, ptx);
     let errors = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<usize> = errors
         .lines()

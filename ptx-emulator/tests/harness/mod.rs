@@ -9,8 +9,10 @@
 pub mod exact;
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
 use ptx_emulator::{Config, Emulator, LaunchConfig, LaunchError, Module, Report};
@@ -45,18 +47,23 @@ fn assemble(ptx: &str) {
     if !SEEN.lock().unwrap().insert(ptx.to_owned()) {
         return;
     }
-    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
-    file.write_all(ptx.as_bytes()).expect("room for a file");
-    let output = std::process::Command::new(ptxas)
-        .args(["-arch=sm_90", "-O0", "-o", "/dev/null"])
-        .arg(file.path())
-        .output()
-        .expect("ptxas runs");
+    let output = run_ptxas(&ptxas, ptx);
     assert!(
         output.status.success(),
         "ptxas: {}\n{ptx}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// What `ptxas` says of a text.
+pub fn run_ptxas(ptxas: &OsStr, ptx: &str) -> Output {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(ptx.as_bytes()).expect("room for a file");
+    Command::new(ptxas)
+        .args(["-arch=sm_90", "-O0", "-o", "/dev/null"])
+        .arg(file.path())
+        .output()
+        .expect("ptxas runs")
 }
 
 pub fn line(threads: u32) -> LaunchConfig {

@@ -10,11 +10,12 @@ use indicatif::ProgressBar;
 
 use crate::{process, workspace};
 
-/// CUDA's major version: the first that assembles for everything from sm_75 to sm_120 and still will for a while.
+/// One release, as `benches/sass.json` and the forms of the emulator's tests are what it says. CUDA 13 assembles for everything from sm_75 to
+/// sm_120.
 const PACKAGES: [&str; 3] = [
-    "nvidia-cuda-nvcc>=13,<14",
-    "nvidia-cuda-nvdisasm>=13,<14",
-    "nvidia-cuda-cuobjdump>=13,<14",
+    "nvidia-cuda-nvcc==13.5.37",
+    "nvidia-cuda-nvdisasm==13.5.37",
+    "nvidia-cuda-cuobjdump==13.5.37",
 ];
 const PROGRAMS: [&str; 3] = ["ptxas", "nvdisasm", "cuobjdump"];
 

@@ -1,5 +1,6 @@
 //! `bitnet demo`: the input of a published model's layer, normalized, quantized, multiplied and activated; each step checked.
 
+use crate::operations::Check;
 use crate::output::{Outcome, Output, table};
 use anyhow::{Context, Result};
 use bitnet_cuda::device::{Buffer, Device, Stream};
@@ -168,14 +169,12 @@ fn square_relu(stream: &Stream, y: &[f32], width: usize) -> Result<Rows> {
 
 /// How many elements are further from what is expected than the relative tolerance, and the largest distance.
 fn compare(found: &[f32], expected: &[f64], tolerance: f64) -> (usize, f64) {
-    let pairs = || found.iter().zip(expected).map(|(y, e)| (f64::from(*y), *e));
+    let found: Vec<f64> = found.iter().copied().map(f64::from).collect();
+    let pairs = found.iter().zip(expected);
+    let worst = pairs.map(|(y, e)| (y - e).abs()).fold(0.0, f64::max);
     // NaN is not within anything, so it is wrong.
-    let within = |(y, e): &(f64, f64)| (y - e).abs() <= tolerance * e.abs();
-    let wrong = pairs().filter(|pair| !within(pair));
-    (
-        wrong.count() + found.len().abs_diff(expected.len()),
-        pairs().map(|(y, e)| (y - e).abs()).fold(0.0, f64::max),
-    )
+    let within = |y: &f64, e: &f64| (y - e).abs() <= tolerance * e.abs();
+    (Check::compare(&found, expected, within).mismatches, worst)
 }
 
 fn check_quantized(quantized: &QuantizedActivations, input: &[f32]) -> Result<usize> {
