@@ -10,7 +10,7 @@ use super::{
     launch::LaunchRecord,
     pool::Pool,
     profile::{Collector, Submitted},
-    stream::StreamInner,
+    queue::StreamInner,
     sync::{Mutex, MutexGuard},
 };
 

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::{Device, driver::RawEvent, error::DeviceError, stream::StreamInner};
+use super::{Device, driver::RawEvent, error::DeviceError, queue::StreamInner};
 
 /// A point in a stream's work, made by [`Stream::record`](super::Stream::record).
 ///

@@ -9,7 +9,7 @@ use super::{
     Buffer, Device, DeviceError, DeviceKind, Stream,
     buffer::Allocation,
     driver::{MemoryRange, Pitched, RawStream},
-    stream::Work,
+    queue::Work,
 };
 
 /// Physical memory is mapped in multiples of this (`cuMemGetAllocationGranularity` on all GPUs so far).

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     Buffer, DeviceError, DeviceKind, Function, Stream, buffer::Allocation, driver::DriverError,
-    stream::Work,
+    queue::Work,
 };
 
 /// How another library's call failed.

@@ -7,7 +7,8 @@ use super::{
     driver::RawGraph,
     error::DeviceError,
     in_flight::InFlight,
-    stream::{Stream, Work},
+    queue::Work,
+    stream::Stream,
     sync::Mutex,
 };
 

@@ -3,7 +3,7 @@ use std::sync::{Arc, PoisonError};
 use super::{
     core::{Core, lock},
     error::DeviceError,
-    stream::StreamInner,
+    queue::StreamInner,
     sync::Mutex,
 };
 

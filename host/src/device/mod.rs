@@ -42,6 +42,7 @@ mod peer;
 mod pinned;
 mod pool;
 mod profile;
+mod queue;
 mod stream;
 mod sync;
 #[cfg(test)]
@@ -76,7 +77,7 @@ use self::{
     driver::Driver,
     module::ModuleInner,
     pool::Pool,
-    stream::StreamInner,
+    queue::StreamInner,
     sync::Mutex,
 };
 

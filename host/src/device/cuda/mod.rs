@@ -1,15 +1,18 @@
-//! The CUDA driver as a [`Driver`].
+//! The CUDA driver as a [`Driver`]: what one call does is here, what takes more is in a file by topic.
 //!
 //! GPUs are listed through `cust`. Calls whose result depends on the device's state go through `cust_lazy::ffi`,
 //! whose results hold any code of any driver; `cust` 0.3.2 knows the codes of CUDA 11.4 only.
 
+mod graph;
+mod launch;
+mod memory;
 mod module;
 mod open;
 mod peer;
 
 use std::{
     collections::HashMap,
-    ffi::{c_int, c_void},
+    ffi::c_int,
     ptr,
     sync::{
         PoisonError, RwLock,
@@ -17,10 +20,8 @@ use std::{
     },
 };
 
-use cust::sys::{
-    CUDA_MEMCPY2D, CUcontext, CUdevice, CUevent, CUfunction, CUgraphExec, CUmemorytype, CUstream,
-};
-use cust_lazy::ffi::{self, CUgraph, CUgraphExecUpdateResultInfo};
+use cust::sys::{CUDA_MEMCPY2D, CUcontext, CUdevice, CUevent, CUgraphExec, CUmemorytype, CUstream};
+use cust_lazy::ffi;
 
 use super::{
     capabilities::{Capabilities, DeviceKind},
@@ -37,27 +38,12 @@ use super::{
 
 const SUCCESS: c_int = 0;
 const INVALID_VALUE: c_int = 1;
-const OUT_OF_MEMORY: c_int = 2;
-/// What the operating system has refused, such as more locked memory than its limit.
-const OPERATING_SYSTEM: c_int = 304;
 const NOT_FOUND: c_int = 500;
-const LAUNCH_OUT_OF_RESOURCES: c_int = 701;
-const NOT_SUPPORTED: c_int = 801;
-const GRAPH_EXEC_UPDATE_FAILURE: c_int = 910;
-const COOPERATIVE_LAUNCH_TOO_LARGE: c_int = 720;
 
 const STREAM_NON_BLOCKING: u32 = 1;
 const EVENT_DEFAULT: u32 = 0;
-/// For copies of all contexts.
-const HOST_REGISTER_PORTABLE: u32 = 1;
 /// Other threads' and this one's allocations go on during a capture.
 const CAPTURE_RELAXED: c_int = 2;
-const FUNCTION_MAX_DYNAMIC_SHARED: c_int = 8;
-const POINTER_MEMORY_TYPE: c_int = 2;
-const POINTER_IS_MANAGED: c_int = 8;
-const POINTER_DEVICE_ORDINAL: c_int = 9;
-const POINTER_RANGE_START: c_int = 11;
-const POINTER_RANGE_SIZE: c_int = 12;
 
 /// A GPU's primary context, retained while this exists.
 #[derive(Debug)]
@@ -106,36 +92,6 @@ impl CudaDriver {
 }
 
 impl CudaDriver {
-    /// An executable graph of `graph`, which was just made: `into` where that can take its arguments.
-    fn executable(&self, graph: CUgraph, into: Option<RawGraph>) -> Result<RawGraph, DriverError> {
-        if let Some(into) = into {
-            let mut info = CUgraphExecUpdateResultInfo {
-                result: 0,
-                errorNode: ptr::null_mut(),
-                errorFromNode: ptr::null_mut(),
-            };
-            let updated = self.call("cuGraphExecUpdate", || {
-                // SAFETY: both graphs are live, and `info` is valid for the write.
-                unsafe { ffi::cuGraphExecUpdate_v2(into.0 as CUgraphExec, graph, &mut info) }
-            });
-            match updated {
-                Ok(()) => return Ok(into),
-                // Something that an update cannot change, or a driver before CUDA 12.0.
-                Err(DriverError::Code {
-                    code: GRAPH_EXEC_UPDATE_FAILURE | NOT_FOUND,
-                    ..
-                }) => tracing::debug!(reason = info.result, "a graph is instantiated anew"),
-                Err(error) => return Err(error),
-            }
-        }
-        let mut executable = ptr::null_mut();
-        self.call("cuGraphInstantiate", || {
-            // SAFETY: the graph is live, and `executable` is valid for the write.
-            unsafe { ffi::cuGraphInstantiateWithFlags(&mut executable, graph, 0) }
-        })?;
-        Ok(RawGraph(executable as u64))
-    }
-
     /// Whether the GPU has a primary context, of whomever.
     fn context_exists(&self) -> bool {
         let (mut flags, mut active) = (0, 0);
@@ -219,17 +175,7 @@ impl Driver for CudaDriver {
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, DriverError> {
-        let mut address = 0;
-        // SAFETY: `address` is valid for the write.
-        match self.call("cuMemAlloc", || unsafe {
-            ffi::cuMemAlloc_v2(&mut address, bytes)
-        }) {
-            Err(DriverError::Code {
-                code: OUT_OF_MEMORY,
-                ..
-            }) => Err(DriverError::OutOfMemory { requested: bytes }),
-            result => result.map(|()| address),
-        }
+        memory::allocate(self, bytes)
     }
 
     unsafe fn free(&self, address: u64) -> Result<(), DriverError> {
@@ -237,63 +183,18 @@ impl Driver for CudaDriver {
         self.call("cuMemFree", || unsafe { ffi::cuMemFree_v2(address) })
     }
 
-    // Memory of `cuMemHostAlloc` would go with a lost context, under slices that the caller may still have. Memory of our own
-    // that the driver page-locks stays.
     fn allocate_host(&self, bytes: usize) -> Result<u64, DriverError> {
-        let pages = Pages::zeroed(bytes)?;
-        let registered = self.call("cuMemHostRegister", || {
-            // SAFETY: the pages are ours, and stay until they are unregistered or the context is gone.
-            unsafe {
-                ffi::cuMemHostRegister_v2(pages.as_ptr(), pages.len(), HOST_REGISTER_PORTABLE)
-            }
-        });
-        match registered {
-            Ok(()) => {
-                let address = pages.address();
-                lock(&self.host_memory).insert(address, pages);
-                Ok(address)
-            }
-            Err(DriverError::Code {
-                call,
-                name,
-                code: OUT_OF_MEMORY | OPERATING_SYSTEM,
-            }) => Err(DriverError::PinnedMemory {
-                requested: bytes,
-                reason: format!("{call} returned {name}"),
-            }),
-            Err(error) => Err(error),
-        }
+        memory::allocate_host(self, bytes)
     }
 
     unsafe fn free_host(&self, address: u64) -> Result<(), DriverError> {
-        let memory = ptr::with_exposed_provenance_mut::<c_void>(address as usize);
         // SAFETY: the caller passes an address of `allocate_host` that no copy uses any more.
-        self.call("cuMemHostUnregister", || unsafe {
-            ffi::cuMemHostUnregister(memory)
-        })?;
-        lock(&self.host_memory).remove(&address);
-        Ok(())
+        unsafe { memory::free_host(self, address) }
     }
 
     unsafe fn allocate_on(&self, raw: RawStream, bytes: usize) -> Result<Option<u64>, DriverError> {
-        let mut address = 0;
-        let allocated = self.call("cuMemAllocAsync", || {
-            // SAFETY: the caller passes a live stream, and `address` is valid for the write.
-            unsafe { ffi::cuMemAllocAsync(&mut address, bytes, stream(raw)) }
-        });
-        match allocated {
-            Ok(()) => Ok(Some(address)),
-            // A driver before CUDA 11.2, or a GPU without memory pools.
-            Err(DriverError::Code {
-                code: NOT_FOUND | NOT_SUPPORTED,
-                ..
-            }) => Ok(None),
-            Err(DriverError::Code {
-                code: OUT_OF_MEMORY,
-                ..
-            }) => Err(DriverError::OutOfMemory { requested: bytes }),
-            Err(error) => Err(error),
-        }
+        // SAFETY: the caller passes a live stream.
+        unsafe { memory::allocate_on(self, raw, bytes) }
     }
 
     unsafe fn free_on(&self, raw: RawStream, address: u64) -> Result<(), DriverError> {
@@ -304,38 +205,7 @@ impl Driver for CudaDriver {
     }
 
     fn range_of(&self, address: u64) -> Result<Option<MemoryRange>, DriverError> {
-        const HOST_MEMORY: u32 = 1;
-        let (mut memory_type, mut managed, mut device) = (0_u32, 0_u32, -1_i32);
-        let (mut base, mut len) = (0_u64, 0_usize);
-        let mut attributes = [
-            POINTER_MEMORY_TYPE,
-            POINTER_IS_MANAGED,
-            POINTER_DEVICE_ORDINAL,
-            POINTER_RANGE_START,
-            POINTER_RANGE_SIZE,
-        ];
-        let mut values: [*mut c_void; 5] = [
-            (&raw mut memory_type).cast(),
-            (&raw mut managed).cast(),
-            (&raw mut device).cast(),
-            (&raw mut base).cast(),
-            (&raw mut len).cast(),
-        ];
-        self.call("cuPointerGetAttributes", || {
-            // SAFETY: one value of the attribute's type for each attribute. The address may be any number: of one
-            // that is no pointer of CUDA's, the driver returns zeros.
-            unsafe {
-                ffi::cuPointerGetAttributes(
-                    attributes.len() as u32,
-                    attributes.as_mut_ptr(),
-                    values.as_mut_ptr(),
-                    address,
-                )
-            }
-        })?;
-        // Pinned host memory and managed memory can be used on every GPU.
-        let reachable = memory_type == HOST_MEMORY || managed != 0 || device == self.device;
-        Ok((len > 0 && reachable).then_some(MemoryRange { base, len }))
+        memory::range_of(self, address)
     }
 
     fn create_stream(&self) -> Result<RawStream, DriverError> {
@@ -540,78 +410,8 @@ impl Driver for CudaDriver {
         config: &LaunchConfig,
         parameters: &[Parameter],
     ) -> Result<(), DriverError> {
-        let handle = function.raw.0 as CUfunction;
-        if function.static_shared + config.dynamic_shared > self.capabilities.shared_bytes_per_block
-        {
-            // The same value whatever this launch needs, so that threads which launch the same kernel do not
-            // take it from each other.
-            let most = self.capabilities.shared_bytes_per_block_optin - function.static_shared;
-            self.call("cuFuncSetAttribute", || {
-                // SAFETY: the function is live as long as its module.
-                unsafe {
-                    ffi::cuFuncSetAttribute(handle, FUNCTION_MAX_DYNAMIC_SHARED, most as c_int)
-                }
-            })?;
-        }
-
-        let mut pointers: Vec<*mut c_void> = parameters
-            .iter()
-            .map(|parameter| parameter.bytes.as_ptr().cast_mut().cast())
-            .collect();
-        let pointers = pointers.as_mut_ptr();
-        let [grid_x, grid_y, grid_z] = config.grid;
-        let [block_x, block_y, block_z] = config.block;
-        let shared = config.dynamic_shared;
-        let launched = if config.cooperative {
-            self.call("cuLaunchCooperativeKernel", || {
-                // SAFETY: one pointer for each parameter, to as many bytes as the function takes; the driver copies
-                // them during the call. The caller passes live handles.
-                unsafe {
-                    ffi::cuLaunchCooperativeKernel(
-                        handle,
-                        grid_x,
-                        grid_y,
-                        grid_z,
-                        block_x,
-                        block_y,
-                        block_z,
-                        shared,
-                        stream(raw),
-                        pointers,
-                    )
-                }
-            })
-        } else {
-            self.call("cuLaunchKernel", || {
-                // SAFETY: as above.
-                unsafe {
-                    ffi::cuLaunchKernel(
-                        handle,
-                        grid_x,
-                        grid_y,
-                        grid_z,
-                        block_x,
-                        block_y,
-                        block_z,
-                        shared,
-                        stream(raw),
-                        pointers,
-                        ptr::null_mut(),
-                    )
-                }
-            })
-        };
-        launched.map_err(|error| match error {
-            DriverError::Code {
-                code: INVALID_VALUE | LAUNCH_OUT_OF_RESOURCES | COOPERATIVE_LAUNCH_TOO_LARGE,
-                name,
-                call,
-            } => DriverError::LaunchRefused {
-                kernel: kernel.to_owned(),
-                reason: format!("{call} returned {name}"),
-            },
-            error => error,
-        })
+        // SAFETY: the caller passes live handles and as many parameters as the function takes.
+        unsafe { launch::submit(self, raw, kernel, function, config, parameters) }
     }
 
     unsafe fn begin_capture(&self, raw: RawStream) -> Result<(), DriverError> {
@@ -626,15 +426,8 @@ impl Driver for CudaDriver {
         raw: RawStream,
         into: Option<RawGraph>,
     ) -> Result<RawGraph, DriverError> {
-        let mut graph = ptr::null_mut();
-        self.call("cuStreamEndCapture", || {
-            // SAFETY: the caller passes a live stream, and `graph` is valid for the write.
-            unsafe { ffi::cuStreamEndCapture(stream(raw), &mut graph) }
-        })?;
-        let executable = self.executable(graph, into);
-        // SAFETY: the graph was just made, and an executable graph does not need it any more.
-        self.call("cuGraphDestroy", || unsafe { ffi::cuGraphDestroy(graph) })?;
-        executable
+        // SAFETY: the caller passes a live stream and, where there is one, a live graph.
+        unsafe { graph::end_capture(self, raw, into) }
     }
 
     unsafe fn launch_graph(&self, raw: RawStream, graph: RawGraph) -> Result<(), DriverError> {

@@ -17,19 +17,16 @@
 
 mod buddy;
 mod class;
+mod config;
+mod handle;
 mod metrics;
 mod pressure;
 mod tracking;
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    panic::Location,
-    sync::{Arc, Weak},
-};
+use std::{collections::VecDeque, panic::Location};
 
 use super::{
-    Device, Inner,
+    Device,
     core::{Core, lock},
     driver::{MemoryRange, MemorySpace},
     error::DeviceError,
@@ -47,260 +44,12 @@ use self::{
     tracking::Sites,
 };
 pub use self::{
+    config::MemoryPoolConfig,
+    handle::{HybridMemoryPool, WeakMemoryPool},
     metrics::MemoryMetrics,
     pressure::PressureLevel,
     tracking::{LeakReport, LiveAllocation, TrackingLevel},
 };
-
-/// How a [`HybridMemoryPool`] manages its memory.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MemoryPoolConfig {
-    /// Bytes that the pool asks the driver for at a time; a power of two of at least 1 MiB. Default 64 MiB. Where
-    /// so much is not left, it asks for less.
-    pub chunk_bytes: usize,
-    /// Most bytes that the pool holds at once; `None` for as many as the driver gives. Default `None`.
-    pub max_bytes: Option<usize>,
-    /// Bytes taken from the driver when the pool is made. Default 0.
-    pub initial_bytes: usize,
-    /// Bytes of dropped buffers that may wait for the work that uses them; beyond it, allocations wait for that work.
-    /// Default 256 MiB.
-    pub max_pending_bytes: usize,
-    /// As `chunk_bytes`, for pinned host memory. Default 8 MiB.
-    pub pinned_chunk_bytes: usize,
-    /// As `max_bytes`, for pinned host memory. Default `None`.
-    pub max_pinned_bytes: Option<usize>,
-    /// What is recorded of each allocation. Default [`TrackingLevel::Basic`].
-    pub tracking: TrackingLevel,
-    /// Shares of `max_bytes` (or of the device's memory) in use from which pressure is moderate, high and critical;
-    /// ascending, in 0..=1. Default 0.7, 0.85, 0.95.
-    pub pressure: [f64; 3],
-}
-
-impl Default for MemoryPoolConfig {
-    fn default() -> Self {
-        Self {
-            chunk_bytes: 64 << 20,
-            max_bytes: None,
-            initial_bytes: 0,
-            max_pending_bytes: 256 << 20,
-            pinned_chunk_bytes: 8 << 20,
-            max_pinned_bytes: None,
-            tracking: TrackingLevel::Basic,
-            pressure: [0.7, 0.85, 0.95],
-        }
-    }
-}
-
-impl MemoryPoolConfig {
-    fn check(&self) -> Result<(), DeviceError> {
-        let invalid = |option, value: String, expected| DeviceError::InvalidConfig {
-            option,
-            value,
-            expected,
-        };
-        for (option, chunk) in [
-            ("chunk_bytes", self.chunk_bytes),
-            ("pinned_chunk_bytes", self.pinned_chunk_bytes),
-        ] {
-            if !chunk.is_power_of_two() || chunk < buddy::MIN_BLOCK {
-                let expected = "a power of two of at least 1 MiB";
-                return Err(invalid(option, chunk.to_string(), expected));
-            }
-        }
-        for (option, most) in [
-            ("max_bytes", self.max_bytes),
-            ("max_pinned_bytes", self.max_pinned_bytes),
-        ] {
-            if most.is_some_and(|most| most < buddy::MIN_BLOCK) {
-                return Err(invalid(option, format!("{most:?}"), "at least 1 MiB"));
-            }
-        }
-        if self.max_bytes.is_some_and(|most| most < self.initial_bytes) {
-            let value = self.initial_bytes.to_string();
-            return Err(invalid("initial_bytes", value, "at most max_bytes"));
-        }
-        let [moderate, high, critical] = self.pressure;
-        if !(0.0 <= moderate && moderate <= high && high <= critical && critical <= 1.0) {
-            let value = format!("{:?}", self.pressure);
-            return Err(invalid(
-                "pressure",
-                value,
-                "three ascending shares in 0..=1",
-            ));
-        }
-        Ok(())
-    }
-}
-
-/// A device's memory pool: a cheap handle, `Send` and `Sync`, made by [`Device::enable_pool`].
-///
-/// Every [`Buffer`](super::Buffer) and [`PinnedBuffer`](super::PinnedBuffer) that is made on the device from then on comes from
-/// the pool and returns to it.
-#[derive(Clone)]
-pub struct HybridMemoryPool {
-    device: Device,
-}
-
-impl Device {
-    /// Has the device's buffers come from a pool from now on.
-    ///
-    /// The pool stays as long as the device. On the emulator, buffers in a pool share the emulator's allocations: an
-    /// access beyond a buffer is a fault only where it leaves the allocation, and the content of a reused block counts
-    /// as initialized. Look for such mistakes without a pool.
-    ///
-    /// # Errors
-    ///
-    /// [`DeviceError::InvalidConfig`] for a configuration that is not possible or where the device has a pool already,
-    /// [`DeviceError::OutOfMemory`] where `initial_bytes` are not there.
-    pub fn enable_pool(&self, config: MemoryPoolConfig) -> Result<HybridMemoryPool, DeviceError> {
-        config.check()?;
-        let core = self.core();
-        core.usable()?;
-        let pool = Pool::new(self, config.clone(), MemorySpace::Device);
-        if let Err(pool) = core.pool.set(pool) {
-            return Err(DeviceError::InvalidConfig {
-                option: "the pool",
-                value: format!("{:?}", pool.config),
-                expected: "a device without a pool; this one has one, see `Device::pool`",
-            });
-        }
-        // Not set before: that goes with `pool`.
-        let pinned = Pool::new(self, config, MemorySpace::PinnedHost);
-        let _ = core.pinned_pool.set(pinned);
-        let handle = HybridMemoryPool {
-            device: self.clone(),
-        };
-        let initial = handle.pool().config.initial_bytes;
-        handle.pool().reserve(core, initial)?;
-        Ok(handle)
-    }
-
-    /// The pool that the device's buffers come from, where it has one.
-    pub fn pool(&self) -> Option<HybridMemoryPool> {
-        self.core().pool.get().map(|_| HybridMemoryPool {
-            device: self.clone(),
-        })
-    }
-}
-
-/// A handle that does not keep the device open: for what the pool itself holds, such as a pressure callback.
-#[derive(Clone)]
-pub struct WeakMemoryPool(Weak<Inner>);
-
-impl WeakMemoryPool {
-    /// The pool, unless its device has been closed.
-    pub fn upgrade(&self) -> Option<HybridMemoryPool> {
-        self.0.upgrade().map(|inner| HybridMemoryPool {
-            device: Device(inner),
-        })
-    }
-}
-
-impl fmt::Debug for WeakMemoryPool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("WeakMemoryPool")
-    }
-}
-
-impl HybridMemoryPool {
-    /// A handle that does not keep the device open.
-    pub fn downgrade(&self) -> WeakMemoryPool {
-        WeakMemoryPool(Arc::downgrade(&self.device.0))
-    }
-
-    fn pool(&self) -> &Pool {
-        let pool = self.device.core().pool.get();
-        pool.expect("a handle is made of a device with a pool")
-    }
-
-    /// `None` while another thread is about to set it.
-    fn pinned_pool(&self) -> Option<&Pool> {
-        self.device.core().pinned_pool.get()
-    }
-
-    /// The device whose memory it manages.
-    pub fn device(&self) -> &Device {
-        &self.device
-    }
-
-    /// The configuration that it was made with.
-    pub fn config(&self) -> &MemoryPoolConfig {
-        &self.pool().config
-    }
-
-    /// What the pool holds of the device's memory, and has done.
-    pub fn metrics(&self) -> MemoryMetrics {
-        self.pool().metrics()
-    }
-
-    /// What the pool holds of pinned host memory, and has done.
-    pub fn pinned_metrics(&self) -> MemoryMetrics {
-        self.pinned_pool()
-            .map_or_else(MemoryMetrics::default, Pool::metrics)
-    }
-
-    /// Gives memory that no buffer uses back to the driver until at most `keep_bytes` of it are left; returns how many
-    /// bytes that were. Waits for nothing.
-    ///
-    /// # Errors
-    ///
-    /// What the driver says to giving memory back; [`DeviceError::Lost`] on a lost device.
-    pub fn trim(&self, keep_bytes: usize) -> Result<usize, DeviceError> {
-        let core = self.device.core();
-        core.usable()?;
-        self.pool().trim(core, keep_bytes)
-    }
-
-    /// As [`HybridMemoryPool::trim`], for pinned host memory.
-    ///
-    /// # Errors
-    ///
-    /// As [`HybridMemoryPool::trim`].
-    pub fn trim_pinned(&self, keep_bytes: usize) -> Result<usize, DeviceError> {
-        let core = self.device.core();
-        core.usable()?;
-        self.pinned_pool()
-            .map_or(Ok(0), |pool| pool.trim(core, keep_bytes))
-    }
-
-    /// How much of the device's memory that can be had is in use.
-    pub fn pressure(&self) -> PressureLevel {
-        self.pool().pressure.level()
-    }
-
-    /// Has `callback` called whenever the pressure reaches another level, on the thread whose allocation or drop did it.
-    ///
-    /// It may use the pool, and drop buffers. A panic in it is caught and reported by `tracing`. It lives as long as the device:
-    /// a callback that owns the pool, a buffer or the device would keep the device open for ever, so let it own what
-    /// [`HybridMemoryPool::downgrade`] returns.
-    pub fn register_pressure_callback(
-        &self,
-        callback: impl Fn(PressureLevel) + Send + Sync + 'static,
-    ) {
-        self.pool().pressure.register(Box::new(callback));
-    }
-
-    /// The buffers that exist, those in pinned host memory last, with the place in the program that made each at [`TrackingLevel::Detailed`].
-    pub fn leak_report(&self) -> LeakReport {
-        let mut live = self.pool().sites.live(MemorySpace::Device);
-        if let Some(pinned) = self.pinned_pool() {
-            live.extend(pinned.sites.live(MemorySpace::PinnedHost));
-        }
-        LeakReport {
-            tracking: self.config().tracking,
-            live,
-        }
-    }
-}
-
-impl fmt::Debug for HybridMemoryPool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HybridMemoryPool")
-            .field("device", &self.device)
-            .field("config", self.config())
-            .finish()
-    }
-}
 
 /// The pool itself, a part of its device.
 #[derive(Debug)]

@@ -1,5 +1,8 @@
 //! The PTX emulator as a [`Driver`]: everything runs within the call that submits it.
 
+mod config;
+mod launch;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
@@ -8,7 +11,7 @@ use std::{
     },
 };
 
-use ptx_emulator::{Emulator, LaunchError, LoadedModule, MemoryError};
+use ptx_emulator::{Emulator, LoadedModule, MemoryError};
 
 use super::{
     capabilities::{Capabilities, DeviceKind},
@@ -20,41 +23,15 @@ use super::{
     error::DeviceError,
     launch::LaunchConfig,
     pages::Pages,
-    profile::{ArgumentTraffic, Collector, LaunchReport},
+    profile::{Collector, LaunchReport},
     sync::Mutex,
 };
 
-/// What GPU an emulated device stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EmulatedConfig {
-    /// Compute capability, major and minor. Default 9.0.
-    ///
-    /// The limits of a launch are those of this compute capability. Processor count and L2 size, which only
-    /// launch heuristics look at, are those of one GPU of each: T4 (7.5), A100 (8.0), RTX 3090 (8.6), L40S (8.9),
-    /// H100 (9.0), B200 (10.0), RTX 5090 (12.0).
-    pub compute_capability: (u32, u32),
-    /// Device memory in bytes. Default 8 GiB; the host's memory is taken only as buffers are made.
-    pub memory_bytes: usize,
-    /// Which kinds of undefined behaviour are faults. Default all.
-    pub checks: ptx_emulator::Checks,
-    /// Host threads that run blocks; 0 takes one a core. Changes no result and no count. Default 0.
-    pub threads: usize,
-    /// Shuffles the order in which warps and blocks run, which then run on one host thread. A correct kernel gives the same result.
-    /// Default none: ascending order.
-    pub seed: Option<u64>,
-}
-
-impl Default for EmulatedConfig {
-    fn default() -> Self {
-        Self {
-            compute_capability: (9, 0),
-            memory_bytes: 8 << 30,
-            checks: ptx_emulator::Checks::default(),
-            threads: 0,
-            seed: None,
-        }
-    }
-}
+pub use self::config::EmulatedConfig;
+use self::{
+    config::capabilities,
+    launch::{Kernel, Launch},
+};
 
 /// The emulator and what is made on it.
 #[derive(Debug)]
@@ -72,19 +49,6 @@ pub(super) struct EmulatedDriver {
     /// The streams that are being captured.
     captures: Mutex<HashMap<RawStream, Vec<Launch>>>,
     graphs: Mutex<HashMap<RawGraph, Arc<[Launch]>>>,
-}
-
-#[derive(Debug)]
-struct Kernel {
-    module: Arc<LoadedModule>,
-    name: String,
-}
-
-#[derive(Debug)]
-struct Launch {
-    kernel: Arc<Kernel>,
-    config: LaunchConfig,
-    parameters: Vec<Parameter>,
 }
 
 impl EmulatedDriver {
@@ -118,92 +82,6 @@ impl EmulatedDriver {
     fn new_handle(&self) -> u64 {
         self.last_handle.fetch_add(1, Ordering::Relaxed) + 1
     }
-
-    fn run(&self, launch: &Launch) -> Result<(), DriverError> {
-        let Launch {
-            kernel,
-            config,
-            parameters,
-        } = launch;
-        let arguments: Vec<&[u8]> = parameters
-            .iter()
-            .map(|parameter| &parameter.bytes[..parameter.len])
-            .collect();
-        let shape = ptx_emulator::LaunchConfig {
-            grid: config.grid,
-            block: config.block,
-            dynamic_shared: config.dynamic_shared,
-            cooperative: config.cooperative,
-        };
-        let report = self
-            .emulator
-            .launch(&kernel.module, &kernel.name, &shape, &arguments)
-            .map_err(|error| match error {
-                LaunchError::Fault(fault) => DriverError::Fault {
-                    cause: fault.to_string(),
-                },
-                refused => DriverError::LaunchRefused {
-                    kernel: kernel.name.clone(),
-                    reason: refused.to_string(),
-                },
-            })?;
-        let arguments = traffic(parameters, &report);
-        let written = written_read_only(parameters, &arguments);
-        self.profiler.add(|| LaunchReport {
-            kernel: kernel.name.clone(),
-            config: *config,
-            arguments: arguments.clone(),
-            counters: report.counters,
-            lines: report.lines.clone(),
-        });
-        match written {
-            None => Ok(()),
-            Some(argument) => Err(DriverError::ReadOnlyArgument {
-                kernel: kernel.name.clone(),
-                index: argument.index,
-                bytes: argument.bytes_written,
-            }),
-        }
-    }
-}
-
-/// The part of a launch's traffic that went to the buffers passed to it.
-fn traffic(parameters: &[Parameter], report: &ptx_emulator::Report) -> Vec<ArgumentTraffic> {
-    parameters
-        .iter()
-        .enumerate()
-        .filter_map(|(index, parameter)| {
-            let target = parameter.target?;
-            let traffic = report
-                .allocations
-                .iter()
-                .find(|traffic| traffic.base == target.base);
-            Some(ArgumentTraffic {
-                index,
-                address: u64::from_ne_bytes(parameter.bytes),
-                len: target.len,
-                bytes_read: traffic.map_or(0, |traffic| traffic.bytes_read),
-                bytes_written: traffic.map_or(0, |traffic| traffic.bytes_written),
-                sectors_read: traffic.map_or(0, |traffic| traffic.sectors_read),
-                sectors_written: traffic.map_or(0, |traffic| traffic.sectors_written),
-            })
-        })
-        .collect()
-}
-
-/// The first argument whose buffer was written although no argument lets the kernel write it.
-fn written_read_only<'a>(
-    parameters: &[Parameter],
-    arguments: &'a [ArgumentTraffic],
-) -> Option<&'a ArgumentTraffic> {
-    arguments.iter().find(|argument| {
-        let target = parameters[argument.index].target;
-        let may_write = parameters
-            .iter()
-            .filter_map(|parameter| parameter.target)
-            .any(|other| other.write && target.is_some_and(|target| target.base == other.base));
-        argument.bytes_written > 0 && !may_write
-    })
 }
 
 /// A handle that this driver has not made, or that has been destroyed: the layer above never passes one.
@@ -536,56 +414,4 @@ impl Driver for EmulatedDriver {
         lock(&self.graphs).remove(&graph);
         Ok(())
     }
-}
-
-/// The limits of a compute capability, from the table of technical specifications in NVIDIA's CUDA C++
-/// Programming Guide.
-fn capabilities(config: &EmulatedConfig) -> Result<Capabilities, DeviceError> {
-    // Multiprocessors, MiB of L2, threads and KiB of shared memory of a multiprocessor, KiB of a block.
-    let (multiprocessors, l2_mib, threads, shared_kib, block_kib) = match config.compute_capability
-    {
-        (7, 5) => (40, 4, 1024, 64, 64),
-        (8, 0) => (108, 40, 2048, 164, 163),
-        (8, 6) => (82, 6, 1536, 100, 99),
-        (8, 9) => (142, 96, 1536, 100, 99),
-        (9, 0) => (132, 50, 2048, 228, 227),
-        (10, 0) => (148, 126, 2048, 228, 227),
-        (12, 0) => (170, 96, 1536, 100, 99),
-        (major, minor) => {
-            return Err(DeviceError::InvalidConfig {
-                option: "compute_capability",
-                value: format!("{major}.{minor}"),
-                expected: "7.5, 8.0, 8.6, 8.9, 9.0, 10.0 or 12.0",
-            });
-        }
-    };
-    if config.memory_bytes == 0 {
-        return Err(DeviceError::InvalidConfig {
-            option: "memory_bytes",
-            value: "0".to_owned(),
-            expected: "at least 1",
-        });
-    }
-    let (major, minor) = config.compute_capability;
-    Ok(Capabilities {
-        model: format!("emulated (sm_{major}{minor})"),
-        compute_capability: config.compute_capability,
-        multiprocessors,
-        warp_size: 32,
-        memory_bytes: config.memory_bytes,
-        l2_bytes: l2_mib << 20,
-        max_threads_per_multiprocessor: threads,
-        max_threads_per_block: 1024,
-        max_block: [1024, 1024, 64],
-        max_grid: [i32::MAX.unsigned_abs(), 65_535, 65_535],
-        shared_bytes_per_multiprocessor: shared_kib << 10,
-        shared_bytes_per_block: 48 << 10,
-        shared_bytes_per_block_optin: block_kib << 10,
-        registers_per_multiprocessor: 64 << 10,
-        cooperative_launch: true,
-        clock_khz: None,
-        memory_clock_khz: None,
-        memory_bus_bits: None,
-        driver_version: None,
-    })
 }

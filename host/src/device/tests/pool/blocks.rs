@@ -1,28 +1,6 @@
-//! The memory pool: what it hands out, when it hands it out again, and what it gives back.
+//! What blocks are handed out, and when they are handed out again.
 
 use super::*;
-
-const MIB: usize = 1 << 20;
-const OUT_OF_MEMORY: i32 = 2;
-
-fn config() -> MemoryPoolConfig {
-    MemoryPoolConfig {
-        chunk_bytes: 8 * MIB,
-        tracking: TrackingLevel::Standard,
-        ..MemoryPoolConfig::default()
-    }
-}
-
-/// Buffers of the device come from a pool of its own.
-fn pooled(device: &Device, config: MemoryPoolConfig) -> HybridMemoryPool {
-    device
-        .enable_pool(config)
-        .expect("the device has no pool yet")
-}
-
-fn bytes(device: &Device, len: usize) -> Buffer<u8> {
-    Buffer::uninit(device, len).expect("there is memory")
-}
 
 #[test]
 fn blocks_never_overlap_and_all_memory_comes_back() {
@@ -237,179 +215,6 @@ fn a_captured_buffer_stays_until_its_graph_is_gone() {
 }
 
 #[test]
-fn memory_that_the_driver_refuses_is_found_in_the_pool() {
-    let Some(gpu) = FakeGpu::take() else { return };
-    let device = gpu.open();
-    let pool = pooled(&device, config());
-    let small = bytes(&device, 100);
-    // A second chunk is refused, down to its half; the next half is given.
-    let big = bytes(&device, 4 * MIB);
-    gpu.inject("cuMemAlloc_v2", 1, OUT_OF_MEMORY);
-    let second = bytes(&device, 4 * MIB);
-    assert_eq!(pool.metrics().held_bytes, 12 * MIB);
-    // A cached chunk in the wrong place is given back before the caller hears of it.
-    drop(big);
-    drop(second);
-    gpu.inject("cuMemAlloc_v2", 1, OUT_OF_MEMORY);
-    let beyond = bytes(&device, 10 * MIB);
-    assert_eq!(pool.metrics().held_bytes, 8 * MIB + 10 * MIB);
-    // Where it is refused twice, the caller hears, and nothing is lost.
-    gpu.inject("cuMemAlloc_v2", 1, OUT_OF_MEMORY);
-    gpu.inject("cuMemAlloc_v2", 1, OUT_OF_MEMORY);
-    let error = Buffer::<u8>::uninit(&device, 20 * MIB).unwrap_err();
-    assert!(
-        matches!(error, DeviceError::OutOfMemory { requested, .. } if requested == 20 * MIB),
-        "{error}"
-    );
-    drop((small, beyond));
-    pool.trim(0).unwrap();
-    let metrics = pool.metrics();
-    assert_eq!(
-        (
-            metrics.held_bytes,
-            metrics.in_use_bytes,
-            metrics.allocations
-        ),
-        (0, 0, metrics.frees)
-    );
-}
-
-#[test]
-fn the_limit_holds_and_says_so() {
-    let device = Device::emulated().unwrap();
-    let limits = MemoryPoolConfig {
-        max_bytes: Some(10 * MIB),
-        initial_bytes: 3 * MIB,
-        ..config()
-    };
-    let pool = pooled(&device, limits);
-    assert_eq!(pool.metrics().held_bytes, 4 * MIB, "in powers of two");
-    let six = [bytes(&device, 4 * MIB), bytes(&device, 2 * MIB)];
-    let error = Buffer::<u8>::uninit(&device, 8 * MIB).unwrap_err();
-    match &error {
-        DeviceError::OutOfMemory {
-            device: name,
-            requested,
-            total,
-            ..
-        } => {
-            assert_eq!((*requested, *total), (8 * MIB, 10 * MIB));
-            assert!(name.contains("pool"), "{error}");
-        }
-        other => panic!("{other:?}"),
-    }
-    drop(six);
-    // The cached chunks make room.
-    assert_eq!(bytes(&device, 8 * MIB).len(), 8 * MIB);
-    assert!(pool.metrics().held_bytes <= 10 * MIB);
-}
-
-#[test]
-fn pressure_calls_back_with_each_level_and_survives_a_panic() {
-    let device = Device::emulated().unwrap();
-    let pool = pooled(
-        &device,
-        MemoryPoolConfig {
-            max_bytes: Some(10 * MIB),
-            pressure: [0.2, 0.5, 0.8],
-            ..config()
-        },
-    );
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    pool.register_pressure_callback(|_| panic!("a callback that fails"));
-    let (levels, handle) = (Arc::clone(&seen), pool.downgrade());
-    pool.register_pressure_callback(move |level| {
-        // The pool can be used from here.
-        let pool = handle.upgrade().expect("the device is open");
-        pool.trim(usize::MAX).expect("the device is not lost");
-        lock(&levels).push(level);
-    });
-    let mut blocks = Vec::new();
-    for _ in 0..8 {
-        blocks.push(bytes(&device, MIB));
-    }
-    assert_eq!(pool.pressure(), PressureLevel::Critical);
-    blocks.truncate(1);
-    use PressureLevel::{Critical, High, Low, Moderate};
-    assert_eq!(
-        *lock(&seen),
-        [Moderate, High, Critical, High, Moderate, Low]
-    );
-    assert_eq!(bytes(&device, 1).len(), 1);
-    let weak = pool.downgrade();
-    drop((blocks, pool, device));
-    assert!(weak.upgrade().is_none(), "a callback keeps the device open");
-}
-
-#[test]
-fn what_is_tracked_is_what_was_asked_for() {
-    for tracking in [
-        TrackingLevel::None,
-        TrackingLevel::Basic,
-        TrackingLevel::Standard,
-        TrackingLevel::Detailed,
-    ] {
-        let device = Device::emulated().unwrap();
-        let pool = pooled(
-            &device,
-            MemoryPoolConfig {
-                tracking,
-                ..config()
-            },
-        );
-        let first = bytes(&device, 300);
-        let here = line!() + 1;
-        let second = Buffer::from_slice(&device, &[1.0_f32; 8]).unwrap();
-        let metrics = pool.metrics();
-        assert_eq!(metrics.in_use_bytes, 512 + 256);
-        assert_eq!(
-            metrics.allocations,
-            if tracking >= TrackingLevel::Basic {
-                2
-            } else {
-                0
-            }
-        );
-        assert_eq!(
-            metrics.peak_bytes,
-            if tracking >= TrackingLevel::Basic {
-                768
-            } else {
-                0
-            }
-        );
-        assert_eq!(
-            metrics.requested_bytes,
-            if tracking >= TrackingLevel::Standard {
-                332
-            } else {
-                0
-            }
-        );
-        drop(first);
-        let report = pool.leak_report();
-        if tracking < TrackingLevel::Detailed {
-            assert!(report.live.is_empty() && report.to_string().contains("Detailed"));
-            continue;
-        }
-        let [leak] = &report.live[..] else {
-            panic!("{report}")
-        };
-        assert_eq!(
-            (leak.address, leak.bytes, leak.sequence),
-            (second.device_ptr(), 32, 2)
-        );
-        assert_eq!((leak.site.file(), leak.site.line()), (file!(), here));
-        assert!(
-            report.to_string().contains(&format!("pool.rs:{here}")),
-            "{report}"
-        );
-        drop(second);
-        assert!(pool.leak_report().live.is_empty());
-    }
-}
-
-#[test]
 fn threads_share_a_pool() {
     for device in devices() {
         let pool = pooled(&device, config());
@@ -455,7 +260,7 @@ fn a_lost_device_leaves_its_pool_quiet() {
         let n = 4 * MIB as u32;
         let launched = stream.launch(
             &function,
-            super::config(n / 32, 32),
+            super::super::config(n / 32, 32),
             &[write(&pending), scalar(n)],
         );
         drop(pending);
@@ -484,50 +289,4 @@ fn closing_the_device_gives_the_pool_back() {
     assert!(pool.metrics().pending_bytes > 12 * MIB);
     drop((stream, pool, device));
     assert_eq!(gpu.alive(), 0);
-}
-
-#[test]
-fn impossible_configurations_are_refused() {
-    let device = Device::emulated().unwrap();
-    let refused = |config| device.enable_pool(config).unwrap_err().to_string();
-    assert!(
-        refused(MemoryPoolConfig {
-            chunk_bytes: 3 * MIB,
-            ..config()
-        })
-        .contains("chunk_bytes")
-    );
-    assert!(
-        refused(MemoryPoolConfig {
-            chunk_bytes: 0,
-            ..config()
-        })
-        .contains("chunk_bytes")
-    );
-    assert!(
-        refused(MemoryPoolConfig {
-            max_bytes: Some(5),
-            ..config()
-        })
-        .contains("max_bytes")
-    );
-    assert!(
-        refused(MemoryPoolConfig {
-            max_bytes: Some(MIB),
-            initial_bytes: MIB + 1,
-            ..config()
-        })
-        .contains("initial_bytes")
-    );
-    assert!(
-        refused(MemoryPoolConfig {
-            pressure: [0.5, f64::NAN, 1.0],
-            ..config()
-        })
-        .contains("pressure")
-    );
-    assert!(device.pool().is_none());
-    pooled(&device, config());
-    assert!(refused(config()).contains("has one"));
-    assert!(device.pool().is_some());
 }

@@ -1,0 +1,104 @@
+use std::{
+    ffi::{c_int, c_void},
+    ptr,
+};
+
+use cust::sys::CUfunction;
+use cust_lazy::ffi;
+
+use super::{
+    super::{
+        driver::{DriverError, FunctionInfo, Parameter, RawStream},
+        launch::LaunchConfig,
+    },
+    CudaDriver, INVALID_VALUE, stream,
+};
+
+const LAUNCH_OUT_OF_RESOURCES: c_int = 701;
+const COOPERATIVE_LAUNCH_TOO_LARGE: c_int = 720;
+
+const FUNCTION_MAX_DYNAMIC_SHARED: c_int = 8;
+
+/// Submits a kernel.
+///
+/// # Safety
+///
+/// As for [`Driver::launch`](super::Driver::launch).
+pub(super) unsafe fn submit(
+    driver: &CudaDriver,
+    raw: RawStream,
+    kernel: &str,
+    function: &FunctionInfo,
+    config: &LaunchConfig,
+    parameters: &[Parameter],
+) -> Result<(), DriverError> {
+    let handle = function.raw.0 as CUfunction;
+    if function.static_shared + config.dynamic_shared > driver.capabilities.shared_bytes_per_block {
+        // The same value whatever this launch needs, so that threads which launch the same kernel do not
+        // take it from each other.
+        let most = driver.capabilities.shared_bytes_per_block_optin - function.static_shared;
+        driver.call("cuFuncSetAttribute", || {
+            // SAFETY: the function is live as long as its module.
+            unsafe { ffi::cuFuncSetAttribute(handle, FUNCTION_MAX_DYNAMIC_SHARED, most as c_int) }
+        })?;
+    }
+
+    let mut pointers: Vec<*mut c_void> = parameters
+        .iter()
+        .map(|parameter| parameter.bytes.as_ptr().cast_mut().cast())
+        .collect();
+    let pointers = pointers.as_mut_ptr();
+    let [grid_x, grid_y, grid_z] = config.grid;
+    let [block_x, block_y, block_z] = config.block;
+    let shared = config.dynamic_shared;
+    let launched = if config.cooperative {
+        driver.call("cuLaunchCooperativeKernel", || {
+            // SAFETY: one pointer for each parameter, to as many bytes as the function takes; the driver copies
+            // them during the call. The caller passes live handles.
+            unsafe {
+                ffi::cuLaunchCooperativeKernel(
+                    handle,
+                    grid_x,
+                    grid_y,
+                    grid_z,
+                    block_x,
+                    block_y,
+                    block_z,
+                    shared,
+                    stream(raw),
+                    pointers,
+                )
+            }
+        })
+    } else {
+        driver.call("cuLaunchKernel", || {
+            // SAFETY: as above.
+            unsafe {
+                ffi::cuLaunchKernel(
+                    handle,
+                    grid_x,
+                    grid_y,
+                    grid_z,
+                    block_x,
+                    block_y,
+                    block_z,
+                    shared,
+                    stream(raw),
+                    pointers,
+                    ptr::null_mut(),
+                )
+            }
+        })
+    };
+    launched.map_err(|error| match error {
+        DriverError::Code {
+            code: INVALID_VALUE | LAUNCH_OUT_OF_RESOURCES | COOPERATIVE_LAUNCH_TOO_LARGE,
+            name,
+            call,
+        } => DriverError::LaunchRefused {
+            kernel: kernel.to_owned(),
+            reason: format!("{call} returned {name}"),
+        },
+        error => error,
+    })
+}

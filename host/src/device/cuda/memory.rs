@@ -1,0 +1,151 @@
+//! Device memory, and host memory that copies reach.
+
+use std::{
+    ffi::{c_int, c_void},
+    ptr,
+};
+
+use cust_lazy::ffi;
+
+use super::{
+    super::{
+        core::lock,
+        driver::{DriverError, MemoryRange, RawStream},
+        pages::Pages,
+    },
+    CudaDriver, NOT_FOUND, stream,
+};
+
+const OUT_OF_MEMORY: c_int = 2;
+/// What the operating system has refused, such as more locked memory than its limit.
+const OPERATING_SYSTEM: c_int = 304;
+const NOT_SUPPORTED: c_int = 801;
+
+/// For copies of all contexts.
+const HOST_REGISTER_PORTABLE: u32 = 1;
+
+const POINTER_MEMORY_TYPE: c_int = 2;
+const POINTER_IS_MANAGED: c_int = 8;
+const POINTER_DEVICE_ORDINAL: c_int = 9;
+const POINTER_RANGE_START: c_int = 11;
+const POINTER_RANGE_SIZE: c_int = 12;
+
+pub(super) fn allocate(driver: &CudaDriver, bytes: usize) -> Result<u64, DriverError> {
+    let mut address = 0;
+    // SAFETY: `address` is valid for the write.
+    match driver.call("cuMemAlloc", || unsafe {
+        ffi::cuMemAlloc_v2(&mut address, bytes)
+    }) {
+        Err(DriverError::Code {
+            code: OUT_OF_MEMORY,
+            ..
+        }) => Err(DriverError::OutOfMemory { requested: bytes }),
+        result => result.map(|()| address),
+    }
+}
+
+/// # Safety
+///
+/// As for [`Driver::allocate_on`](super::Driver::allocate_on).
+pub(super) unsafe fn allocate_on(
+    driver: &CudaDriver,
+    raw: RawStream,
+    bytes: usize,
+) -> Result<Option<u64>, DriverError> {
+    let mut address = 0;
+    let allocated = driver.call("cuMemAllocAsync", || {
+        // SAFETY: the caller passes a live stream, and `address` is valid for the write.
+        unsafe { ffi::cuMemAllocAsync(&mut address, bytes, stream(raw)) }
+    });
+    match allocated {
+        Ok(()) => Ok(Some(address)),
+        // A driver before CUDA 11.2, or a GPU without memory pools.
+        Err(DriverError::Code {
+            code: NOT_FOUND | NOT_SUPPORTED,
+            ..
+        }) => Ok(None),
+        Err(DriverError::Code {
+            code: OUT_OF_MEMORY,
+            ..
+        }) => Err(DriverError::OutOfMemory { requested: bytes }),
+        Err(error) => Err(error),
+    }
+}
+
+// Memory of `cuMemHostAlloc` would go with a lost context, under slices that the caller may still have. Memory of our own
+// that the driver page-locks stays.
+pub(super) fn allocate_host(driver: &CudaDriver, bytes: usize) -> Result<u64, DriverError> {
+    let pages = Pages::zeroed(bytes)?;
+    let registered = driver.call("cuMemHostRegister", || {
+        // SAFETY: the pages are ours, and stay until they are unregistered or the context is gone.
+        unsafe { ffi::cuMemHostRegister_v2(pages.as_ptr(), pages.len(), HOST_REGISTER_PORTABLE) }
+    });
+    match registered {
+        Ok(()) => {
+            let address = pages.address();
+            lock(&driver.host_memory).insert(address, pages);
+            Ok(address)
+        }
+        Err(DriverError::Code {
+            call,
+            name,
+            code: OUT_OF_MEMORY | OPERATING_SYSTEM,
+        }) => Err(DriverError::PinnedMemory {
+            requested: bytes,
+            reason: format!("{call} returned {name}"),
+        }),
+        Err(error) => Err(error),
+    }
+}
+
+/// # Safety
+///
+/// As for [`Driver::free_host`](super::Driver::free_host).
+pub(super) unsafe fn free_host(driver: &CudaDriver, address: u64) -> Result<(), DriverError> {
+    let memory = ptr::with_exposed_provenance_mut::<c_void>(address as usize);
+    // SAFETY: the caller passes an address of `allocate_host` that no copy uses any more.
+    driver.call("cuMemHostUnregister", || unsafe {
+        ffi::cuMemHostUnregister(memory)
+    })?;
+    lock(&driver.host_memory).remove(&address);
+    Ok(())
+}
+
+/// The allocation that holds the byte at an address, where the device reaches it.
+pub(super) fn range_of(
+    driver: &CudaDriver,
+    address: u64,
+) -> Result<Option<MemoryRange>, DriverError> {
+    const HOST_MEMORY: u32 = 1;
+    let (mut memory_type, mut managed, mut device) = (0_u32, 0_u32, -1_i32);
+    let (mut base, mut len) = (0_u64, 0_usize);
+    let mut attributes = [
+        POINTER_MEMORY_TYPE,
+        POINTER_IS_MANAGED,
+        POINTER_DEVICE_ORDINAL,
+        POINTER_RANGE_START,
+        POINTER_RANGE_SIZE,
+    ];
+    let mut values: [*mut c_void; 5] = [
+        (&raw mut memory_type).cast(),
+        (&raw mut managed).cast(),
+        (&raw mut device).cast(),
+        (&raw mut base).cast(),
+        (&raw mut len).cast(),
+    ];
+    driver.call("cuPointerGetAttributes", || {
+        // SAFETY: one value of the attribute's type for each attribute. The address may be any number: of one
+        // that is no pointer of CUDA's, the driver returns zeros.
+        unsafe {
+            ffi::cuPointerGetAttributes(
+                attributes.len() as u32,
+                attributes.as_mut_ptr(),
+                values.as_mut_ptr(),
+                address,
+            )
+        }
+    })?;
+    // Pinned host memory and managed memory can be used on every GPU.
+    let reachable = memory_type == HOST_MEMORY || managed != 0 || device == driver.device;
+    Ok((len > 0 && reachable).then_some(MemoryRange { base, len }))
+}
