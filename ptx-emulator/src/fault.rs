@@ -100,6 +100,14 @@ pub enum FaultKind {
         /// The access that came first, or that of the lower block.
         other: Site,
     },
+    /// An access to global memory that a launch before this one may still be using, because nothing orders it after
+    /// `griddepcontrol.wait`.
+    BeforeGridDependency {
+        /// The kernel of the launch that came before.
+        other: String,
+        /// That one writes the allocation; otherwise it reads it, and the access is a write.
+        wrote: bool,
+    },
     /// An access to shared memory that an asynchronous copy may still be using, because nothing has waited for it.
     UnfinishedCopy {
         /// The copy writes the bytes; otherwise it reads them, and the access is a write.
@@ -201,6 +209,11 @@ impl fmt::Display for FaultKind {
                     other.block
                 )
             }
+            Self::BeforeGridDependency { other, wrote } => write!(
+                f,
+                "access to memory that kernel `{other}`, launched before, may still {}: `griddepcontrol.wait` has to come first",
+                if *wrote { "write" } else { "read" }
+            ),
             Self::UnfinishedCopy { writes } => write!(
                 f,
                 "access to bytes that an asynchronous copy may still {}: nothing has waited for it",

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::in_flight::Overlap;
 use super::printed::Printed;
 use super::{Config, LoadedModule, Memory};
 use crate::error::LaunchError;
@@ -60,6 +61,7 @@ pub(crate) struct Launch<'a> {
     /// Address of what a cooperative launch's grid barriers use; else 0.
     pub(crate) workspace: u64,
     pub(crate) printed: Printed,
+    pub(crate) overlap: Overlap,
     /// Whether nothing can order what blocks do: no atomic, volatile or ordered access to global memory.
     pub(crate) independent: bool,
     /// Whether blocks may run on several cores.
@@ -141,6 +143,9 @@ impl<'a> Launch<'a> {
         let strong = reachable
             .iter()
             .any(|&index| module.functions[index as usize].strong);
+        let waits = reachable
+            .iter()
+            .any(|&index| module.functions[index as usize].waits);
         Ok(Self {
             config,
             memory,
@@ -156,6 +161,7 @@ impl<'a> Launch<'a> {
             params,
             workspace,
             printed: Printed::default(),
+            overlap: Overlap::new(waits && config.checks.races && !memory.in_flight.is_empty()),
             independent: !strong && !shape.cooperative,
             parallel: !strong && !shape.cooperative && config.seed.is_none(),
         })

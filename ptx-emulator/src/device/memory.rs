@@ -3,6 +3,7 @@
 use std::panic::Location;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use super::in_flight::InFlight;
 use crate::error::{Leak, MemoryError, NearestAllocation};
 use crate::exec::{WINDOW_CONST, WINDOW_GLOBAL};
 
@@ -198,6 +199,7 @@ pub(crate) struct Memory {
     /// By ascending address.
     allocations: Vec<Allocation>,
     freed: Vec<(u64, u64)>,
+    pub(crate) in_flight: InFlight,
     next: u64,
     /// Constants have a window of their own.
     next_constant: u64,
@@ -210,6 +212,7 @@ impl Memory {
         Self {
             allocations: Vec::new(),
             freed: Vec::new(),
+            in_flight: InFlight::default(),
             next: WINDOW_GLOBAL,
             next_constant: WINDOW_CONST,
             used: 0,
@@ -286,6 +289,7 @@ impl Memory {
         let allocation = self.allocations.remove(index);
         self.used -= allocation.len;
         self.freed.push((allocation.base, allocation.len));
+        self.in_flight.forget(allocation.base);
         Ok(())
     }
 

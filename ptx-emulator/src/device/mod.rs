@@ -1,11 +1,13 @@
 //! The emulated device as the host sees it.
 
+mod in_flight;
 mod launch;
 mod memory;
 mod printed;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub(crate) use in_flight::EarlyAccess;
 pub use launch::LaunchConfig;
 pub(crate) use launch::{Image, Launch, RESERVED_SHARED, function_at};
 pub(crate) use memory::{Allocation, Memory};
@@ -23,7 +25,8 @@ pub struct Checks {
     pub memory: bool,
     /// Reads of registers, and of bytes in global, shared and local memory, that were never written.
     pub initialization: bool,
-    /// Accesses to shared or global memory that nothing orders, by threads of one block or of two.
+    /// Accesses to shared or global memory that nothing orders, by threads of one block or of two, or, before
+    /// `griddepcontrol.wait`, by a launch and those before it.
     pub races: bool,
     /// Barriers that some threads never reach, shuffles that read lanes which do not take part, lanes that part at `.uni`, and deadlocks.
     pub synchronization: bool,
@@ -147,7 +150,7 @@ impl Emulator {
     ///
     /// A range that is not within one live allocation.
     pub fn write(&self, ptr: u64, data: &[u8]) -> Result<(), MemoryError> {
-        lock(&self.memory).write(ptr, data)
+        self.in_order(|memory| memory.write(ptr, data))
     }
 
     /// Copies bytes to the host. Bytes that were never written read as `0xa5`.
@@ -156,7 +159,7 @@ impl Emulator {
     ///
     /// A range that is not within one live allocation.
     pub fn read(&self, ptr: u64, out: &mut [u8]) -> Result<(), MemoryError> {
-        lock(&self.memory).read(ptr, out)
+        self.in_order(|memory| memory.read(ptr, out))
     }
 
     /// Copies bytes within the device. The ranges may overlap.
@@ -165,7 +168,7 @@ impl Emulator {
     ///
     /// A range that is not within one live allocation.
     pub fn copy(&self, dst: u64, src: u64, len: usize) -> Result<(), MemoryError> {
-        lock(&self.memory).copy(dst, src, len)
+        self.in_order(|memory| memory.copy(dst, src, len))
     }
 
     /// Sets bytes.
@@ -174,7 +177,24 @@ impl Emulator {
     ///
     /// A range that is not within one live allocation.
     pub fn fill(&self, ptr: u64, byte: u8, len: usize) -> Result<(), MemoryError> {
-        lock(&self.memory).fill(ptr, byte, len)
+        self.in_order(|memory| memory.fill(ptr, byte, len))
+    }
+
+    /// Says that the launches so far are complete before what follows: the host has waited for them, or what follows has (an
+    /// event, another stream). A launch whose kernel has `griddepcontrol.wait` may otherwise overlap them.
+    pub fn synchronize(&self) {
+        lock(&self.memory).in_flight.clear();
+    }
+
+    /// A copy or fill comes after the launches before it, and before those that follow.
+    fn in_order(
+        &self,
+        operation: impl FnOnce(&Memory) -> Result<(), MemoryError>,
+    ) -> Result<(), MemoryError> {
+        let mut memory = lock(&self.memory);
+        operation(&memory)?;
+        memory.in_flight.clear();
+        Ok(())
     }
 
     /// Bytes allocated and not freed, variables of loaded modules included.
@@ -305,21 +325,21 @@ impl Emulator {
         }
         let mut memory = lock(&self.memory);
         if !config.cooperative {
-            return self.run(&memory, module, entry, config, args, 0);
+            return self.run(&mut memory, module, entry, config, args, 0);
         }
         let name = Some("workspace of the cooperative launch".to_owned());
         let workspace = memory.alloc(GRID_WORKSPACE, name, false)?;
         let outcome = memory
             .write(workspace, &[0; GRID_WORKSPACE as usize])
             .map_err(LaunchError::from)
-            .and_then(|()| self.run(&memory, module, entry, config, args, workspace));
+            .and_then(|()| self.run(&mut memory, module, entry, config, args, workspace));
         memory.free(workspace)?;
         outcome
     }
 
     fn run(
         &self,
-        memory: &Memory,
+        memory: &mut Memory,
         module: &LoadedModule,
         entry: &str,
         config: &LaunchConfig,
@@ -336,7 +356,16 @@ impl Emulator {
             args,
             workspace,
         )?;
-        crate::exec::run(&launch)
+        let outcome = crate::exec::run(&launch);
+        let complete = launch.overlap.completes_earlier();
+        match &outcome {
+            Ok(report) if self.config.checks.races => {
+                memory.in_flight.add(entry, &report.allocations, complete);
+            }
+            // The host has seen the fault.
+            _ => memory.in_flight.clear(),
+        }
+        outcome
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::asynchronous::Asynchronous;
 use super::control::Pause;
 use super::deadlock::Spin;
+use super::dependency::Dependency;
 use super::order::Order;
 use super::race::Races;
 use super::shared::Shared;
@@ -41,6 +42,7 @@ pub(crate) struct BlockState {
     pub(crate) shared: Shared,
     pub(crate) order: Order,
     pub(crate) asynchronous: Asynchronous,
+    pub(crate) dependency: Dependency,
     pub(crate) barriers: [Barrier; 16],
     /// Warp instructions so far.
     pub(crate) executed: u64,
@@ -108,6 +110,7 @@ impl Block {
                 shared: Shared::new(),
                 order: Order::default(),
                 asynchronous: Asynchronous::default(),
+                dependency: Dependency::default(),
                 barriers: [Barrier::default(); 16],
                 executed: 0,
                 looping: BTreeSet::new(),
@@ -128,6 +131,7 @@ impl Block {
         self.state.changed = None;
         self.state.looping.clear();
         let warps = launch.threads().div_ceil(32);
+        self.state.dependency.start(launch, warps);
         if launch.config.checks.races {
             self.state.order.start(linear as u32, warps as usize);
         }
@@ -189,6 +193,9 @@ impl Block {
             }
         }
         if self.warps.iter().all(Warp::is_done) {
+            if self.state.dependency.held_the_next() {
+                launch.overlap.note_wait();
+            }
             return match launch.config.instruction_limit {
                 Some(limit) if self.state.executed > limit => Err(self.limit_passed(launch, limit)),
                 _ => Ok(Turn::Done),

@@ -7,7 +7,7 @@ use super::warp::{Frame, Wait, Warp};
 use super::{access, asynchronous, atomic, collective, data, matrix};
 use crate::device::Image;
 use crate::fault::FaultKind;
-use crate::isa::{AccessSpace, AsyncOp, BarrierKind, BarrierOp, Inst, Op, Pred};
+use crate::isa::{AccessSpace, AsyncOp, BarrierKind, BarrierOp, GridDependency, Inst, Op, Pred};
 
 /// Why a warp stopped running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -373,6 +373,17 @@ impl Warp {
                 Op::Fence(fence) => {
                     if context.checks.races {
                         context.block.order.fence(self.index as usize, fence);
+                    }
+                    pc += 1;
+                }
+                Op::GridDependency(action) => {
+                    let block = &mut *context.block;
+                    let (dependency, order) = (&mut block.dependency, &block.order);
+                    match action {
+                        GridDependency::Wait => dependency.wait(order, self.index, active),
+                        GridDependency::LaunchDependents => {
+                            dependency.launch_dependents(order, self.index, active);
+                        }
                     }
                     pc += 1;
                 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::block::{Block, Turn};
+use super::dependency::first_early;
 use super::race::{Races, between_blocks};
 use super::stats::Stats;
 use crate::device::Launch;
@@ -25,7 +26,7 @@ pub(crate) fn run(launch: &Launch<'_>) -> Result<Report, LaunchError> {
             run_one_by_one(launch)
         }
     };
-    match outcome {
+    match outcome.and_then(|stats| first_early(launch).map(|()| stats)) {
         Ok(stats) => Ok(stats.report(launch)),
         Err(mut fault) => {
             let [x, y, z] = fault.block.map(u64::from);

@@ -18,6 +18,7 @@ mod control;
 mod copy;
 mod data;
 mod deadlock;
+mod dependency;
 mod float;
 mod format;
 mod global;

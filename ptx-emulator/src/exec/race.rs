@@ -3,6 +3,7 @@
 use super::access::Direction;
 use super::between::{BlockRace, block_race};
 use super::block::{Context, locate};
+use super::dependency::check_early;
 use super::lanes::Row;
 use super::order::{Locations, Order, StrongWrite};
 use super::record::{Kind, Record};
@@ -182,6 +183,11 @@ pub(super) fn check_global_copy(context: &mut Context<'_>, copy: CopyAccess) -> 
     if !context.checks.races {
         return Ok(());
     }
+    let (warp, lane) = (copy.thread / 32, copy.thread % 32);
+    if context.block.dependency.is_early(warp, 1 << lane) {
+        let addresses = [copy.address; 32];
+        check_early(context, warp, &addresses, 1 << lane, copy.direction);
+    }
     match context.races.note(&mut context.block.order, copy) {
         Ok(()) => Ok(()),
         Err(race) => global_race(context, race),
@@ -213,6 +219,15 @@ fn shared_race(context: &Context<'_>, race: Race) -> Step<()> {
 
 /// Checks a request to global memory.
 pub(super) fn check_global(context: &mut Context<'_>, request: MemoryRequest<'_>) -> Step<()> {
+    let (warp, active) = (request.warp, request.active);
+    if context.block.dependency.is_early(warp, active) {
+        let direction = if request.atomic {
+            Direction::Store
+        } else {
+            request.direction
+        };
+        check_early(context, warp, request.addresses, active, direction);
+    }
     let order = &mut context.block.order;
     let outcome = context.races.check(order, request, context.site);
     match outcome {

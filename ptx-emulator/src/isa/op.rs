@@ -244,6 +244,8 @@ pub(crate) enum Op {
     /// Index into the function's `ldmatrix` and `stmatrix` instructions.
     MoveMatrix(u32),
     Fence(Fence),
+    /// `griddepcontrol`.
+    GridDependency(GridDependency),
     /// A special register whose value changes while the warp runs.
     Clock(ClockKind),
 }
@@ -453,6 +455,15 @@ impl Fence {
             release: true,
         }
     }
+}
+
+/// What a grid says of the launches before and after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GridDependency {
+    /// Wait until those before it are complete.
+    Wait,
+    /// Let the next one start.
+    LaunchDependents,
 }
 
 /// Threads that a strong access or a fence is ordered with.

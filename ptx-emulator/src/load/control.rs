@@ -3,7 +3,7 @@
 use super::function::FunctionBuilder;
 use super::modifiers::Modifiers;
 use crate::error::LoadError;
-use crate::isa::{BarrierKind, BarrierOp, Class, Op, Slot, Type, ZERO_SLOT};
+use crate::isa::{BarrierKind, BarrierOp, Class, GridDependency, Op, Slot, Type, ZERO_SLOT};
 use crate::syntax::ast::{Instruction, Number, Operand};
 
 const NONE: [u32; 4] = [ZERO_SLOT; 4];
@@ -253,11 +253,16 @@ impl<'a> FunctionBuilder<'a, '_> {
         Ok(())
     }
 
-    /// Launches do not overlap here, so the grids that this one depends on are done.
+    /// `griddepcontrol`.
     fn grid_dependency(&mut self, mut modifiers: Modifiers<'a>) -> Result<(), LoadError> {
-        modifiers.require("an action", &[("launch_dependents", ()), ("wait", ())])?;
+        let actions = [
+            ("launch_dependents", GridDependency::LaunchDependents),
+            ("wait", GridDependency::Wait),
+        ];
+        let action = modifiers.require("an action", &actions)?;
         modifiers.finish()?;
-        self.emit(Op::Nop, ZERO_SLOT, NONE, Class::Other);
+        self.out.waits |= action == GridDependency::Wait;
+        self.emit(Op::GridDependency(action), ZERO_SLOT, NONE, Class::Other);
         Ok(())
     }
 }

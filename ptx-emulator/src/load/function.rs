@@ -45,6 +45,8 @@ pub(crate) struct Function {
     pub(crate) local_bytes: u32,
     /// Whether the function can change what other blocks see, other than by plain stores.
     pub(crate) strong: bool,
+    /// Whether it has `griddepcontrol.wait`.
+    pub(crate) waits: bool,
     /// Functions called by name.
     pub(crate) callees: Vec<u32>,
 }
@@ -132,6 +134,7 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
                 param_bytes: 0,
                 local_bytes: 0,
                 strong: false,
+                waits: false,
                 callees: Vec::new(),
             },
             line: function.line,

@@ -4,6 +4,7 @@
 mod harness;
 
 mod between_blocks;
+mod dependent_launches;
 mod execution;
 mod initialization;
 mod launches;

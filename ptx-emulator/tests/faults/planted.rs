@@ -159,6 +159,16 @@ const PLANTED: &[Planted] = &[
             end:",
     },
     Planted {
+        kind: "BeforeGridDependency",
+        switch: Switch::Races,
+        shape: two_warps,
+        // See `run`: another kernel writes the buffer before the launch where the kernel's text says `follows`.
+        broken: "/*!*/ ld.global.u32 %r6, [%rd3]; // follows
+            griddepcontrol.wait;",
+        repaired: "griddepcontrol.wait;
+            ld.global.u32 %r6, [%rd3]; // follows",
+    },
+    Planted {
         kind: "UnfinishedCopy",
         switch: Switch::Races,
         shape: two_warps,
@@ -366,6 +376,17 @@ fn text(body: &str) -> String {
 /*~*/ call endless;
 ret;
 }
+.visible .entry before(.param .u64 buffer)
+{
+.reg .b32 %r<2>;
+.reg .b64 %rd<4>;
+ld.param.u64 %rd1, [buffer];
+mov.u32 %r1, %tid.x;
+mul.wide.u32 %rd2, %r1, 4;
+add.s64 %rd3, %rd1, %rd2;
+st.global.u32 [%rd3], %r1;
+ret;
+}
 .visible .entry k",
     );
     if body.contains("call endless") {
@@ -384,6 +405,9 @@ fn run(body: &str, shape: LaunchConfig, checks: Checks) -> Result<(), LaunchErro
     if body.contains("// freed") {
         return launch_with_freed_buffer(&text(body), shape, config);
     }
+    if body.contains("// follows") {
+        return launch_after_another(&text(body), shape, config);
+    }
     outcome(&text(body), shape, config).map(drop)
 }
 
@@ -400,6 +424,15 @@ fn launch_with_freed_buffer(
     device
         .launch(&loaded, "k", &shape, &[&buffer.to_le_bytes()])
         .map(drop)
+}
+
+fn launch_after_another(ptx: &str, shape: LaunchConfig, config: Config) -> Result<(), LaunchError> {
+    let device = ptx_emulator::Emulator::new(config);
+    let module = std::sync::Arc::new(ptx_emulator::Module::parse(ptx).unwrap());
+    let loaded = device.load(&module).unwrap();
+    let buffer = device.alloc(1024).unwrap().to_le_bytes();
+    device.launch(&loaded, "before", &shape, &[&buffer])?;
+    device.launch(&loaded, "k", &shape, &[&buffer]).map(drop)
 }
 
 /// The name of a variant, as it is written.

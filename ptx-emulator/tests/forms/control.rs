@@ -311,7 +311,7 @@ pub fn families() -> Vec<Family> {
         Family::apart("exit", alone, ends),
         Family::apart("trap", alone, faults),
         Family::apart("brkpt", alone, faults),
-        // Waiting for time to pass, or for grids that are over, changes nothing.
+        // Waiting for time to pass, or for the launches before, changes no value.
         chosen(
             "nanosleep.u32",
             "{form} {b};\nmov.b32 {d}, {a};",

@@ -209,8 +209,9 @@ impl Context {
         Ok(())
     }
 
-    /// Runs a stream's work up to its n-th.
+    /// Runs a stream's work up to its n-th. What has run before is complete: the host or a stream waits for it.
     pub(crate) fn run_until(&mut self, handle: Handle, number: u64) -> Result<(), c_int> {
+        self.emulator.synchronize();
         loop {
             let Some(stream) = self.streams.get_mut(&handle) else {
                 return Ok(());
@@ -287,12 +288,20 @@ impl Context {
                 self.emulator.free(*address).map_err(memory)
             }
             Work::Record => Ok(()),
-            Work::Wait(mark) => self.run_until(mark.stream, mark.number),
+            Work::Wait(mark) => {
+                self.run_until(mark.stream, mark.number)?;
+                self.emulator.synchronize();
+                Ok(())
+            }
             Work::Graph(graph, works) => {
                 if !self.executables.contains_key(graph) {
                     return Err(LAUNCH_FAILED);
                 }
-                works.iter().try_for_each(|work| self.run(work))
+                // A graph comes after what is in front of it on the stream, and before what follows.
+                self.emulator.synchronize();
+                works.iter().try_for_each(|work| self.run(work))?;
+                self.emulator.synchronize();
+                Ok(())
             }
         }
     }

@@ -49,6 +49,8 @@ pub(super) struct EmulatedDriver {
     /// The streams that are being captured.
     captures: Mutex<HashMap<RawStream, Vec<Launch>>>,
     graphs: Mutex<HashMap<RawGraph, Arc<[Launch]>>>,
+    /// The stream of the last launch.
+    last_stream: Mutex<Option<RawStream>>,
 }
 
 impl EmulatedDriver {
@@ -75,12 +77,20 @@ impl EmulatedDriver {
             kernels: Mutex::default(),
             captures: Mutex::default(),
             graphs: Mutex::default(),
+            last_stream: Mutex::default(),
         };
         Ok((driver, name))
     }
 
     fn new_handle(&self) -> u64 {
         self.last_handle.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A launch may start before the one in front of it has ended only on the same stream.
+    fn enter_stream(&self, stream: RawStream) {
+        if lock(&self.last_stream).replace(stream) != Some(stream) {
+            self.emulator.synchronize();
+        }
     }
 }
 
@@ -130,6 +140,7 @@ impl Driver for EmulatedDriver {
     }
 
     fn synchronize(&self) -> Result<(), DriverError> {
+        self.emulator.synchronize();
         Ok(())
     }
 
@@ -208,6 +219,7 @@ impl Driver for EmulatedDriver {
     }
 
     unsafe fn synchronize_stream(&self, _stream: RawStream) -> Result<(), DriverError> {
+        self.emulator.synchronize();
         Ok(())
     }
 
@@ -290,10 +302,12 @@ impl Driver for EmulatedDriver {
     }
 
     unsafe fn synchronize_event(&self, _event: RawEvent) -> Result<(), DriverError> {
+        self.emulator.synchronize();
         Ok(())
     }
 
     unsafe fn wait_event(&self, _stream: RawStream, _event: RawEvent) -> Result<(), DriverError> {
+        self.emulator.synchronize();
         Ok(())
     }
 
@@ -384,6 +398,7 @@ impl Driver for EmulatedDriver {
             capture.push(launch);
             return Ok(());
         }
+        self.enter_stream(stream);
         self.run(&launch)
     }
 
@@ -407,7 +422,11 @@ impl Driver for EmulatedDriver {
     unsafe fn launch_graph(&self, _stream: RawStream, graph: RawGraph) -> Result<(), DriverError> {
         let launches = lock(&self.graphs).get(&graph).cloned();
         let launches = launches.ok_or_else(|| invalid_handle("replaying a graph"))?;
-        launches.iter().try_for_each(|launch| self.run(launch))
+        // A graph comes after what is in front of it on the stream, and before what follows.
+        self.emulator.synchronize();
+        launches.iter().try_for_each(|launch| self.run(launch))?;
+        self.emulator.synchronize();
+        Ok(())
     }
 
     unsafe fn destroy_graph(&self, graph: RawGraph) -> Result<(), DriverError> {
