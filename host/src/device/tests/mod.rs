@@ -4,6 +4,7 @@
 //! own. With `BITNET_TEST_DEVICE=cuda`, and no other driver named in `CUST_LAZY_LIBCUDA`, it is the real
 //! driver, and the tests that need the double's injected errors say that they are skipped.
 
+mod dependent_launches;
 mod external;
 mod faults;
 mod graphs;
