@@ -34,6 +34,7 @@ pub mod backend;
 pub mod device;
 pub mod launch;
 pub mod layout;
+mod new_file;
 pub mod ops;
 pub mod reference;
 pub mod tensor_file;

@@ -1,12 +1,39 @@
 //! Tensors in safetensors files: reading weights and activations, writing results.
+//!
+//! Float weights become a layer by [`BitLinear::from_weights`]. Weights that transformers has packed at 2 bits, with a scale beside
+//! them, are a layer as they are:
+//!
+//! ```no_run
+//! use bitnet_cuda::device::Device;
+//! use bitnet_cuda::layout::Layout;
+//! use bitnet_cuda::ops::BitLinear;
+//! use bitnet_cuda::reference::RowScales;
+//! use bitnet_cuda::tensor_file::TensorFile;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let file = TensorFile::open("model.safetensors")?;
+//! let weights = file.packed_weights("model.layers.0.mlp.down_proj.weight", Layout::Tiled)?;
+//! let scale = file.scalar("model.layers.0.mlp.down_proj.weight_scale")?;
+//! let scales = RowScales::per_tensor(weights.n(), scale)?;
+//! let layer = BitLinear::from_packed(&Device::auto()?, &weights, &scales)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The class `AutoBitLinear` of transformers multiplies with `weight_scale`, as this library does. Its class `BitLinear`
+//! (`"linear_class": "bitlinear"` in the model's `config.json`, and where it says nothing) divides by it: take the reciprocal there.
+//!
+//! [`BitLinear::from_weights`]: crate::ops::BitLinear::from_weights
 
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
 use half::{bf16, f16};
-use safetensors::tensor::{TensorView, serialize_to_file};
+use safetensors::tensor::{TensorView, serialize};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
+use crate::layout::{Layout, LayoutError, PackedWeights};
+use crate::new_file;
 use crate::reference::Element;
 
 /// A safetensors file, read and validated.
@@ -34,18 +61,18 @@ pub struct Matrix {
 #[non_exhaustive]
 pub enum TensorFileError {
     /// The operating system refused.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {error}", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
         /// The file.
         path: PathBuf,
         /// Why it failed.
-        source: io::Error,
+        error: io::Error,
     },
     /// The bytes are no complete safetensors file.
     #[error(
-        "{} ({len} bytes) is not a complete safetensors file: {source}; \
+        "{} ({len} bytes) is not a complete safetensors file: {error}; \
          it may be truncated, fetch or convert it again",
         path.display()
     )]
@@ -55,7 +82,7 @@ pub enum TensorFileError {
         /// Its length in bytes.
         len: usize,
         /// What is wrong with it.
-        source: SafeTensorError,
+        error: SafeTensorError,
     },
     /// There is no tensor of that name.
     #[error("{} has no tensor {name:?}; it has {available}", path.display())]
@@ -67,8 +94,8 @@ pub enum TensorFileError {
         /// The names that there are.
         available: TensorNames,
     },
-    /// The tensor's elements are not of a floating-point type that is supported.
-    #[error("tensor {name:?} in {} is {dtype:?}: convert it to F32, F16 or BF16", path.display())]
+    /// The tensor's elements are of another type than is read.
+    #[error("tensor {name:?} in {} is {dtype:?}: {expected} is needed", path.display())]
     WrongDtype {
         /// The file.
         path: PathBuf,
@@ -76,6 +103,28 @@ pub enum TensorFileError {
         name: String,
         /// Its type.
         dtype: Dtype,
+        /// The types that are read.
+        expected: &'static str,
+    },
+    /// The tensor has not exactly one element.
+    #[error("tensor {name:?} in {} has shape {shape:?}: a single element is needed", path.display())]
+    NotScalar {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// The tensor's bytes are no packed weights.
+    #[error("tensor {name:?} in {}: {error}", path.display())]
+    NotWeights {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// What is wrong with them.
+        error: LayoutError,
     },
     /// The tensor has another number of dimensions.
     #[error(
@@ -135,10 +184,10 @@ impl TensorFile {
         let path = path.as_ref();
         match fs::read(path) {
             Ok(bytes) => Self::from_bytes(path, bytes),
-            Err(source) => Err(TensorFileError::Io {
+            Err(error) => Err(TensorFileError::Io {
                 action: "read",
                 path: path.to_owned(),
-                source,
+                error,
             }),
         }
     }
@@ -167,6 +216,14 @@ impl TensorFile {
         TensorNames(names)
     }
 
+    /// The type of a tensor's elements.
+    ///
+    /// # Errors
+    /// When there is no tensor of that name.
+    pub fn dtype(&self, name: &str) -> Result<Dtype, TensorFileError> {
+        Ok(self.tensor(&self.parse()?, name)?.dtype())
+    }
+
     /// A tensor of two dimensions.
     ///
     /// # Errors
@@ -189,63 +246,131 @@ impl TensorFile {
         self.read(name, 1).map(|(_, data, _)| data)
     }
 
+    /// The only element of a tensor of any rank, as f32.
+    ///
+    /// # Errors
+    /// When there is none of that name, it has more elements or none, or is not F32, F16 or BF16.
+    pub fn scalar(&self, name: &str) -> Result<f32, TensorFileError> {
+        let tensors = self.parse()?;
+        let tensor = self.tensor(&tensors, name)?;
+        match self.floats(name, &tensor)?[..] {
+            [value] => Ok(value),
+            _ => Err(TensorFileError::NotScalar {
+                path: self.path.clone(),
+                name: name.to_owned(),
+                shape: tensor.shape().to_owned(),
+            }),
+        }
+    }
+
+    /// Ternary weights `[n, k]` in a U8 tensor `[n / 4, k]`, as Hugging Face's transformers packs them, in `layout`.
+    ///
+    /// # Errors
+    /// When there is none of that name, it has another rank or type, or as [`PackedWeights::from_transformers`].
+    pub fn packed_weights(
+        &self,
+        name: &str,
+        layout: Layout,
+    ) -> Result<PackedWeights, TensorFileError> {
+        let tensors = self.parse()?;
+        let tensor = self.tensor(&tensors, name)?;
+        if tensor.dtype() != Dtype::U8 {
+            return Err(self.wrong_dtype(name, &tensor, "U8"));
+        }
+        let &[rows, k] = tensor.shape() else {
+            return Err(self.wrong_rank(name, &tensor, 2));
+        };
+        PackedWeights::from_transformers(layout, rows, k, tensor.data()).map_err(|error| {
+            TensorFileError::NotWeights {
+                path: self.path.clone(),
+                name: name.to_owned(),
+                error,
+            }
+        })
+    }
+
     fn read(
         &self,
         name: &str,
         rank: usize,
     ) -> Result<(Vec<usize>, Vec<f32>, Dtype), TensorFileError> {
         let tensors = self.parse()?;
-        let Ok(tensor) = tensors.tensor(name) else {
-            return Err(TensorFileError::MissingTensor {
-                path: self.path.clone(),
-                name: name.to_owned(),
-                available: self.names(),
-            });
-        };
+        let tensor = self.tensor(&tensors, name)?;
         if tensor.shape().len() != rank {
-            return Err(TensorFileError::WrongRank {
-                path: self.path.clone(),
-                name: name.to_owned(),
-                shape: tensor.shape().to_owned(),
-                expected: rank,
-            });
+            return Err(self.wrong_rank(name, &tensor, rank));
         }
-        let (twos, _) = tensor.data().as_chunks::<2>();
-        let (fours, _) = tensor.data().as_chunks::<4>();
-        let data = match tensor.dtype() {
-            Dtype::F32 => fours.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-            Dtype::F16 => twos
-                .iter()
-                .map(|&b| f16::from_le_bytes(b).to_f32())
-                .collect(),
-            Dtype::BF16 => twos
-                .iter()
-                .map(|&b| bf16::from_le_bytes(b).to_f32())
-                .collect(),
-            dtype => {
-                return Err(TensorFileError::WrongDtype {
-                    path: self.path.clone(),
-                    name: name.to_owned(),
-                    dtype,
-                });
-            }
-        };
+        let data = self.floats(name, &tensor)?;
         Ok((tensor.shape().to_owned(), data, tensor.dtype()))
     }
 
+    fn tensor<'a>(
+        &self,
+        tensors: &SafeTensors<'a>,
+        name: &str,
+    ) -> Result<TensorView<'a>, TensorFileError> {
+        tensors
+            .tensor(name)
+            .map_err(|_| TensorFileError::MissingTensor {
+                path: self.path.clone(),
+                name: name.to_owned(),
+                available: self.names(),
+            })
+    }
+
+    fn floats(&self, name: &str, tensor: &TensorView<'_>) -> Result<Vec<f32>, TensorFileError> {
+        let (twos, _) = tensor.data().as_chunks::<2>();
+        let (fours, _) = tensor.data().as_chunks::<4>();
+        match tensor.dtype() {
+            Dtype::F32 => Ok(fours.iter().map(|&b| f32::from_le_bytes(b)).collect()),
+            Dtype::F16 => Ok(twos
+                .iter()
+                .map(|&b| f16::from_le_bytes(b).to_f32())
+                .collect()),
+            Dtype::BF16 => Ok(twos
+                .iter()
+                .map(|&b| bf16::from_le_bytes(b).to_f32())
+                .collect()),
+            _ => Err(self.wrong_dtype(name, tensor, "F32, F16 or BF16")),
+        }
+    }
+
+    fn wrong_dtype(
+        &self,
+        name: &str,
+        tensor: &TensorView<'_>,
+        expected: &'static str,
+    ) -> TensorFileError {
+        TensorFileError::WrongDtype {
+            path: self.path.clone(),
+            name: name.to_owned(),
+            dtype: tensor.dtype(),
+            expected,
+        }
+    }
+
+    fn wrong_rank(&self, name: &str, tensor: &TensorView<'_>, expected: usize) -> TensorFileError {
+        TensorFileError::WrongRank {
+            path: self.path.clone(),
+            name: name.to_owned(),
+            shape: tensor.shape().to_owned(),
+            expected,
+        }
+    }
+
     fn parse(&self) -> Result<SafeTensors<'_>, TensorFileError> {
-        SafeTensors::deserialize(&self.bytes).map_err(|source| TensorFileError::Malformed {
+        SafeTensors::deserialize(&self.bytes).map_err(|error| TensorFileError::Malformed {
             path: self.path.clone(),
             len: self.bytes.len(),
-            source,
+            error,
         })
     }
 }
 
-/// Writes a matrix as the only tensor of a new file, or in place of an old one.
+/// Writes a matrix as the only tensor of a new file, or in place of an old one, in one step: no reader sees half a file.
 ///
 /// # Errors
-/// When `data.len() != rows * cols`, or the file cannot be written.
+/// When `data.len() != rows * cols`, the file cannot be written, or something that is no file has its name. An old file
+/// is then as it was.
 pub fn write_matrix<T: Element>(
     path: impl AsRef<Path>,
     name: &str,
@@ -265,17 +390,14 @@ pub fn write_matrix<T: Element>(
     }
     let bytes = T::to_le_bytes(data);
     let view = TensorView::new(T::DTYPE, vec![rows, cols], &bytes).map_err(|_| wrong_length())?;
-    serialize_to_file([(name, view)], None, path).map_err(|error| {
-        let source = match error {
-            SafeTensorError::IoError(error) => error,
-            other => io::Error::other(other),
-        };
-        TensorFileError::Io {
+    serialize([(name, view)], None)
+        .map_err(io::Error::other)
+        .and_then(|file| new_file::write(path, &file))
+        .map_err(|error| TensorFileError::Io {
             action: "write",
             path: path.to_owned(),
-            source,
-        }
-    })
+            error,
+        })
 }
 
 #[cfg(test)]
@@ -345,7 +467,7 @@ mod tests {
         );
 
         let integers = TensorView::new(Dtype::I8, vec![1, 2], &[1, 2]).unwrap();
-        serialize_to_file([("q", integers)], None, &path).unwrap();
+        fs::write(&path, serialize([("q", integers)], None).unwrap()).unwrap();
         let error = TensorFile::open(&path).unwrap().matrix("q").unwrap_err();
         assert!(
             matches!(
@@ -357,6 +479,62 @@ mod tests {
             ),
             "{error}"
         );
+    }
+
+    #[test]
+    fn packed_weights_and_their_scale_come_out_of_a_file() {
+        // [12, 5] by transformers' rule, stated the other way round: the weight that a bit pair is of.
+        let (n, k) = (12, 5);
+        let weights: Vec<i8> = (0..n * k).map(|i| (i * i % 11 % 3) as i8 - 1).collect();
+        let mut packed = vec![0_u8; n / 4 * k];
+        for (row, weights) in weights.chunks(k).enumerate() {
+            for (column, weight) in weights.iter().enumerate() {
+                packed[row % (n / 4) * k + column] |= ((weight + 1) as u8) << (row / (n / 4) * 2);
+            }
+        }
+        let scale = bf16::from_f32(1.25).to_le_bytes();
+        let mut damaged = packed.clone();
+        damaged[7] |= 0b11_00;
+        let tensors = |bytes| TensorView::new(Dtype::U8, vec![n / 4, k], bytes).unwrap();
+        let file = serialize(
+            [
+                ("w", tensors(&packed)),
+                ("damaged", tensors(&damaged)),
+                (
+                    "scale",
+                    TensorView::new(Dtype::BF16, vec![1], &scale).unwrap(),
+                ),
+                (
+                    "empty",
+                    TensorView::new(Dtype::U8, vec![0, 5], &[]).unwrap(),
+                ),
+            ],
+            None,
+        )
+        .unwrap();
+        let file = TensorFile::from_bytes("model", file).unwrap();
+        for layout in Layout::ALL {
+            let read = file.packed_weights("w", layout).unwrap();
+            assert_eq!((read.n(), read.k(), read.layout()), (n, k, layout));
+            assert_eq!(read.unpack(), weights);
+        }
+        assert_eq!(file.scalar("scale").unwrap(), 1.25);
+        assert_eq!(file.dtype("scale").unwrap(), Dtype::BF16);
+
+        let packed = |name| {
+            let error = file.packed_weights(name, Layout::Tiled).unwrap_err();
+            error.to_string()
+        };
+        // Byte 7 is row 1, column 2; its second pair is the second quarter's, three rows on.
+        assert!(packed("damaged").contains("weight 2 at row 4, column 2"));
+        assert!(packed("scale").contains("is BF16: U8 is needed"));
+        assert!(packed("empty").contains("at least 1"));
+        assert!(packed("none").contains("damaged, empty, scale, w"));
+        let error = file.scalar("w").unwrap_err().to_string();
+        assert!(error.contains("is U8: F32, F16 or BF16"), "{error}");
+        let (_folder, path) = written(2, 3, &[1.0_f32; 6]);
+        let error = TensorFile::open(&path).unwrap().scalar("w").unwrap_err();
+        assert!(error.to_string().contains("shape [2, 3]"), "{error}");
     }
 
     #[test]

@@ -1,17 +1,22 @@
 //! The command `bitnet`: what it prints, and how it exits.
 
 use bitnet_cuda::tensor_file::{TensorFile, write_matrix};
+use safetensors::{Dtype, tensor::TensorView};
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Runs `bitnet` where no NVIDIA driver can be found.
-fn bitnet(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_bitnet"))
+/// `bitnet` where no NVIDIA driver can be found.
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bitnet"));
+    command
         .args(arguments)
-        .env("CUST_LAZY_LIBCUDA", "no-such-libcuda.so")
-        .output()
-        .unwrap()
+        .env("CUST_LAZY_LIBCUDA", "no-such-libcuda.so");
+    command
+}
+
+fn bitnet(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
 }
 
 /// The one JSON object on stdout of a run that has to succeed.
@@ -172,21 +177,8 @@ fn linear_writes_what_the_reference_computes() {
     let folder = tempfile::tempdir().unwrap();
     let (weights, input) = matrices(folder.path());
     let result = folder.path().join("y.safetensors");
-    let report = json(&[
-        "linear",
-        "--weights",
-        &weights,
-        "--tensor",
-        "w",
-        "--input",
-        &input,
-        "--input-tensor",
-        "x",
-        "--output",
-        result.to_str().unwrap(),
-        "--device",
-        "emulated",
-    ]);
+    let output = ["--output", result.to_str().unwrap()];
+    let report = json(&[&linear(&weights, "w", &input), &output[..]].concat());
     assert_eq!(
         (&report["m"], &report["n"], &report["k"]),
         (&2.into(), &3.into(), &5.into())
@@ -209,25 +201,128 @@ fn linear_writes_what_the_reference_computes() {
     }
 }
 
+/// Arguments of `bitnet linear` with these weights, on `x` of the file `input`.
+fn linear<'a>(weights: &'a str, tensor: &'a str, input: &'a str) -> Vec<&'a str> {
+    let mut arguments = vec!["linear", "--weights", weights, "--tensor", tensor];
+    arguments.extend([
+        "--input",
+        input,
+        "--input-tensor",
+        "x",
+        "--device",
+        "emulated",
+    ]);
+    arguments
+}
+
+#[test]
+fn linear_takes_packed_weights_with_their_scale() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, input) = matrices(folder.path());
+    // Weights [4, 5] in a tensor [1, 5]: the columns (1 -1 0 1), (0 0 0 -1), (-1 1 1 1), (1 1 1 1), (0 0 0 0).
+    let bytes = [
+        0b10_01_00_10,
+        0b00_01_01_01,
+        0b10_10_10_00,
+        0b10_10_10_10,
+        0b01_01_01_01,
+    ];
+    let scale = |value: f32| half::bf16::from_f32(value).to_le_bytes();
+    let (half, nan) = (scale(0.5), scale(f32::NAN));
+    let scalar = |bytes| TensorView::new(Dtype::BF16, vec![1], bytes).unwrap();
+    let file = safetensors::serialize(
+        [
+            ("w", TensorView::new(Dtype::U8, vec![1, 5], &bytes).unwrap()),
+            ("w_scale", scalar(&half)),
+            ("nan", scalar(&nan)),
+        ],
+        None,
+    );
+    let model = folder.path().join("model.safetensors");
+    std::fs::write(&model, file.unwrap()).unwrap();
+    let model = model.to_str().unwrap();
+    let result = folder.path().join("y.safetensors");
+    let output = ["--output", result.to_str().unwrap()];
+    // Input -3 -2 -1 0 1 | 2 3 -3 -2 -1: s = 127/3, so q = -127 -85 -42 0 42 | 85 127 -127 -85 -42.
+    let sums = [-85.0, 85.0, -42.0, -84.0, 127.0, -297.0, -212.0, -254.0];
+    for (more, scale) in [(&[][..], 0.5), (&["--scale-divides"], 2.0)] {
+        let report = json(&[&linear(model, "w", &input), &output[..], more].concat());
+        assert_eq!(
+            (&report["n"], &report["mismatches"]),
+            (&4.into(), &0.into())
+        );
+        assert_eq!(report["weight_scale"].as_f64(), Some(scale));
+        let y = TensorFile::open(&result).unwrap().matrix("output").unwrap();
+        for (y, sum) in y.data.iter().zip(sums) {
+            let expected = sum * 3.0 / 127.0 * scale;
+            let error = (f64::from(*y) - expected).abs();
+            assert!(error < 1e-5 * expected.abs(), "{y} and {expected}");
+        }
+    }
+
+    let refused = |more: &[&str]| refusal(&[&linear(model, "w", &input), more].concat());
+    assert!(refused(&["--scale-tensor", "nan"]).contains("scale `nan`"));
+    assert!(refused(&["--scale-tensor", "none"]).contains("it has nan, w, w_scale"));
+    let (floats, _) = matrices(folder.path());
+    let floats = linear(&floats, "w", &input);
+    assert!(
+        refusal(&[&floats[..], &["--scale-divides"]].concat()).contains("leave --scale-tensor")
+    );
+}
+
+#[test]
+fn nothing_that_is_read_or_is_no_file_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let (weights, input) = matrices(folder.path());
+    let before = std::fs::read(&weights).unwrap();
+    for output in [&weights, &input, folder.path().to_str().unwrap()] {
+        let error = refusal(&[&linear(&weights, "w", &input)[..], &["--output", output]].concat());
+        assert!(
+            error.contains(output) && error.contains("name another"),
+            "{error}"
+        );
+    }
+    assert_eq!(std::fs::read(&weights).unwrap(), before);
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_mistake() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = command(&["info"]).stdout(writer).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), &*stderr), (Some(0), ""));
+    #[cfg(target_os = "linux")]
+    {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let output = command(&["info"]).stdout(full.unwrap()).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr.contains("cannot write to stdout"), "{stderr}");
+    }
+}
+
+#[test]
+fn warnings_are_seen_without_asking_for_them() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tuning.json"), "no JSON").unwrap();
+    let output = command(&["gemv", "--n", "16", "--k", "128", "--device", "emulated"])
+        .env("BITNET_CACHE_DIR", folder.path())
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("tuning.set-aside-0.json"), "{stderr}");
+    // For a terminal alone.
+    assert!(!stderr.contains('\u{1b}'), "{stderr:?}");
+}
+
 #[test]
 fn what_cannot_be_run_is_one_line_and_exit_2() {
     let folder = tempfile::tempdir().unwrap();
     let (weights, input) = matrices(folder.path());
-    let linear = |weights: &str, tensor: &str| {
-        refusal(&[
-            "linear",
-            "--weights",
-            weights,
-            "--tensor",
-            tensor,
-            "--input",
-            &input,
-            "--input-tensor",
-            "x",
-            "--device",
-            "emulated",
-        ])
-    };
+    let linear = |weights: &str, tensor: &str| refusal(&linear(weights, tensor, &input));
     assert!(refusal(&["demo", "--device", "cuda"]).contains("no-such-libcuda.so"));
     assert!(refusal(&["demo", "--device", "tpu"]).contains("`tpu`"));
     assert!(refusal(&["gemv", "--n", "0", "--k", "4"]).contains('0'));

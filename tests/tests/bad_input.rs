@@ -49,16 +49,19 @@ fn zero_sizes_are_refused() {
         .forward(&device.default_stream(), &x, &mut y)
         .unwrap_err();
     assert!(
-        matches!(
-            error,
-            OpError::Size {
-                name: "m",
-                value: 0,
-                ..
-            }
-        ),
+        matches!(error, OpError::Tokens { actual: 0, .. }),
         "{error}"
     );
+}
+
+#[test]
+fn a_shape_that_nothing_can_hold_is_refused_before_its_weights_are_looked_at() {
+    let device = device();
+    let error = |n, k| BitLinear::from_weights(&device, &[f32::NAN], n, k).unwrap_err();
+    let k = 1 << 40;
+    assert_eq!(error(1, k), LayoutError::KTooLarge { k }.into());
+    let n = usize::MAX / 2;
+    assert_eq!(error(n, 4), LayoutError::SizeOverflow { n, k: 4 }.into());
 }
 
 #[test]
@@ -100,19 +103,17 @@ fn lengths_that_do_not_match_are_refused_and_nothing_is_written() {
     let layer = layer(&device, 4, 8);
     let mut y = Buffer::from_slice(&device, &[7.0_f32; 8]).unwrap();
 
-    let uneven = Buffer::<f32>::zeroed(&device, 15).unwrap();
-    let error = layer.forward(&stream, &uneven, &mut y).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            OpError::Length {
-                name: "input",
-                actual: 15,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    for actual in [0, 7, 15] {
+        let uneven = Buffer::<f32>::zeroed(&device, actual).unwrap();
+        let error = layer.forward(&stream, &uneven, &mut y).unwrap_err();
+        let expected = OpError::Tokens {
+            name: "input",
+            actual,
+            width: 8,
+        };
+        assert_eq!(error, expected);
+        assert!(error.to_string().contains("8 for each token"), "{error}");
+    }
 
     let one_token = Buffer::<f32>::zeroed(&device, 8).unwrap();
     let error = layer.forward(&stream, &one_token, &mut y).unwrap_err();
@@ -183,7 +184,14 @@ fn weights_and_biases_that_are_not_finite_are_named() {
         .with_bias(&[0.0, f32::INFINITY])
         .unwrap_err();
     assert!(
-        matches!(error, OpError::NonFiniteBias { index: 1, .. }),
+        matches!(
+            error,
+            OpError::NonFinite {
+                name: "bias",
+                index: 1,
+                ..
+            }
+        ),
         "{error}"
     );
     assert!(RowScales::per_tensor(2, f32::NAN).is_err());

@@ -381,13 +381,20 @@ fn sizes_that_do_not_fit_are_errors() {
     let short = Buffer::from_slice(&device, &problem.x[..299]).unwrap();
     let error = layer.forward_norm(&stream, &norm, &short, None, &mut y);
     assert!(
-        matches!(error, Err(OpError::Length { name: "input", .. })),
+        matches!(
+            error,
+            Err(OpError::Tokens {
+                name: "input",
+                actual: 299,
+                width: 300
+            })
+        ),
         "{error:?}"
     );
     let empty = Buffer::<f32>::uninit(&device, 0).unwrap();
     let error = layer.forward_norm(&stream, &norm, &empty, None, &mut y);
     assert!(
-        matches!(error, Err(OpError::Size { name: "m", .. })),
+        matches!(error, Err(OpError::Tokens { actual: 0, .. })),
         "{error:?}"
     );
     let mut short = poisoned::<f32>(&device, 19);

@@ -32,6 +32,13 @@ pub fn elements(rows: usize, columns: usize) -> Result<usize, Error> {
         })
 }
 
+/// The shape of a weight matrix, checked before any of its elements is read.
+pub fn weight_shape(n: i64, k: i64) -> Result<(usize, usize), Error> {
+    let (n, k) = (size("n", n, ANY)?, size("k", k, ANY)?);
+    Layout::RowMajor.padded_shape(n, k)?;
+    Ok((n, k))
+}
+
 fn check_pointer<T>(name: &str, pointer: *const T) -> Result<(), Error> {
     if pointer.is_null() {
         return Err(Error::argument(format!("{name} is NULL")));

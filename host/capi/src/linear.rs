@@ -8,7 +8,7 @@ use bitnet_cuda::ops::BitLinear;
 use bitnet_cuda::reference::RowScales;
 
 use crate::activations::{Shared, keep_context};
-use crate::arguments::{self, ANY, Dtype, Out, Range, with_dtype};
+use crate::arguments::{self, Dtype, Out, Range, with_dtype};
 use crate::device::OpenDevice;
 use crate::error::{Error, Status, call};
 use crate::handles;
@@ -74,7 +74,7 @@ pub unsafe extern "C" fn bitnet_linear_create(
 ) -> Status {
     call(|| {
         let device = handles::get::<OpenDevice>("device", device)?;
-        let (n, k) = (arguments::size("n", n, ANY)?, arguments::size("k", k, ANY)?);
+        let (n, k) = arguments::weight_shape(n, k)?;
         // SAFETY: the caller's contract.
         let (weights, out) = unsafe {
             (
@@ -107,7 +107,7 @@ pub unsafe extern "C" fn bitnet_linear_create_ternary(
 ) -> Status {
     call(|| {
         let device = handles::get::<OpenDevice>("device", device)?;
-        let (n, k) = (arguments::size("n", n, ANY)?, arguments::size("k", k, ANY)?);
+        let (n, k) = arguments::weight_shape(n, k)?;
         // SAFETY: the caller's contract.
         let (ternary, scales, out) = unsafe {
             let ternary = arguments::host("ternary", ternary, arguments::elements(n, k)?)?;

@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use bitnet_cuda::layout::{Layout, PackedWeights};
 use bitnet_cuda::reference::quantize::{WeightGranularity, quantize_weights_ternary};
 
-use crate::arguments::{self, ANY, Out};
+use crate::arguments::{self, Out};
 use crate::error::{Error, Status, call};
 
 /// `bitnet_quantize_weights` of the header.
@@ -21,7 +21,7 @@ pub unsafe extern "C" fn bitnet_quantize_weights(
     scale: *mut f32,
 ) -> Status {
     call(|| {
-        let (n, k) = (arguments::size("n", n, ANY)?, arguments::size("k", k, ANY)?);
+        let (n, k) = arguments::weight_shape(n, k)?;
         let elements = arguments::elements(n, k)?;
         // SAFETY: the caller's contract.
         let (weights, ternary, scale) = unsafe {
@@ -50,7 +50,7 @@ pub unsafe extern "C" fn bitnet_packed_bytes(
 ) -> Status {
     call(|| {
         let layout = arguments::layout(layout)?;
-        let (n, k) = (arguments::size("n", n, ANY)?, arguments::size("k", k, ANY)?);
+        let (n, k) = arguments::weight_shape(n, k)?;
         // SAFETY: the caller's contract.
         let out = unsafe { Out::new("bytes", bytes) }?;
         // A quarter of what fits the address space.
@@ -74,7 +74,7 @@ pub unsafe extern "C" fn bitnet_pack(
 ) -> Status {
     call(|| {
         let layout = arguments::layout(layout)?;
-        let (n, k) = (arguments::size("n", n, ANY)?, arguments::size("k", k, ANY)?);
+        let (n, k) = arguments::weight_shape(n, k)?;
         let bytes = packed_size(layout, n, k, bytes)?;
         // SAFETY: the caller's contract.
         let (ternary, packed) = unsafe {
@@ -122,7 +122,7 @@ pub unsafe fn packed_weights(
     k: i64,
 ) -> Result<PackedWeights, Error> {
     let layout = arguments::layout(layout)?;
-    let (n, k) = (arguments::size("n", n, ANY)?, arguments::size("k", k, ANY)?);
+    let (n, k) = arguments::weight_shape(n, k)?;
     let bytes = packed_size(layout, n, k, bytes)?;
     // SAFETY: the caller's contract.
     let packed = unsafe { arguments::host("packed", packed, bytes) }?;

@@ -67,14 +67,19 @@ impl Allocation {
     #[track_caller]
     pub(super) fn new_on(stream: &Stream, len: usize) -> Result<Arc<Self>, DeviceError> {
         let core = stream.device().core();
-        core.usable()?;
-        // A graph that is being captured keeps its memory between replays.
-        if stream.inner().is_capturing() {
-            return Self::new(core, MemorySpace::Device, len);
-        }
-        // SAFETY: the stream is alive as long as the borrow.
-        let allocated = unsafe { core.driver.allocate_on(stream.raw(), len.max(1)) };
-        match core.check(allocated)? {
+        let allocated = {
+            // Locked meanwhile: in a capture that another thread begins, the allocation would become a node of its graph.
+            match stream.inner().lock_idle("allocating scratch memory") {
+                // SAFETY: the stream is alive as long as the borrow.
+                Ok(_queue) => {
+                    core.check(unsafe { core.driver.allocate_on(stream.raw(), len.max(1)) })?
+                }
+                // A graph that is being captured keeps its memory between replays.
+                Err(DeviceError::Capturing { .. }) => None,
+                Err(error) => return Err(error),
+            }
+        };
+        match allocated {
             Some(address) => Ok(Self::owned(
                 core,
                 MemorySpace::Device,
@@ -156,14 +161,15 @@ impl Drop for Allocation {
                 return;
             }
             Owner::Stream(stream) if self.in_flight.is_only_queued_on(stream.inner()) => {
-                if !self.core.is_lost() {
+                // Locked meanwhile, as for the allocation: each replay of a graph would free the memory again.
+                if let Ok(_queue) = stream.inner().lock_idle("freeing scratch memory") {
                     // SAFETY: all work that uses the memory is on this stream, and no later work can.
                     let freed = unsafe { self.core.driver.free_on(stream.raw(), self.address) };
                     if let Err(error) = self.core.check(freed) {
                         tracing::warn!(%error, "memory could not be freed");
                     }
+                    return;
                 }
-                return;
             }
             Owner::Stream(_) | Owner::Drop => {}
         }

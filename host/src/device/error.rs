@@ -41,6 +41,14 @@ pub enum DeviceError {
         /// What would be accepted.
         expected: &'static str,
     },
+    /// A second pool for a device.
+    #[error(
+        "{device} has a memory pool already, which stays as long as the device; `Device::pool` returns it"
+    )]
+    PoolExists {
+        /// The device.
+        device: String,
+    },
     /// The device has not enough memory left.
     #[error(
         "{device}: out of memory: {requested} bytes asked for, {free} of {total} bytes free; \

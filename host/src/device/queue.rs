@@ -213,7 +213,7 @@ impl StreamInner {
         Ok(())
     }
 
-    /// The driver's stream, in operations that [`Stream::require_own`] guards.
+    /// The driver's stream, in operations that [`Stream::require_own`](super::Stream::require_own) guards.
     fn own(&self) -> RawStream {
         self.raw.expect("not for streams of callers")
     }

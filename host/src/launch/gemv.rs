@@ -10,6 +10,7 @@ use crate::reference::activation::Activation;
 use half::{bf16, f16};
 use kernels_gpu::Dtype;
 use kernels_gpu::gemv::{self, Shape, Variant};
+use std::fmt;
 
 /// A type that a linear layer adds and writes: f32, f16, bf16.
 pub trait Float: bytemuck::Pod {
@@ -28,8 +29,8 @@ impl Float for bf16 {
     const DTYPE: Dtype = Dtype::Bf16;
 }
 
-/// One of the compiled GEMV variants.
-#[derive(Clone, Copy, Debug)]
+/// One of the compiled GEMV variants; printed by its name.
+#[derive(Clone, Copy)]
 pub struct Gemv(&'static Variant);
 
 impl PartialEq for Gemv {
@@ -39,6 +40,18 @@ impl PartialEq for Gemv {
 }
 
 impl Eq for Gemv {}
+
+impl fmt::Display for Gemv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Debug for Gemv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Gemv({self})")
+    }
+}
 
 impl Gemv {
     /// All that are compiled for weights in a layout; there are none for `RowMajor`.

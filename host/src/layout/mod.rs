@@ -6,6 +6,8 @@
 //! | [`Layout::Ladder`] | `w + 2` | n to 16, k to 32 | Microsoft's W2A8 kernel: 16x32 blocks, permuted, interleaved |
 //! | [`Layout::Tiled`] | `w + 1` | n to 16, k to 128 | this project's: 16x128 blocks, four rows to a byte, see [`tiled`] |
 //!
+//! [`PackedWeights::from_transformers`] reads the order in which Hugging Face's checkpoints have them.
+//!
 //! Padding holds weight 0, so a kernel may multiply it with whatever finite activation it finds there.
 //! Every pair of layouts converts without loss; work is split by tiles of 16 rows over all cores.
 
@@ -16,6 +18,7 @@ pub mod row_major;
 #[cfg(test)]
 mod tests;
 pub mod tiled;
+mod transformers;
 
 use std::fmt;
 

@@ -44,6 +44,18 @@ pub enum OpError {
         /// Elements given.
         actual: usize,
     },
+    /// An input, of which only the width is known, that is not one token or several.
+    #[error(
+        "`{name}` has {actual} elements, which are no tokens of {width} features; pass {width} for each token, and at least one token"
+    )]
+    Tokens {
+        /// The input, as the operation's documentation calls it.
+        name: &'static str,
+        /// Elements given.
+        actual: usize,
+        /// Features of a token.
+        width: usize,
+    },
     /// A dimension that is not what another operand says.
     #[error("`{name}` = {actual}, but {other} has {expected}")]
     Dimension {
@@ -90,14 +102,6 @@ pub enum OpError {
         /// The operation.
         operation: &'static str,
     },
-    /// A bias that is not finite.
-    #[error("bias[{index}] = {value} is not finite")]
-    NonFiniteBias {
-        /// The element.
-        index: usize,
-        /// Its value.
-        value: f32,
-    },
 }
 
 /// Checks that `actual` elements are `[rows, columns]`.
@@ -117,6 +121,36 @@ pub(crate) fn require_matrix(
         expected: expected.unwrap_or(usize::MAX),
         actual,
     })
+}
+
+/// Checks that a parameter is finite throughout.
+pub(super) fn require_finite(name: &'static str, parameter: &[f32]) -> Result<(), OpError> {
+    match parameter.iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(index) => Err(OpError::NonFinite {
+            name,
+            index,
+            value: parameter[index],
+        }),
+    }
+}
+
+/// How many tokens of `width` features, which is not 0, `actual` elements are.
+pub(super) fn require_tokens(
+    name: &'static str,
+    actual: usize,
+    width: usize,
+) -> Result<usize, OpError> {
+    if actual == 0 || !actual.is_multiple_of(width) {
+        return Err(OpError::Tokens {
+            name,
+            actual,
+            width,
+        });
+    }
+    let m = actual / width;
+    require_size("m", m, i32::MAX as usize)?;
+    Ok(m)
 }
 
 /// Checks that a dimension is in `1..=limit`.

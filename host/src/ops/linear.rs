@@ -1,4 +1,4 @@
-use super::error::{require_matrix, require_size};
+use super::error::{require_finite, require_matrix, require_tokens};
 use super::{
     Norm, OpError, QuantizedActivations, QuantizedWeights, TernaryWeights, quantize_activations,
 };
@@ -10,6 +10,7 @@ use crate::reference::activation::Activation;
 use crate::reference::quantize::{WeightGranularity, quantize_weights_ternary};
 use crate::reference::{Element, RowScales};
 use kernels_gpu::gemv::MAX_TOKENS;
+use std::fmt;
 
 /// A linear layer with ternary weights and int8 activations (W2A8): `y = act(x W^T (+ bias)) (+ residual)`.
 ///
@@ -35,7 +36,6 @@ use kernels_gpu::gemv::MAX_TOKENS;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
 pub struct BitLinear {
     device: Device,
     n: usize,
@@ -62,6 +62,8 @@ impl BitLinear {
         n: usize,
         k: usize,
     ) -> Result<Self, OpError> {
+        // Before time is spent on weights that nothing can hold.
+        Layout::Tiled.padded_shape(n, k)?;
         let quantized = quantize_weights_ternary(weights, n, k, WeightGranularity::Tensor)?;
         let packed = PackedWeights::pack(Layout::Tiled, &quantized.values, n, k)?;
         Self::from_packed(device, &packed, &quantized.scales)
@@ -150,12 +152,7 @@ impl BitLinear {
     /// When `bias` has not `n` elements, one is not finite, or the device has not enough memory.
     pub fn with_bias(mut self, bias: &[f32]) -> Result<Self, OpError> {
         require_matrix("bias", bias.len(), ("n", self.n), ("1", 1))?;
-        if let Some(index) = bias.iter().position(|value| !value.is_finite()) {
-            return Err(OpError::NonFiniteBias {
-                index,
-                value: bias[index],
-            });
-        }
+        require_finite("bias", bias)?;
         self.bias = Some(Buffer::from_slice(&self.device, bias)?);
         Ok(self)
     }
@@ -269,8 +266,7 @@ impl BitLinear {
         input: &Buffer<X>,
         output: &mut Buffer<Y>,
     ) -> Result<(), OpError> {
-        let m = input.len() / self.k;
-        require_matrix("input", input.len(), ("m", m), ("k", self.k))?;
+        let m = require_tokens("input", input.len(), self.k)?;
         require_matrix("output", output.len(), ("m", m), ("n", self.n))?;
         let mut quantized = QuantizedActivations::uninit_on(stream, m, self.k)?;
         quantize_activations(stream, input, &mut quantized)?;
@@ -367,9 +363,7 @@ impl BitLinear {
                 actual: norm.width(),
             });
         }
-        let m = input.len() / self.k;
-        require_matrix("input", input.len(), ("m", m), ("k", self.k))?;
-        require_size("m", m, i32::MAX as usize)?;
+        let m = require_tokens("input", input.len(), self.k)?;
         let capabilities = stream.device().capabilities();
         if m > 1 || self.layout != Layout::Tiled || !launch::takes_norm(capabilities, self.k) {
             let mut quantized = QuantizedActivations::uninit_on(stream, m, self.k)?;
@@ -400,6 +394,19 @@ impl BitLinear {
             Some(residual) => require_matrix("residual", residual.len(), ("m", m), ("n", self.n)),
             None => Ok(()),
         }
+    }
+}
+
+impl fmt::Debug for BitLinear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BitLinear")
+            .field("n", &self.n)
+            .field("k", &self.k)
+            .field("layout", &self.layout)
+            .field("bias", &self.bias.is_some())
+            .field("activation", &self.activation)
+            .field("device", &self.device)
+            .finish_non_exhaustive()
     }
 }
 

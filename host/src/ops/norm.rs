@@ -1,4 +1,4 @@
-use super::error::{require_matrix, require_size};
+use super::error::{require_finite, require_matrix, require_size, require_tokens};
 use super::{OpError, QuantizedActivations};
 use crate::device::{Buffer, Device, Stream};
 use crate::launch::{self, Float, GateUp};
@@ -227,10 +227,7 @@ impl Norm {
 
     /// Tokens of an input, by its length.
     fn tokens<T: Float>(&self, input: &Buffer<T>) -> Result<usize, OpError> {
-        let m = input.len() / self.width;
-        self.require("input", input, m)?;
-        require_size("m", m, i32::MAX as usize)?;
-        Ok(m)
+        require_tokens("input", input.len(), self.width)
     }
 
     fn require<T: Float>(
@@ -263,13 +260,7 @@ fn upload_parameter(
     width: usize,
 ) -> Result<Buffer<f32>, OpError> {
     require_matrix(name, parameter.len(), ("width", width), ("1", 1))?;
-    if let Some(index) = parameter.iter().position(|value| !value.is_finite()) {
-        return Err(OpError::NonFinite {
-            name,
-            index,
-            value: parameter[index],
-        });
-    }
+    require_finite(name, parameter)?;
     let mut padded = parameter.to_vec();
     padded.resize(launch::padded_parameters(width), 0.0);
     Ok(Buffer::from_slice(device, &padded)?)

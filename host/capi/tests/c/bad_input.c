@@ -61,7 +61,10 @@ static void bad_weights(void) {
     FAILS(bitnet_quantize_weights(NULL, 2, 4, ternary, &scale), BITNET_INVALID_ARGUMENT, "weights is NULL");
     FAILS(bitnet_quantize_weights((float *)((char *)weights + 1), 1, 4, ternary, &scale), BITNET_INVALID_ARGUMENT,
           "weights = 0x", "multiple of 4");
-    FAILS(bitnet_quantize_weights(weights, INT64_MAX, INT64_MAX, ternary, &scale), BITNET_INVALID_ARGUMENT, "address space");
+    FAILS(bitnet_quantize_weights(weights, INT64_MAX, 4, ternary, &scale), BITNET_INVALID_ARGUMENT, "9223372036854775807 x 4", "address");
+    /* Refused by its shape: not one of those weights is read. */
+    FAILS(bitnet_quantize_weights(weights, 1, INT64_C(1) << 40, ternary, &scale), BITNET_INVALID_ARGUMENT, "1099511627776",
+          "16777215");
     FAILS(bitnet_packed_bytes((bitnet_layout)3, 1, 4, &bytes), BITNET_INVALID_ARGUMENT, "layout = 3", "BITNET_LADDER");
     FAILS(bitnet_packed_bytes(BITNET_TILED, 1, 16777216, &bytes), BITNET_INVALID_ARGUMENT, "16777216", "16777215");
     FAILS(bitnet_pack(BITNET_ROW_MAJOR, ternary, 2, 4, packed, 2), BITNET_INVALID_WEIGHTS, "weight 2", "row 0, column 3");

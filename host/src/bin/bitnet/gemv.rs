@@ -9,6 +9,7 @@ use bitnet_cuda::ops::OpError;
 use bitnet_cuda::ops::{BitLinear, QuantizedActivations};
 use bitnet_cuda::reference::RowScales;
 use bitnet_cuda::reference::linear::{Epilogue, Shape, accumulate, epilogue};
+use ptx_emulator::Counters;
 use serde::Serialize;
 
 #[derive(clap::Args)]
@@ -47,8 +48,8 @@ struct Report {
     weight_bytes_packed: usize,
     /// Microseconds a launch, on a GPU, with weights in L2 where they fit.
     microseconds: Option<f32>,
-    /// What the emulator counted in a launch.
-    counters: Option<serde_json::Value>,
+    /// What the emulator counted in the product's launches.
+    counters: Option<Counters>,
 }
 
 pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
@@ -134,10 +135,11 @@ pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
         DeviceKind::Emulated => {
             let (result, reports) = device.profile(&mut launch)?;
             result?;
-            report.counters = reports
-                .first()
-                .map(|report| serde_json::to_value(report.counters))
-                .transpose()?;
+            let mut counters = Counters::default();
+            for report in reports {
+                counters += report.counters;
+            }
+            report.counters = Some(counters);
         }
     }
     output.print(&report, text)?;
@@ -190,7 +192,17 @@ fn text(report: &Report) -> String {
         );
     }
     if let Some(counters) = &report.counters {
-        text += &format!("counted    {counters}\n");
+        let Counters {
+            lane,
+            global,
+            shared,
+            ..
+        } = counters;
+        text += &format!(
+            "counted    {} instructions of lanes ({} dp4a), {} sectors loaded, {} stored, {} bank conflicts; \
+             `bitnet profile gemv` has all\n",
+            lane.total, lane.dp4a, global.load_sectors, global.store_sectors, shared.bank_conflicts
+        );
     }
     text
 }

@@ -9,6 +9,8 @@ use serde::Serialize;
 #[derive(Serialize)]
 struct Report {
     devices: Vec<Row>,
+    /// Of each GPU that cannot be opened, why.
+    unusable: Vec<String>,
     /// Why there is no GPU, where there is none.
     no_gpu: Option<String>,
     /// What `--device auto` gives.
@@ -53,6 +55,7 @@ fn row(device: &Device) -> Row {
 pub fn run(name: &str, output: Output) -> Result<Outcome> {
     let mut report = Report {
         devices: Vec::new(),
+        unusable: Vec::new(),
         no_gpu: None,
         auto: String::new(),
     };
@@ -61,7 +64,10 @@ pub fn run(name: &str, output: Output) -> Result<Outcome> {
             Ok(0) => report.no_gpu = Some("the NVIDIA driver lists no GPU".to_owned()),
             Ok(count) => {
                 for ordinal in 0..count {
-                    report.devices.push(row(&Device::cuda(ordinal)?));
+                    match Device::cuda(ordinal) {
+                        Ok(device) => report.devices.push(row(&device)),
+                        Err(error) => report.unusable.push(error.to_string()),
+                    }
                 }
             }
             Err(error) => report.no_gpu = Some(error.to_string()),
@@ -103,6 +109,9 @@ fn text(report: &Report) -> String {
         "PTX",
     ];
     let mut text = table(&head, &rows);
+    for reason in &report.unusable {
+        text += &format!("\nNot usable: {reason}\n");
+    }
     if let Some(reason) = &report.no_gpu {
         text += &format!("\nNo GPU: {reason}\n");
     }

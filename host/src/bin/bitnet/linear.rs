@@ -1,15 +1,19 @@
 //! `bitnet linear`: a linear layer on matrices from files.
 
 use crate::output::{Outcome, Output};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use bitnet_cuda::device::{Buffer, Device};
+use bitnet_cuda::layout::{Layout, PackedWeights};
 use bitnet_cuda::ops::BitLinear;
+use bitnet_cuda::reference::RowScales;
 use bitnet_cuda::reference::linear::{Epilogue, Shape, accumulate, epilogue};
 use bitnet_cuda::reference::quantize::{
     ActivationGranularity, WeightGranularity, quantize_activations, quantize_weights_ternary,
 };
 use bitnet_cuda::tensor_file::{Matrix, TensorFile, write_matrix};
+use safetensors::Dtype;
 use serde::Serialize;
+use std::fs;
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -17,9 +21,15 @@ pub struct Args {
     /// Safetensors file with the weights
     #[arg(long, value_name = "FILE")]
     weights: PathBuf,
-    /// Weight matrix in it, N x K, of f32, f16 or bf16
+    /// Weight matrix in it: N x K of f32, f16 or bf16, or N/4 x K of u8, as Hugging Face's transformers packs ternary weights
     #[arg(long, value_name = "NAME")]
     tensor: String,
+    /// The scale of packed weights, in the same file; by default the weights' name with `_scale`
+    #[arg(long, value_name = "NAME")]
+    scale_tensor: Option<String>,
+    /// Divide by that scale, as transformers' class `BitLinear` does, instead of multiplying, as its `AutoBitLinear` does
+    #[arg(long)]
+    scale_divides: bool,
     /// Safetensors file with the input
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
@@ -41,33 +51,101 @@ struct Report {
     weight_scale: f32,
     checked: usize,
     mismatches: usize,
-    /// Cosine between this output and that of the float weights and input.
+    /// Cosine between this output and that of the float weights and input; packed weights are multiplied with their scale for it.
     cosine_to_float: f64,
+    /// In the file.
     weight_bytes: usize,
     weight_bytes_packed: usize,
     output: Option<PathBuf>,
 }
 
+/// The weights `[n, k]` of a file, ternary.
+struct Weights {
+    packed: PackedWeights,
+    scales: RowScales,
+    /// What they stand for.
+    float: Vec<f32>,
+    /// Bytes in the file.
+    bytes: usize,
+}
+
+impl Weights {
+    fn read(args: &Args) -> Result<Self> {
+        let file = TensorFile::open(&args.weights)?;
+        if file.dtype(&args.tensor)? != Dtype::U8 {
+            ensure!(
+                args.scale_tensor.is_none() && !args.scale_divides,
+                "the weights `{}` are no packed ones, which alone have a scale beside them; leave --scale-tensor and --scale-divides out",
+                args.tensor
+            );
+            return Self::quantized(file.matrix(&args.tensor)?)
+                .with_context(|| format!("weights `{}`", args.tensor));
+        }
+        let packed = file.packed_weights(&args.tensor, Layout::Tiled)?;
+        let name = args.scale_tensor.clone();
+        let name = name.unwrap_or_else(|| format!("{}_scale", args.tensor));
+        let scale = file.scalar(&name).context("the scale of packed weights")?;
+        let scale = if args.scale_divides {
+            1.0 / scale
+        } else {
+            scale
+        };
+        let scales =
+            RowScales::per_tensor(packed.n(), scale).with_context(|| format!("scale `{name}`"))?;
+        let values = packed.unpack();
+        Ok(Self {
+            float: values.iter().map(|&t| f32::from(t) * scale).collect(),
+            bytes: packed.n() * packed.k() / 4,
+            packed,
+            scales,
+        })
+    }
+
+    fn quantized(
+        Matrix {
+            rows: n,
+            cols: k,
+            data,
+            dtype,
+        }: Matrix,
+    ) -> Result<Self> {
+        let quantized = quantize_weights_ternary(&data, n, k, WeightGranularity::Tensor)?;
+        Ok(Self {
+            packed: PackedWeights::pack(Layout::Tiled, &quantized.values, n, k)?,
+            scales: quantized.scales,
+            float: data,
+            bytes: n * k * dtype.bitsize() / 8,
+        })
+    }
+}
+
 pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
-    let weight = TensorFile::open(&args.weights)?.matrix(&args.tensor)?;
+    if let Some(path) = &args.output {
+        require_other(path, args)?;
+    }
+    let weights = Weights::read(args)?;
     let input = TensorFile::open(&args.input)?.matrix(&args.input_tensor)?;
+    let (m, n, k) = (input.rows, weights.packed.n(), weights.packed.k());
     ensure!(
-        weight.cols == input.cols,
-        "the weights `{}` have K = {} columns, the input `{}` has {}; both must have K",
+        k == input.cols,
+        "the weights `{}` have K = {k} columns, the input `{}` has {}; both must have K",
         args.tensor,
-        weight.cols,
         args.input_tensor,
         input.cols
     );
-    let (m, n, k) = (input.rows, weight.rows, weight.cols);
+    ensure!(
+        m > 0,
+        "the input `{}` has no rows; give at least one token",
+        args.input_tensor
+    );
 
-    let layer = BitLinear::from_weights(device, &weight.data, n, k)?;
+    let layer = BitLinear::from_packed(device, &weights.packed, &weights.scales)?;
     let x = Buffer::from_slice(device, &input.data)?;
     let mut y = Buffer::<f32>::uninit(device, m * n)?;
     layer.forward(&device.default_stream(), &x, &mut y)?;
     let y = y.to_vec()?;
 
-    let (expected, weight_scale) = reference(&weight, &input)?;
+    let expected = reference(&weights, &input)?;
     let wrong = |(y, expected): (&f32, &f32)| {
         y.to_bits() != expected.to_bits() && !(y.is_nan() && expected.is_nan())
     };
@@ -77,11 +155,11 @@ pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
         n,
         k,
         m,
-        weight_scale,
+        weight_scale: weights.scales.ranges()[0].scale,
         checked: y.len(),
         mismatches: y.iter().zip(&expected).filter(|&pair| wrong(pair)).count(),
-        cosine_to_float: cosine(&y, &float_product(&weight, &input)),
-        weight_bytes: n * k * weight.dtype.bitsize() / 8,
+        cosine_to_float: cosine(&y, &float_product(&weights.float, &input)),
+        weight_bytes: weights.bytes,
         weight_bytes_packed: layer.weight_bytes(),
         output: args.output.clone(),
     };
@@ -92,33 +170,41 @@ pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
     Ok(Outcome::of(report.mismatches))
 }
 
-/// The outputs that the CPU reference gives, and the weight scale.
-fn reference(weight: &Matrix, input: &Matrix) -> Result<(Vec<f32>, f32)> {
-    let (m, n, k) = (input.rows, weight.rows, weight.cols);
-    let weights = quantize_weights_ternary(&weight.data, n, k, WeightGranularity::Tensor)?;
+/// Refuses to replace a file that is read: it may hold a whole model.
+fn require_other(output: &PathBuf, args: &Args) -> Result<()> {
+    for input in [&args.weights, &args.input] {
+        if let (Ok(input), Ok(output)) = (fs::canonicalize(input), fs::canonicalize(output)) {
+            ensure!(
+                input != output,
+                "--output {} would replace a file that is read; name another",
+                output.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The outputs that the CPU reference gives.
+fn reference(weights: &Weights, input: &Matrix) -> Result<Vec<f32>> {
+    let (m, n, k) = (input.rows, weights.packed.n(), weights.packed.k());
     let activations = quantize_activations(&input.data, m, k, ActivationGranularity::Token)?;
-    let sums = accumulate(&activations.values, &weights.values, Shape { m, n, k })?;
+    let ternary = weights.packed.unpack();
+    let sums = accumulate(&activations.values, &ternary, Shape { m, n, k })?;
     let terms = Epilogue {
         activation_scales: &activations.scales,
         row_scales: &weights.scales,
         bias: None,
         residual: None,
     };
-    Ok((
-        epilogue(&sums, m, n, &terms)?,
-        weights.scales.ranges()[0].scale,
-    ))
+    Ok(epilogue(&sums, m, n, &terms)?)
 }
 
-fn float_product(weight: &Matrix, input: &Matrix) -> Vec<f32> {
-    let rows = || input.data.chunks(input.cols);
-    rows()
-        .flat_map(|x| {
-            weight
-                .data
-                .chunks(weight.cols)
-                .map(|w| x.iter().zip(w).map(|(x, w)| x * w).sum())
-        })
+fn float_product(weights: &[f32], input: &Matrix) -> Vec<f32> {
+    let product = |x: &[f32], w: &[f32]| x.iter().zip(w).map(|(x, w)| x * w).sum();
+    let rows = || weights.chunks(input.cols);
+    let tokens = input.data.chunks(input.cols);
+    tokens
+        .flat_map(|x| rows().map(move |w| product(x, w)))
         .collect()
 }
 

@@ -15,7 +15,10 @@ use anyhow::Result;
 use bitnet_cuda::device::Device;
 use clap::{Parser, Subcommand};
 use output::{Outcome, Output};
+use std::io::IsTerminal;
 use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// BitNet kernels (ternary weights, int8 activations) on NVIDIA GPUs, or emulated where there is none.
 ///
@@ -37,7 +40,7 @@ struct Cli {
 enum Command {
     /// List the devices, what each can do and which PTX it gets
     Info,
-    /// Quantize and multiply a real model's data, and check the results
+    /// Normalize, quantize, multiply and activate a real model's data, and check the results
     Demo,
     /// Run a linear layer on matrices from safetensors files
     Linear(linear::Args),
@@ -54,11 +57,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // Usage errors are one line too, like all others; clap's own exit status for them is 2.
+    // clap explains a wrong usage itself, and exits with 2.
     let cli = Cli::parse();
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into());
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(filter.from_env_lossy())
         .without_time()
         .init();
     match run(&cli) {

@@ -1,8 +1,8 @@
 //! What goes to stdout: a table, or one JSON object.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 /// Whether the results were right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,14 +30,20 @@ pub struct Output {
 impl Output {
     /// Prints `report` as JSON, or as `text` says.
     pub fn print<R: Serialize>(self, report: &R, text: impl FnOnce(&R) -> String) -> Result<()> {
-        let mut stdout = std::io::stdout().lock();
-        if self.json {
-            serde_json::to_writer(&mut stdout, report)?;
-            writeln!(stdout)?;
+        let text = if self.json {
+            serde_json::to_string(report)? + "\n"
         } else {
-            write!(stdout, "{}", text(report))?;
+            text(report)
+        };
+        let mut stdout = std::io::stdout().lock();
+        match stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush())
+        {
+            // Who reads has seen enough, as `head` has; whether the results were right does not depend on it.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            written => written.context("cannot write to stdout"),
         }
-        Ok(stdout.flush()?)
     }
 }
 

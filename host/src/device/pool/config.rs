@@ -1,6 +1,6 @@
 use super::{super::error::DeviceError, buddy, tracking::TrackingLevel};
 
-/// How a [`HybridMemoryPool`] manages its memory.
+/// How a [`HybridMemoryPool`](super::HybridMemoryPool) manages its memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MemoryPoolConfig {
     /// Bytes that the pool asks the driver for at a time; a power of two of at least 1 MiB. Default 64 MiB. Where

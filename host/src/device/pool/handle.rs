@@ -12,7 +12,7 @@ use super::{
 
 /// A device's memory pool: a cheap handle, `Send` and `Sync`, made by [`Device::enable_pool`].
 ///
-/// Every [`Buffer`](super::Buffer) and [`PinnedBuffer`](super::PinnedBuffer) that is made on the device from then on comes from
+/// Every [`Buffer`](crate::device::Buffer) and [`PinnedBuffer`](crate::device::PinnedBuffer) that is made on the device from then on comes from
 /// the pool and returns to it.
 #[derive(Clone)]
 pub struct HybridMemoryPool {
@@ -28,18 +28,16 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::InvalidConfig`] for a configuration that is not possible or where the device has a pool already,
-    /// [`DeviceError::OutOfMemory`] where `initial_bytes` are not there.
+    /// [`DeviceError::InvalidConfig`] for a configuration that is not possible, [`DeviceError::PoolExists`] where the device has a pool
+    /// already, [`DeviceError::OutOfMemory`] where `initial_bytes` are not there.
     pub fn enable_pool(&self, config: MemoryPoolConfig) -> Result<HybridMemoryPool, DeviceError> {
         config.check()?;
         let core = self.core();
         core.usable()?;
         let pool = Pool::new(self, config.clone(), MemorySpace::Device);
-        if let Err(pool) = core.pool.set(pool) {
-            return Err(DeviceError::InvalidConfig {
-                option: "the pool",
-                value: format!("{:?}", pool.config),
-                expected: "a device without a pool; this one has one, see `Device::pool`",
+        if core.pool.set(pool).is_err() {
+            return Err(DeviceError::PoolExists {
+                device: core.name.clone(),
             });
         }
         // Not set before: that goes with `pool`.
@@ -158,7 +156,7 @@ impl HybridMemoryPool {
         self.pool().pressure.register(Box::new(callback));
     }
 
-    /// The buffers that exist, those in pinned host memory last, with the place in the program that made each at [`TrackingLevel::Detailed`].
+    /// The buffers that exist, those in pinned host memory last, with the place in the program that made each at [`TrackingLevel::Detailed`](super::TrackingLevel::Detailed).
     pub fn leak_report(&self) -> LeakReport {
         let mut live = self.pool().sites.live(MemorySpace::Device);
         if let Some(pinned) = self.pinned_pool() {

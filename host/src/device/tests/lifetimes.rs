@@ -44,6 +44,41 @@ fn a_buffer_outlives_the_work_that_uses_it() {
 }
 
 #[test]
+fn scratch_memory_stays_out_of_a_capture() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    {
+        let device = gpu.open();
+        let stream = device.new_stream().unwrap();
+        let result = Buffer::<u32>::zeroed(&device, 64).unwrap();
+        // That of an operation which another thread has begun before the capture, and ends during it.
+        let scratch = Buffer::<u32>::uninit_on(&stream, 64).unwrap();
+        let copy = function(&device, "copy");
+        stream
+            .launch(
+                &copy,
+                config(1, 64),
+                &[write(&scratch), read(&result), scalar(64)],
+            )
+            .unwrap();
+        let graph = Graph::capture(&stream, |stream| {
+            drop(scratch);
+            add_one(stream, &result)
+        })
+        .unwrap();
+        assert_eq!(
+            gpu.calls("cuMemFreeAsync"),
+            0,
+            "each replay would free it again"
+        );
+        for _ in 0..2 {
+            graph.launch(&stream).unwrap();
+        }
+        assert_eq!(result.to_vec().unwrap(), [2; 64]);
+    }
+    assert_eq!(gpu.alive(), 0);
+}
+
+#[test]
 fn everything_can_go_before_the_device_and_the_device_before_everything() {
     for order in 0..6 {
         let Some(gpu) = FakeGpu::take() else { return };

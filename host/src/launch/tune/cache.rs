@@ -1,8 +1,9 @@
 use super::{Cost, TuneKey, Tuning};
+use crate::new_file;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Environment variable that names the folder of the user's cache; empty, it turns the cache off.
@@ -15,14 +16,14 @@ const VERSION: u32 = 1;
 
 /// Why a measurement was not kept. What the file held before it still holds.
 #[derive(Debug, thiserror::Error)]
-#[error("{action} {}: {source}; the file is unchanged; free space, or set {CACHE_VARIABLE} to another folder", .path.display())]
+#[error("{action} {}: {error}; the file is unchanged; free space, or set {CACHE_VARIABLE} to another folder", .path.display())]
 pub struct CacheError {
     /// What was tried.
     pub action: &'static str,
     /// On which file or folder.
     pub path: PathBuf,
     /// How it failed.
-    pub source: io::Error,
+    pub error: io::Error,
 }
 
 /// A folder with the file that keeps measurements, `tuning.json`.
@@ -204,12 +205,7 @@ impl TuneCache {
         let written = || -> io::Result<()> {
             let mut text = serde_json::to_vec_pretty(&document)?;
             text.push(b'\n');
-            // Removed when dropped, so that a failure leaves nothing behind.
-            let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
-            file.write_all(&text)?;
-            file.as_file().sync_all()?;
-            file.persist(&path)?;
-            Ok(())
+            new_file::write(&path, &text)
         };
         written().map_err(failed("writing", &path))
     }
@@ -223,9 +219,9 @@ enum Unfit {
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CacheError {
     let path = path.to_owned();
-    move |source| CacheError {
+    move |error| CacheError {
         action,
         path,
-        source,
+        error,
     }
 }

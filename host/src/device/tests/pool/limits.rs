@@ -219,6 +219,11 @@ fn impossible_configurations_are_refused() {
     );
     assert!(device.pool().is_none());
     pooled(&device, config());
-    assert!(refused(config()).contains("has one"));
+    let error = device.enable_pool(config()).unwrap_err();
+    let exists = DeviceError::PoolExists {
+        device: device.name().to_owned(),
+    };
+    assert_eq!(error, exists);
+    assert!(error.to_string().contains("`Device::pool`"), "{error}");
     assert!(device.pool().is_some());
 }

@@ -1,0 +1,50 @@
+//! Ternary weights as Hugging Face's transformers packs them in checkpoints (its `integrations/bitnet.py`), such as the published
+//! BitNet b1.58 2B4T: a uint8 tensor `[n / 4, k]` for weights `[n, k]`, code `w + 1`.
+//!
+//! A byte holds four rows of one column, a quarter of the matrix apart: row `r` is in bits `2 i` of the tensor's row `r - i n / 4`,
+//! where `i = floor(4 r / n)`. No kernel reads this order; it is only read from files.
+
+use super::{Layout, LayoutError, PackedWeights};
+
+impl PackedWeights {
+    /// Takes the bytes of a tensor `[rows, k]` that transformers has packed, and arranges them in `layout`; there are `n = 4 rows`
+    /// output features.
+    ///
+    /// ```
+    /// use bitnet_cuda::layout::{Layout, PackedWeights};
+    ///
+    /// // One row of two bytes: weights 1 -1, 0 1, -1 0 and 1 1, the first row in the lowest bits.
+    /// let bytes = [0b10_00_01_10, 0b10_01_10_00];
+    /// let weights = PackedWeights::from_transformers(Layout::Tiled, 1, 2, &bytes)?;
+    /// assert_eq!((weights.n(), weights.unpack()), (4, vec![1, -1, 0, 1, -1, 0, 1, 1]));
+    /// # Ok::<(), bitnet_cuda::layout::LayoutError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When `[4 rows, k]` is not a shape that [`Layout::padded_shape`] takes, `bytes.len() != rows * k`, or a code is 3, which stands
+    /// for no weight ([`LayoutError::NotTernary`], as the weight 2).
+    pub fn from_transformers(
+        layout: Layout,
+        rows: usize,
+        k: usize,
+        bytes: &[u8],
+    ) -> Result<Self, LayoutError> {
+        let n = rows.saturating_mul(4);
+        layout.padded_shape(n, k)?;
+        if bytes.len() != rows * k {
+            return Err(LayoutError::WrongWeightCount {
+                n,
+                k,
+                expected: n * k,
+                actual: bytes.len().saturating_mul(4),
+            });
+        }
+        let mut weights = vec![0; n * k];
+        for (quarter, weights) in weights.chunks_mut(rows * k).enumerate() {
+            for (weight, byte) in weights.iter_mut().zip(bytes) {
+                *weight = (byte >> (2 * quarter) & 3) as i8 - 1;
+            }
+        }
+        Self::pack(layout, &weights, n, k)
+    }
+}
