@@ -200,6 +200,11 @@ impl<T: Pod> Buffer<T> {
     /// Allocates `len` elements whose content is not defined until something writes them.
     ///
     /// The emulator refuses a kernel's read of such memory.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::OutOfMemory`] where the device, or its pool, has not so much left, [`DeviceError::BufferTooLarge`] where no
+    /// address space has, [`DeviceError::Lost`] on a lost device.
     #[track_caller]
     pub fn uninit(device: &Device, len: usize) -> Result<Self, DeviceError> {
         let allocation = Allocation::new(device.core(), MemorySpace::Device, Self::bytes(len)?)?;
@@ -257,6 +262,10 @@ impl<T: Pod> Buffer<T> {
     }
 
     /// Allocates `len` elements of all-zero bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Buffer::uninit`].
     #[track_caller]
     pub fn zeroed(device: &Device, len: usize) -> Result<Self, DeviceError> {
         let mut buffer = Self::uninit(device, len)?;
@@ -265,6 +274,10 @@ impl<T: Pod> Buffer<T> {
     }
 
     /// Allocates a copy of a host slice.
+    ///
+    /// # Errors
+    ///
+    /// As [`Buffer::uninit`].
     #[track_caller]
     pub fn from_slice(device: &Device, host: &[T]) -> Result<Self, DeviceError> {
         let mut buffer = Self::uninit(device, host.len())?;
@@ -293,6 +306,11 @@ impl<T: Pod> Buffer<T> {
     }
 
     /// Overwrites the buffer with a host slice of the same length.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::LengthMismatch`] for another length, [`DeviceError::Capturing`] while a stream that uses the buffer is being
+    /// captured, [`DeviceError::Lost`] where work before it failed.
     pub fn copy_from_slice(&mut self, host: &[T]) -> Result<(), DeviceError> {
         self.require_len(host.len())?;
         let bytes: &[u8] = bytemuck::cast_slice(host);
@@ -304,6 +322,10 @@ impl<T: Pod> Buffer<T> {
     }
 
     /// Copies the buffer into a host slice of the same length.
+    ///
+    /// # Errors
+    ///
+    /// As [`Buffer::copy_from_slice`].
     pub fn copy_to_slice(&self, host: &mut [T]) -> Result<(), DeviceError> {
         self.require_len(host.len())?;
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(host);
@@ -314,6 +336,10 @@ impl<T: Pod> Buffer<T> {
     }
 
     /// Copies the buffer to the host.
+    ///
+    /// # Errors
+    ///
+    /// As [`Buffer::copy_from_slice`].
     pub fn to_vec(&self) -> Result<Vec<T>, DeviceError> {
         let mut host = bytemuck::zeroed_vec(self.len);
         self.copy_to_slice(&mut host)?;
@@ -321,6 +347,10 @@ impl<T: Pod> Buffer<T> {
     }
 
     /// Sets every byte of the buffer to `value`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Buffer::copy_from_slice`].
     pub fn fill_bytes(&mut self, value: u8) -> Result<(), DeviceError> {
         let len = self.allocation.len();
         self.run(|core, stream, address| {

@@ -38,6 +38,10 @@ impl Event {
     }
 
     /// Waits until the stream has come to this point.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Lost`] where work before it failed.
     pub fn synchronize(&self) -> Result<(), DeviceError> {
         let core = self.device.core();
         core.usable()?;
@@ -49,6 +53,10 @@ impl Event {
 
     /// Milliseconds of device time from this event to `end`, after waiting for both; `None` on the emulated
     /// device, which never reports a time as if it were a GPU's.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::DeviceMismatch`] where `end` is another device's, [`DeviceError::Lost`] where work before one of them failed.
     pub fn elapsed_ms(&self, end: &Event) -> Result<Option<f32>, DeviceError> {
         self.device.require("the end event", &end.device)?;
         self.synchronize()?;

@@ -100,6 +100,11 @@ impl Graph {
     }
 
     /// Submits all launches of the graph to the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::DeviceMismatch`] for a stream of another device, [`DeviceError::Capturing`] where the stream is being captured,
+    /// [`DeviceError::Lost`] where earlier work failed; on the emulator, also where a launch of the graph fails.
     pub fn launch(&self, stream: &Stream) -> Result<(), DeviceError> {
         stream.device().require("the graph", &self.device)?;
         let core = self.device.core();

@@ -134,7 +134,11 @@ impl Device {
         self.0.core.driver.capabilities()
     }
 
-    /// Free and total bytes of device memory.
+    /// Free and total bytes of device memory. What a pool keeps is not free.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Lost`] on a lost device.
     pub fn memory_info(&self) -> Result<(usize, usize), DeviceError> {
         self.0.core.usable()?;
         self.0.core.check(self.0.core.driver.memory_info())
@@ -153,6 +157,10 @@ impl Device {
     }
 
     /// Makes another stream.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Driver`] where the driver makes no more, [`DeviceError::Lost`] on a lost device.
     pub fn new_stream(&self) -> Result<Stream, DeviceError> {
         Stream::new(self)
     }

@@ -62,6 +62,11 @@ impl Module {
     }
 
     /// Looks up a kernel by the name of its PTX entry.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::NoSuchKernel`], or [`DeviceError::UnknownParameters`] where an older driver does not tell the sizes of its
+    /// parameters and the PTX cannot be read; [`DeviceError::Lost`] on a lost device.
     pub fn function(&self, kernel: &str) -> Result<Function, DeviceError> {
         let core = self.device.core();
         core.usable()?;

@@ -54,6 +54,10 @@ impl Device {
     }
 
     /// Makes an emulated device with the default configuration. Each call makes another device.
+    ///
+    /// # Errors
+    ///
+    /// None: the default configuration describes a GPU.
     pub fn emulated() -> Result<Self, DeviceError> {
         Self::emulated_with(EmulatedConfig::default())
     }
@@ -69,6 +73,10 @@ impl Device {
     }
 
     /// Opens the first usable GPU, else the emulator, and says in one `tracing` line which and why.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::emulated`], where there is no usable GPU.
     pub fn auto() -> Result<Self, DeviceError> {
         let reason = match Self::first_gpu() {
             Ok(device) => {
@@ -87,6 +95,10 @@ impl Device {
     }
 
     /// Opens the device of that name: `auto`, `emulated`, `cuda` (the first GPU) or `cuda:<ordinal>`.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::UnknownDevice`] for any other name, and as [`Device::cuda`].
     pub fn from_name(name: &str) -> Result<Self, DeviceError> {
         let unknown = || DeviceError::UnknownDevice {
             name: name.to_owned(),
