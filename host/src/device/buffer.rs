@@ -67,17 +67,16 @@ impl Allocation {
     #[track_caller]
     pub(super) fn new_on(stream: &Stream, len: usize) -> Result<Arc<Self>, DeviceError> {
         let core = stream.device().core();
-        let allocated = {
-            // Locked meanwhile: in a capture that another thread begins, the allocation would become a node of its graph.
-            match stream.inner().lock_idle("allocating scratch memory") {
+        // Locked meanwhile: in a capture that another thread begins, the allocation would become a node of its graph.
+        let allocated = match stream.inner().lock_idle("allocating scratch memory") {
+            Ok(_queue) => {
                 // SAFETY: the stream is alive as long as the borrow.
-                Ok(_queue) => {
-                    core.check(unsafe { core.driver.allocate_on(stream.raw(), len.max(1)) })?
-                }
-                // A graph that is being captured keeps its memory between replays.
-                Err(DeviceError::Capturing { .. }) => None,
-                Err(error) => return Err(error),
+                let allocated = unsafe { core.driver.allocate_on(stream.raw(), len.max(1)) };
+                core.check(allocated)?
             }
+            // A graph that is being captured keeps its memory between replays.
+            Err(DeviceError::Capturing { .. }) => None,
+            Err(error) => return Err(error),
         };
         match allocated {
             Some(address) => Ok(Self::owned(
