@@ -85,7 +85,7 @@ pub enum FaultKind {
         /// Bytes accessed.
         size: u32,
     },
-    /// A read of a register that was never written.
+    /// A use of a register that was never written, or copied from what was never written.
     UninitializedRegister {
         /// Its name in the PTX.
         register: String,
@@ -199,7 +199,10 @@ impl fmt::Display for FaultKind {
                 write!(f, "read of {size} bytes, some of which were never written")
             }
             Self::UninitializedRegister { register } => {
-                write!(f, "read of register {register}, which was never written")
+                write!(
+                    f,
+                    "read of register {register}, whose value was never written"
+                )
             }
             Self::SharedRace { other } => write!(f, "shared-memory race with {other}"),
             Self::GlobalRace { other } => {

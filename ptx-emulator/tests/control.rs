@@ -252,6 +252,49 @@ ret;
     );
 }
 
+/// The address of a parameter is that of a copy of it in local memory, one for each call.
+#[test]
+fn addresses_of_parameters() {
+    check(
+        ".func (.param .b32 result) pick(.param .align 8 .b8 list[20], .param .b32 at)
+        {
+            .reg .pred %p;
+            .reg .b32 %r<6>;
+            .reg .b64 %rd<6>;
+            ld.param.b32 %r1, [at];
+            mov.b64 %rd1, list;
+            mul.wide.u32 %rd2, %r1, 4;
+            add.s64 %rd3, %rd1, %rd2;
+            ld.local.b32 %r2, [%rd3];
+            add.u32 %r2, %r2, 1000;
+            st.local.b32 [%rd3], %r2;
+            setp.ne.u32 %p, %r1, 0;
+            @%p bra last;
+            // The copy changes, the caller's and the parameter itself do not. Reading it twice gives one address.
+            mov.b64 %rd4, list+4;
+            cvta.local.u64 %rd4, %rd4;
+            ld.u32 %r3, [%rd4+-4];
+            ld.param.b32 %r4, [list];
+            sub.u32 %r2, %r3, %r4;
+        last:
+            st.param.b32 [result], %r2;
+            ret;
+        }",
+        "{ .param .align 8 .b8 a[20]; .param .b32 b; .param .b32 r;
+        mul.lo.u32 %r4, %r1, 10;
+        add.u32 %r5, %r4, 1; add.u32 %r6, %r4, 2; add.u32 %r7, %r4, 3; add.u32 %r8, %r4, 4;
+        st.param.b32 [a], %r4; st.param.b32 [a+4], %r5; st.param.b32 [a+8], %r6; st.param.b32 [a+12], %r7; st.param.b32 [a+16], %r8;
+        rem.u32 %r9, %r1, 5;
+        st.param.b32 [b], %r9;
+        call.uni (r), pick, (a, b);
+        ld.param.b32 %r3, [r]; }",
+        |thread| match thread % 5 {
+            0 => 1000,
+            at => thread * 10 + at + 1000,
+        },
+    );
+}
+
 /// Fibonacci numbers, each lane to another depth, with a local variable in every call.
 #[test]
 fn recursion() {

@@ -1,9 +1,11 @@
 //! Loads and stores: which space each lane means, and the spaces that belong to a warp alone.
 
 use super::block::Context;
+use super::control::check_rows;
+use super::data::set_initialized;
 use super::global::{load_global, store_global};
 use super::lanes::{Row, lanes, write_row};
-use super::race::MemoryRequest;
+use super::race::{MemoryRequest, Stored};
 use super::shared::{load_shared, prepare_shared};
 use super::stop::{Step, Stop};
 use super::warp::{Frame, Warp};
@@ -226,8 +228,7 @@ pub(crate) fn load(
                         let known = own.params_initialized[first + index * bytes..][..bytes]
                             .iter()
                             .fold(active, |known, byte| known & byte);
-                        let row = &mut own.initialized[slot as usize];
-                        *row = (*row & !active) | known;
+                        set_initialized(own, slot, active, known);
                     }
                     Ok(())
                 }
@@ -338,23 +339,24 @@ fn load_local(
     let end = u64::from(warp.frames[frame].local_end);
     check_end(addresses, active, size, end, AccessSpace::Local)?;
     context.stats.counters.local_bytes_read += u64::from(active.count_ones()) * size as u64;
-    if context.checks.initialization {
-        for lane in lanes(active) {
-            let at = addresses[lane] as usize;
-            if !warp.local[lane].written[at..at + size].iter().all(|&w| w) {
-                return Stop::access(
-                    FaultKind::UninitializedMemory { size: size as u32 },
-                    lane as u32,
-                    Space::Local,
-                    addresses[lane],
-                );
-            }
-        }
-    }
     let local = std::mem::take(&mut warp.local);
     gather(warp, frame, access, active, |lane, offset, bytes| {
         little_endian(&local[lane].bytes, addresses[lane] as usize + offset, bytes)
     });
+    // Unoptimised code keeps variables here, and copies those that have no value yet.
+    let bytes = usize::from(access.bytes);
+    for (index, &slot) in access.elements.iter().enumerate() {
+        let is_written = |lane: &usize| {
+            let start = addresses[*lane] as usize + index * bytes;
+            local[*lane].written[start..start + bytes]
+                .iter()
+                .all(|&w| w)
+        };
+        let known = lanes(active)
+            .filter(is_written)
+            .fold(0, |known, lane| known | 1 << lane);
+        set_initialized(&mut warp.frames[frame], slot, active, known);
+    }
     warp.local = local;
     Ok(())
 }
@@ -380,26 +382,33 @@ pub(crate) fn store(
             if active == 0 {
                 return Ok(());
             }
+            if access.space == AccessSpace::Generic
+                && space != AccessSpace::Local
+                && context.checks.initialization
+            {
+                let own = &warp.frames[frame];
+                let image = &context.launch.images[own.function as usize];
+                check_rows(own, image, &access.elements, active)?;
+            }
             match space {
                 AccessSpace::Global | AccessSpace::Generic => {
                     store_global(context, warp, frame, access, addresses, active, size)
                 }
                 AccessSpace::Shared => {
                     redirect(context, access, active, Direction::Store, true);
-                    prepare_shared(
-                        context,
-                        MemoryRequest {
-                            warp: warp.index,
+                    let rows = &warp.frames[frame].rows;
+                    let request = MemoryRequest {
+                        stored: Some(Stored { rows, access }),
+                        ..MemoryRequest::new(
+                            access,
+                            warp.index,
                             addresses,
                             active,
                             size,
-                            ordering: access.ordering,
-                            scope: access.scope,
-                            atomic: false,
-                            direction: Direction::Store,
-                        },
-                    )?;
-                    let rows = &warp.frames[frame].rows;
+                            Direction::Store,
+                        )
+                    };
+                    prepare_shared(context, request)?;
                     let shared = &mut context.block.shared;
                     scatter(rows, access, active, |lane, offset, bytes, value| {
                         shared.store(addresses[lane] as usize + offset, bytes, value);
@@ -418,7 +427,8 @@ pub(crate) fn store(
                         let at = addresses[lane] as usize + offset;
                         local[lane].bytes[at..at + bytes]
                             .copy_from_slice(&value.to_le_bytes()[..bytes]);
-                        local[lane].written[at..at + bytes].fill(true);
+                        let known = own.initialized[access.elements[offset / bytes] as usize];
+                        local[lane].written[at..at + bytes].fill(known >> lane & 1 != 0);
                     });
                     Ok(())
                 }

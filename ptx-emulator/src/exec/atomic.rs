@@ -52,20 +52,12 @@ pub(crate) fn execute(
             if active == 0 {
                 return Ok(());
             }
+            let request = MemoryRequest {
+                atomic: true,
+                ..MemoryRequest::new(access, number, addresses, active, size, direction)
+            };
             if space == AccessSpace::Shared && access.elements.is_empty() {
-                prepare_shared(
-                    context,
-                    MemoryRequest {
-                        warp: number,
-                        addresses,
-                        active,
-                        size,
-                        ordering: access.ordering,
-                        scope: access.scope,
-                        atomic: true,
-                        direction,
-                    },
-                )?;
+                prepare_shared(context, request)?;
                 for lane in lanes(active) {
                     let at = addresses[lane] as usize;
                     let shared = &mut context.block.shared;
@@ -94,19 +86,7 @@ pub(crate) fn execute(
             }
             count(context, addresses, active, size, &found, Direction::Store);
             if context.checks.races {
-                check_global(
-                    context,
-                    MemoryRequest {
-                        warp: number,
-                        addresses,
-                        active,
-                        size,
-                        ordering: access.ordering,
-                        scope: access.scope,
-                        direction,
-                        atomic: true,
-                    },
-                )?;
+                check_global(context, request)?;
             }
             for lane in lanes(active) {
                 let allocation = match &found {

@@ -93,6 +93,17 @@ impl Warp {
         for (passed, &place) in arguments.iter().zip(&function.params) {
             put_param(target, place, passed, callers);
         }
+        for &(place, offset) in &function.stacked {
+            let passed = take_param(target, place);
+            let start = (target.local_base + offset) as usize;
+            for lane in lanes(callers) {
+                let local = &mut self.local[lane];
+                for (at, known) in passed.initialized.iter().enumerate() {
+                    local.bytes[start + at] = passed.bytes[lane * place.size as usize + at];
+                    local.written[start + at] = known >> lane & 1 != 0;
+                }
+            }
+        }
         let results = function
             .returns
             .iter()

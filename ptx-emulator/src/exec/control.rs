@@ -66,6 +66,13 @@ fn check_row(frame: &Frame, image: &Image<'_>, slot: u32, mask: u32) -> Step<()>
     )
 }
 
+#[inline(always)]
+pub(super) fn check_rows(frame: &Frame, image: &Image<'_>, slots: &[u32], mask: u32) -> Step<()> {
+    slots
+        .iter()
+        .try_for_each(|&slot| check_row(frame, image, slot, mask))
+}
+
 /// Faults if lanes part at an instruction that says they do not.
 pub(super) fn check_uniform(
     context: &Context<'_>,
@@ -95,16 +102,14 @@ fn check_operands(frame: &Frame, image: &Image<'_>, inst: &Inst, active: u32) ->
         }
         Op::Store(index) => {
             let access = &image.function.accesses[index as usize];
-            if access.space != AccessSpace::FrameParam {
-                for &slot in &access.elements {
-                    check_row(frame, image, slot, active)?;
-                }
+            // Parameters and local memory pass the property on; where a generic store goes is not known here.
+            if matches!(access.space, AccessSpace::Global | AccessSpace::Shared) {
+                check_rows(frame, image, &access.elements, active)?;
             }
         }
         Op::Atomic(index) => {
-            for &slot in &image.function.accesses[index as usize].elements {
-                check_row(frame, image, slot, active)?;
-            }
+            let elements = &image.function.accesses[index as usize].elements;
+            check_rows(frame, image, elements, active)?;
         }
         Op::Async(index) => {
             if let AsyncOp::Copy {
@@ -124,9 +129,7 @@ fn check_operands(frame: &Frame, image: &Image<'_>, inst: &Inst, active: u32) ->
             let addressing = active & matrices.address_lanes();
             check_row(frame, image, matrices.address, addressing)?;
             if matrices.store {
-                for &slot in &matrices.elements {
-                    check_row(frame, image, slot, active)?;
-                }
+                check_rows(frame, image, &matrices.elements, active)?;
             }
         }
         Op::SetP { with, .. }

@@ -3,7 +3,7 @@
 use super::access::{Direction, extend, fault_space, gather, put, scatter};
 use super::block::Context;
 use super::lanes::{FULL, Row, lanes};
-use super::race::{MemoryRequest, check_global};
+use super::race::{MemoryRequest, Stored, check_global};
 use super::stop::{Step, Stop};
 use super::warp::Warp;
 use crate::device::Allocation;
@@ -271,7 +271,8 @@ pub(super) fn load_global(
     // Nobody writes to constants.
     if context.checks.races && space != AccessSpace::Const {
         let direction = Direction::Load;
-        check_races(context, warp, access, addresses, active, size, direction)?;
+        let request = MemoryRequest::new(access, warp.index, addresses, active, size, direction);
+        check_global(context, request)?;
     }
     let allocations = context.launch.memory.allocations();
     let unwritten = |lane: usize, address| {
@@ -337,30 +338,6 @@ pub(super) fn load_global(
     Ok(())
 }
 
-fn check_races(
-    context: &mut Context<'_>,
-    warp: &Warp,
-    access: &Access,
-    addresses: &Row,
-    active: u32,
-    size: usize,
-    direction: Direction,
-) -> Step<()> {
-    check_global(
-        context,
-        MemoryRequest {
-            warp: warp.index,
-            addresses,
-            active,
-            size,
-            ordering: access.ordering,
-            scope: access.scope,
-            direction,
-            atomic: false,
-        },
-    )
-}
-
 /// Faults where a store would go to a constant variable.
 pub(super) fn check_writable(
     allocations: &[Allocation],
@@ -401,11 +378,15 @@ pub(super) fn store_global(
     let allocations = context.launch.memory.allocations();
     check_writable(allocations, &found, addresses, active)?;
     count(context, addresses, active, size, &found, Direction::Store);
+    let rows = &warp.frames[frame].rows;
     if context.checks.races {
         let direction = Direction::Store;
-        check_races(context, warp, access, addresses, active, size, direction)?;
+        let request = MemoryRequest {
+            stored: Some(Stored { rows, access }),
+            ..MemoryRequest::new(access, warp.index, addresses, active, size, direction)
+        };
+        check_global(context, request)?;
     }
-    let rows = &warp.frames[frame].rows;
     match found {
         Found::One(index) => {
             let allocation = &allocations[index];

@@ -362,6 +362,7 @@ pub(crate) fn transfer(
                 scope: Scope::Block,
                 atomic: false,
                 direction,
+                stored: None,
             };
             prepare_shared(context, request)?;
             for lane in lanes(sound) {

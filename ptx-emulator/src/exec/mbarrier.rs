@@ -136,6 +136,7 @@ fn access(
         } else {
             Direction::Store
         },
+        stored: None,
     };
     prepare_unclaimed(context, request)
 }

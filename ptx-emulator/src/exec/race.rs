@@ -4,14 +4,15 @@ use super::access::Direction;
 use super::between::{BlockRace, block_race};
 use super::block::{Context, locate};
 use super::dependency::check_early;
-use super::lanes::Row;
+use super::lanes::{Row, lanes};
 use super::order::{Locations, Order, StrongWrite};
 use super::record::{Kind, Record};
-use super::shadow::{Others, Race, Request, Shadow, words};
+use super::shadow::{Others, Race, Request, SameValue, Shadow, words};
+use super::shared::Shared;
 use super::stop::{Step, Stop};
 use crate::device::Launch;
 use crate::fault::{Fault, FaultKind, Site, Space};
-use crate::isa::{Ordering, Scope};
+use crate::isa::{Access, Ordering, Scope, Slot};
 
 /// Accesses to one memory, and the order that its locations carry.
 #[derive(Debug)]
@@ -32,6 +33,69 @@ pub(super) struct MemoryRequest<'a> {
     /// Reads or writes; an atomic that gives its old value loads, a reduction stores.
     pub(super) direction: Direction,
     pub(super) atomic: bool,
+    /// What an `st` writes, where it is known.
+    pub(super) stored: Option<Stored<'a>>,
+}
+
+impl<'a> MemoryRequest<'a> {
+    /// What an `ld` or `st` asks for.
+    pub(super) fn new(
+        access: &Access,
+        warp: u32,
+        addresses: &'a Row,
+        active: u32,
+        size: usize,
+        direction: Direction,
+    ) -> Self {
+        Self {
+            warp,
+            addresses,
+            active,
+            size,
+            ordering: access.ordering,
+            scope: access.scope,
+            direction,
+            atomic: false,
+            stored: None,
+        }
+    }
+}
+
+/// The elements that the lanes of an `st` write.
+#[derive(Clone, Copy)]
+pub(super) struct Stored<'a> {
+    pub(super) rows: &'a [Row],
+    pub(super) access: &'a Access,
+}
+
+impl Stored<'_> {
+    /// Which lanes write what is in `memory` already, and which write what others of them write.
+    #[cold]
+    fn same(&self, addresses: &Row, active: u32, memory: &[u8]) -> SameValue {
+        let bytes = usize::from(self.access.bytes);
+        let value = |slot: Slot, lane: usize| {
+            self.rows[slot as usize][lane] & (u64::MAX >> (64 - 8 * bytes))
+        };
+        let slots = (0usize..).step_by(bytes).zip(&self.access.elements);
+        let mut same = SameValue::default();
+        for lane in lanes(active) {
+            let unchanged = slots.clone().all(|(offset, &slot)| {
+                let start = addresses[lane] as usize + offset;
+                let known = memory.get(start..start + bytes);
+                known == Some(&value(slot, lane).to_le_bytes()[..bytes])
+            });
+            let mut lower = lanes(active & !(u32::MAX << lane))
+                .filter(|&lower| addresses[lower] == addresses[lane]);
+            let repeated = lower.all(|lower| {
+                slots
+                    .clone()
+                    .all(|(_, &slot)| value(slot, lower) == value(slot, lane))
+            });
+            same.earlier |= u32::from(unchanged) << lane;
+            same.own |= u32::from(repeated) << lane;
+        }
+        same
+    }
 }
 
 impl Races {
@@ -61,11 +125,13 @@ impl Races {
         self.locations.clear();
     }
 
+    /// Notes a request. `memory` is what shared memory holds, and empty for global memory: that may change meanwhile.
     fn check(
         &mut self,
         order: &mut Order,
         request: MemoryRequest<'_>,
         site: usize,
+        memory: &[u8],
     ) -> Result<(), Race> {
         let MemoryRequest {
             warp,
@@ -76,6 +142,7 @@ impl Races {
             scope,
             direction,
             atomic,
+            stored,
         } = request;
         let strong = atomic || ordering != Ordering::Weak;
         let reads = direction == Direction::Load;
@@ -92,17 +159,23 @@ impl Races {
             strong,
             device: strong && scope == Scope::Device,
         };
-        self.shadow.request(
-            order,
-            Request {
-                warp,
-                addresses,
-                active,
-                size,
-                site,
-                kind,
-            },
-        )?;
+        let request = Request {
+            warp,
+            addresses,
+            active,
+            size,
+            site,
+            kind,
+            same: SameValue::default(),
+        };
+        if let Err(race) = self.shadow.request(order, request) {
+            let (Some(stored), true) = (stored, race.earlier.is_weak_write()) else {
+                return Err(race);
+            };
+            // What the first attempt has noted, the second one replaces.
+            let same = stored.same(addresses, active, memory);
+            self.shadow.request(order, Request { same, ..request })?;
+        }
         if strong && writes {
             let write = StrongWrite {
                 scope,
@@ -134,8 +207,9 @@ impl Races {
                 scope: Scope::Block,
                 direction: copy.direction,
                 atomic: false,
+                stored: None,
             };
-            self.check(order, request, copy.site as usize)?;
+            self.check(order, request, copy.site as usize, &[])?;
         }
         Ok(())
     }
@@ -197,10 +271,8 @@ pub(super) fn check_global_copy(context: &mut Context<'_>, copy: CopyAccess) -> 
 /// Checks a request to shared memory.
 pub(super) fn check_shared(context: &mut Context<'_>, request: MemoryRequest<'_>) -> Step<()> {
     let block = &mut *context.block;
-    let outcome = block
-        .shared
-        .races
-        .check(&mut block.order, request, context.site);
+    let Shared { bytes, races, .. } = &mut block.shared;
+    let outcome = races.check(&mut block.order, request, context.site, bytes);
     match outcome {
         Ok(()) => Ok(()),
         Err(race) => shared_race(context, race),
@@ -229,7 +301,7 @@ pub(super) fn check_global(context: &mut Context<'_>, request: MemoryRequest<'_>
         check_early(context, warp, request.addresses, active, direction);
     }
     let order = &mut context.block.order;
-    let outcome = context.races.check(order, request, context.site);
+    let outcome = context.races.check(order, request, context.site, &[]);
     match outcome {
         Ok(()) => Ok(()),
         Err(race) => global_race(context, race),

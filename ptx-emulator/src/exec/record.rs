@@ -1,6 +1,7 @@
 //! An access to memory, as the race check remembers it.
 
 use super::order::Order;
+use super::shadow::SECTOR;
 
 /// An access by a lane to a word or byte, or by several lanes to a sector.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,6 +68,11 @@ impl Record {
         self.flags & WRITE != 0
     }
 
+    /// An ordinary store, or an asynchronous copy.
+    pub(super) fn is_weak_write(&self) -> bool {
+        self.flags & (READ | WRITE | STRONG) == WRITE
+    }
+
     pub(super) fn is_strong(&self) -> bool {
         self.flags & STRONG != 0
     }
@@ -77,6 +83,11 @@ impl Record {
 
     pub(super) fn is_subword(&self) -> bool {
         self.flags >> LANE_BYTES < 2
+    }
+
+    /// How many lanes it takes to access a sector.
+    pub(super) fn sector_lanes(&self) -> u32 {
+        SECTOR as u32 >> (self.flags >> LANE_BYTES)
     }
 
     /// The access, by one lane, to the bytes of a sector that start at an offset.

@@ -87,6 +87,31 @@ pub(crate) struct Request<'a> {
     pub(crate) size: usize,
     pub(crate) site: usize,
     pub(crate) kind: Kind,
+    pub(crate) same: SameValue,
+}
+
+/// Lanes whose store changes nothing, so that it does not matter which of several comes last.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SameValue {
+    /// They write what is in memory.
+    pub(crate) earlier: u32,
+    /// They write what each lower lane of the request that has the same address writes.
+    pub(crate) own: u32,
+}
+
+impl SameValue {
+    /// Whether two stores by threads of one block that nothing orders write the same. `several` where the new one is to a sector.
+    #[cold]
+    fn is_harmless(self, old: &Record, new: &Record, several: bool) -> bool {
+        let same = if old.time == new.time {
+            self.own
+        } else {
+            self.earlier
+        };
+        let count = if several { new.sector_lanes() } else { 1 };
+        let lanes = (u32::MAX >> (32 - count)) << (new.thread % 32);
+        old.block == new.block && old.is_weak_write() && new.is_weak_write() && lanes & !same == 0
+    }
 }
 
 /// The accesses to one memory.
@@ -99,6 +124,8 @@ pub(crate) struct Shadow {
     last: usize,
     /// Requests so far.
     time: u32,
+    /// Of the current request.
+    same: SameValue,
     lists: Vec<Vec<Record>>,
     free: Vec<u32>,
     sectors: Vec<[Cell; 8]>,
@@ -113,6 +140,7 @@ impl Shadow {
             index: HashMap::new(),
             last: 0,
             time: 0,
+            same: SameValue::default(),
             lists: Vec::new(),
             free: Vec::new(),
             sectors: Vec::new(),
@@ -130,6 +158,7 @@ impl Shadow {
             ..
         } = request;
         self.time = self.time.wrapping_add(1);
+        self.same = request.same;
         let mut lane = 0;
         let mut repeats = 0;
         while lane < 32 {
@@ -385,6 +414,7 @@ impl Shadow {
                 Verdict::Keep => {}
                 Verdict::Twin => twins += 1,
                 Verdict::Race if unclear(slot) => return Noted::Unclear,
+                Verdict::Race if self.same.is_harmless(slot, &new, several) => {}
                 Verdict::Race => return Noted::Race(*slot),
             }
         }
@@ -411,7 +441,7 @@ impl Shadow {
         several: bool,
         mut twins: u32,
     ) -> Noted {
-        let others = self.others;
+        let (others, same) = (self.others, self.same);
         let list = &mut self.lists[cell.more as usize - 1];
         let mut unordered = Vec::new();
         let mut strong = Vec::new();
@@ -432,6 +462,7 @@ impl Shadow {
                 Verdict::Race if several && old.block == new.block && old.warp() == new.warp() => {
                     return Noted::Unclear;
                 }
+                Verdict::Race if same.is_harmless(&old, &new, several) => {}
                 Verdict::Race => return Noted::Race(old),
                 Verdict::Keep | Verdict::Twin => {}
             }

@@ -208,19 +208,9 @@ pub(super) fn load_shared(
     active: u32,
     size: usize,
 ) -> Step<()> {
-    prepare_shared(
-        context,
-        MemoryRequest {
-            warp: warp.index,
-            addresses,
-            active,
-            size,
-            ordering: access.ordering,
-            scope: access.scope,
-            atomic: false,
-            direction: Direction::Load,
-        },
-    )?;
+    let direction = Direction::Load;
+    let request = MemoryRequest::new(access, warp.index, addresses, active, size, direction);
+    prepare_shared(context, request)?;
     let shared = &context.block.shared;
     gather(warp, frame, access, active, |lane, offset, bytes| {
         shared.load(addresses[lane] as usize + offset, bytes)

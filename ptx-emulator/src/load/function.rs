@@ -43,6 +43,8 @@ pub(crate) struct Function {
     pub(crate) param_bytes: u32,
     /// Bytes a lane of local memory.
     pub(crate) local_bytes: u32,
+    /// Parameters whose address is taken, and where in local memory a call puts them.
+    pub(crate) stacked: Vec<(ParamPlace, u32)>,
     /// Whether the function can change what other blocks see, other than by plain stores.
     pub(crate) strong: bool,
     /// Whether it has `griddepcontrol.wait`.
@@ -133,6 +135,7 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
                 returns: Vec::new(),
                 param_bytes: 0,
                 local_bytes: 0,
+                stacked: Vec::new(),
                 strong: false,
                 waits: false,
                 callees: Vec::new(),
@@ -299,6 +302,16 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
         Ok(())
     }
 
+    /// Room in local memory.
+    pub(super) fn local_place(&mut self, size: usize, align: usize) -> Result<u32, LoadError> {
+        let offset = align_up(self.out.local_bytes as usize, align);
+        if offset + size > 512 << 10 {
+            return self.error("local memory of a thread is at most 512 KiB");
+        }
+        self.out.local_bytes = (offset + size) as u32;
+        Ok(offset as u32)
+    }
+
     fn variable(&mut self, variable: &'a ast::Variable<'a>) -> Result<(), LoadError> {
         self.line = variable.line;
         match variable.space {
@@ -319,17 +332,8 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
             }
             VariableSpace::Local => {
                 let (size, align) = size_and_align(variable)?;
-                let offset = align_up(self.out.local_bytes as usize, align);
-                if offset + size > 512 << 10 {
-                    return self.error("local memory of a thread is at most 512 KiB");
-                }
-                self.out.local_bytes = (offset + size) as u32;
-                self.declare(
-                    variable.name,
-                    Name::Local {
-                        offset: offset as u32,
-                    },
-                )?;
+                let offset = self.local_place(size, align)?;
+                self.declare(variable.name, Name::Local { offset })?;
             }
             VariableSpace::Shared | VariableSpace::Global | VariableSpace::Const => {
                 let index = self.module.variable(variable)?;

@@ -5,9 +5,12 @@ use super::special;
 use super::variables::VariableKind;
 use crate::error::LoadError;
 use crate::isa::{
-    AccessSpace, Constant, Pred, PredSlot, SINK_PRED, SINK_SLOT, Slot, Type, ZERO_SLOT,
+    AccessSpace, Constant, ParamPlace, Pred, PredSlot, SINK_PRED, SINK_SLOT, Slot, Type, ZERO_SLOT,
 };
 use crate::syntax::ast::{AddressBase, Number, Operand};
+
+/// Alignment of parameters in local memory: that of the widest access.
+const STACK_ALIGN: usize = 16;
 
 /// Bits of a literal used as a value of a type.
 pub(super) fn literal_bits(number: Number, ty: Type) -> u64 {
@@ -117,13 +120,40 @@ impl<'a> FunctionBuilder<'a, '_> {
         if self.register(name).is_some() {
             return Ok(None);
         }
-        let Some(constant) = self.symbol(name, offset, false) else {
-            return Ok(None);
+        let constant = match self.lookup(name) {
+            Some(Name::Param {
+                place,
+                kernel: false,
+            }) => Constant::Local {
+                offset: self.stacked_param(name, place)?,
+                add: offset,
+                generic: false,
+            },
+            _ => match self.symbol(name, offset, false) {
+                Some(constant) => constant,
+                None => return Ok(None),
+            },
         };
         if ty.bits() < 32 || ty.is_float() {
             return self.error(format!("the address of `{name}` is not a {ty}"));
         }
         Ok(Some(self.constant(constant)))
+    }
+
+    /// Where in local memory a parameter lies whose address is taken.
+    fn stacked_param(&mut self, name: &str, place: ParamPlace) -> Result<u32, LoadError> {
+        if !self.out.params.contains(&place) {
+            return self.error(format!(
+                "`{name}` is a result or belongs to a call: only parameters of the function have addresses"
+            ));
+        }
+        let known = self.out.stacked.iter().find(|(param, _)| *param == place);
+        if let Some(&(_, offset)) = known {
+            return Ok(offset);
+        }
+        let offset = self.local_place(place.size as usize, STACK_ALIGN)?;
+        self.out.stacked.push((place, offset));
+        Ok(offset)
     }
 
     /// Address of a variable, parameter or function.

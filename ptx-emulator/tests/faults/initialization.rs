@@ -36,13 +36,54 @@ fn uninitialized_memory() {
         1,
     );
     assert_eq!(shared.space, Some(Space::Shared));
-    let local = fault(
-        ".local .align 4 .b8 depot[16];
-        st.local.u32 [depot], %r1;
-        /*!*/ ld.local.u64 %rd4, [depot];",
+}
+
+/// Local memory passes on that a value was never written, as registers do: debug builds keep their variables there.
+#[test]
+fn uninitialized_local_memory() {
+    const DEPOT: &str = ".local .align 8 .b8 depot[16];
+        mov.u64 %rd4, depot; cvta.local.u64 %rd5, %rd4;";
+    // Half of the value was written.
+    let found = fault(
+        &format!(
+            "{DEPOT} st.local.u32 [%rd4], %r1; ld.local.u64 %rd6, [%rd4];\n/*!*/ add.s64 %rd6, %rd6, 1;"
+        ),
         1,
     );
-    assert_eq!(local.space, Some(Space::Local));
+    assert_eq!(
+        found.kind,
+        FaultKind::UninitializedRegister {
+            register: "%rd6".into()
+        }
+    );
+    // Each element and each lane for itself, by generic addresses too.
+    let found = fault(
+        &format!(
+            "{DEPOT} setp.lt.u32 %p1, %r1, 3; @%p1 mov.u32 %r7, 5;
+            st.v2.u32 [%rd5+8], {{%r1, %r7}};
+            ld.v2.u32 {{%r8, %r9}}, [%rd5+8];
+            add.u32 %r8, %r8, 1;
+            /*!*/ add.u32 %r9, %r9, 1;"
+        ),
+        8,
+    );
+    assert_eq!(found.thread, [3, 0, 0]);
+    // What was written once and is overwritten by what was not.
+    fault(
+        &format!(
+            "{DEPOT} st.u32 [%rd5], 1; st.u32 [%rd5], %r7; ld.u32 %r8, [%rd5];\n/*!*/ st.global.u32 [%rd3], %r8;"
+        ),
+        1,
+    );
+    silent(
+        &format!(
+            "{DEPOT} st.local.u32 [%rd4], %r7; ld.u64 %rd6, [%rd5]; st.local.u64 [%rd4+8], %rd6; st.u32 [%rd5+12], 1; ld.local.u32 %r8, [%rd4+12]; add.u32 %r8, %r8, 1;"
+        ),
+        1,
+    );
+    // Elsewhere a store is a use.
+    fault("/*!*/ st.u32 [%rd3], %r9;", 1);
+    fault("cvta.shared.u64 %rd5, 0;\n/*!*/ st.u32 [%rd5], %r9;", 1);
 }
 
 #[test]

@@ -41,6 +41,16 @@ fn shared_memory_races() {
 
     // Two writes to one byte, in one instruction.
     fault("/*!*/ st.shared.u32 [%r4], %r1;", 2);
+    fault("/*!*/ st.global.u32 [%rd1], %r1;", 2);
+    // By two warps: the second one changes what the first one wrote.
+    let found = fault("shr.u32 %r6, %r1, 5; /*!*/ st.shared.u32 [%r4], %r6;", 64);
+    assert_eq!(found.thread, [32, 0, 0]);
+    // One element of two differs, and one byte of the same value.
+    fault("/*!*/ st.shared.v2.u32 [%r4], {%r2, %r1};", 2);
+    fault(
+        "st.shared.u32 [%r5], %r2; cvt.u16.u32 %h1, %r1; /*!*/ st.shared.u8 [%r4+1], %h1;",
+        64,
+    );
     // Lanes of a warp are not ordered by running in step.
     fault(
         "st.shared.u32 [%r5], %r1;
@@ -49,6 +59,52 @@ fn shared_memory_races() {
         /*!*/ ld.shared.u32 %r7, [%r6];",
         32,
     );
+}
+
+/// It does not matter which of several stores of one value is the last one.
+#[test]
+fn stores_of_one_value_are_no_races() {
+    // In one instruction; only the bytes that are stored count.
+    silent("st.shared.u32 [%r4], 7;", 32);
+    silent("st.global.u32 [%rd1], 7;", 32);
+    silent(
+        "shl.b32 %r6, %r1, 8; cvt.u16.u32 %h1, %r6; st.shared.u8 [%r4], %h1;",
+        32,
+    );
+    // Lanes 8 and up write to sectors what lanes 0 to 7 write.
+    silent(
+        "and.b32 %r6, %r1, 7; shl.b32 %r7, %r6, 2; add.u32 %r7, %r4, %r7; st.shared.u32 [%r7], %r6;
+        bar.sync 0;
+        ld.shared.u32 %r8, [%r7];",
+        128,
+    );
+    silent(
+        "and.b32 %r6, %r1, 3; shl.b32 %r7, %r6, 4; add.u32 %r7, %r4, %r7; st.shared.v4.u32 [%r7], {%r6, %r2, 5, %r6};",
+        96,
+    );
+    // A reader that nothing orders after one of the writers is a race as ever.
+    let found = fault(
+        "/*!*/ st.shared.u32 [%r4], 7;
+        bar.warp.sync -1;
+        ld.shared.u32 %r6, [%r4];",
+        64,
+    );
+    assert_eq!(found.thread, [32, 0, 0]);
+    // Each of the writers is remembered: the third warp comes after the first one only.
+    let found = fault(
+        "shr.u32 %r6, %r1, 5;
+        setp.eq.u32 %p1, %r6, 0;
+        setp.eq.u32 %p2, %r6, 2;
+        @!%p2 st.shared.u32 [%r4], 7;
+        @%p1 bar.arrive 1, 64;
+        @%p2 bar.sync 1, 64;
+        /*!*/ @%p2 st.shared.u32 [%r4], 8;",
+        96,
+    );
+    let FaultKind::SharedRace { other } = &found.kind else {
+        panic!("{found}");
+    };
+    assert_eq!((found.thread, other.thread), ([64, 0, 0], [32, 0, 0]));
 }
 
 #[test]
