@@ -342,4 +342,19 @@ fn what_does_not_fit_is_refused_by_name() {
         ),
         "{error}"
     );
+    let error = norm
+        .forward_residual(&stream, &buffer(8), &mut buffer(8), &mut buffer(12))
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OpError::Length {
+                name: "output",
+                expected: 8,
+                actual: 12,
+                ..
+            }
+        ),
+        "{error}"
+    );
 }

@@ -484,6 +484,25 @@ fn what_does_not_fit_is_refused_by_name() {
     assert!(matches!(error, OpError::PerTensor { .. }), "{error}");
 
     let (gate, up) = (buffer(32), buffer(16));
+    let error = norm
+        .forward_gated_quantized(
+            &stream,
+            Activation::Silu,
+            GateUp::Interleaved(&gate),
+            &mut quantized(1, 15),
+        )
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OpError::Dimension {
+                expected: 16,
+                actual: 15,
+                ..
+            }
+        ),
+        "{error}"
+    );
     for (gate_up, wrong) in [
         (
             GateUp::Separate {
