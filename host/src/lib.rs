@@ -20,6 +20,10 @@
 //! # }
 //! ```
 //!
+//! A checkpoint's weights, float or packed at 2 bits, come from [`tensor_file`]. What is launched again and again is captured once,
+//! as a [`Graph`](device::Graph). [`Device::profile`](device::Device::profile) counts what the emulator did. Sizes are in elements unless a name
+//! says bytes; [`ops`] says what `m`, `n` and `k` are.
+//!
 //! | module | what is there |
 //! |---|---|
 //! | [`ops`] | the operations that users call |
@@ -28,7 +32,9 @@
 //! | [`layout`] | weight layouts and conversions between them |
 //! | [`reference`](mod@reference) | plain CPU versions of every operation |
 //! | [`tensor_file`] | matrices from and to safetensors files |
-//! | [`launch`] | typed launches of single kernels, and their variants |
+//! | [`launch`] | typed launches of single kernels, their variants, and the autotuner |
+//!
+//! The feature `cli`, on by default, is the command `bitnet`; a library does without it.
 
 pub mod backend;
 pub mod device;

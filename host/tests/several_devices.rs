@@ -100,7 +100,7 @@ fn what_does_not_fit_is_refused() {
     let layer = SplitLinear::new(&devices, &packed, &scales, Split::Batch).unwrap();
     for len in [0, 31, 33] {
         assert!(
-            matches!(layer.forward(&vec![1.0; len]), Err(OpError::Length { .. })),
+            matches!(layer.forward(&vec![1.0; len]), Err(OpError::Tokens { .. })),
             "{len}"
         );
     }

@@ -1,7 +1,10 @@
 use crate::{
     device::{Buffer, Device, Stream},
     layout::{Layout, PackedWeights},
-    ops::{BitLinear, OpError, QuantizedActivations, quantize_activations, require_matrix},
+    ops::{
+        BitLinear, OpError, QuantizedActivations, quantize_activations, require_matrix,
+        require_tokens,
+    },
     reference::RowScales,
 };
 use std::ops::Range;
@@ -122,7 +125,7 @@ impl SplitLinear {
     /// # Errors
     /// When `input` is no whole number of tokens, or a device fails.
     pub fn forward(&self, input: &[f32]) -> Result<Vec<f32>, OpError> {
-        let m = self.tokens(input.len())?;
+        let m = require_tokens("input", input.len(), self.k)?;
         let mut submitted = Vec::new();
         for (part, rows, tokens) in self.work(m) {
             let values = &input[tokens.start * self.k..tokens.end * self.k];
@@ -162,7 +165,7 @@ impl SplitLinear {
         input: &Buffer<f32>,
         output: &mut Buffer<f32>,
     ) -> Result<(), OpError> {
-        let m = self.tokens(input.len())?;
+        let m = require_tokens("input", input.len(), self.k)?;
         require_matrix("output", output.len(), ("m", m), ("n", self.n))?;
         let device = stream.device();
         device.require("the input", input.device())?;
@@ -224,13 +227,6 @@ impl SplitLinear {
         let bytes = |features: usize| features * size_of::<f32>();
         let (first, pitch, width) = (bytes(rows.start), bytes(self.n), bytes(rows.len()));
         Ok(stream.copy_to_columns(output, first, pitch, from, width, tokens.len())?)
-    }
-
-    /// The number of tokens of an input.
-    fn tokens(&self, len: usize) -> Result<usize, OpError> {
-        let m = (len / self.k).max(1);
-        require_matrix("input", len, ("m", m), ("k", self.k))?;
-        Ok(m)
     }
 
     /// What each part has to do of `m` tokens: rows of the weights, and tokens.

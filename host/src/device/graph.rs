@@ -23,6 +23,8 @@ pub struct Graph {
     /// Held while the graph is submitted, which the driver does not synchronize by itself.
     submitting: Mutex<()>,
     kernels: Vec<String>,
+    /// As errors and profiles call a replay.
+    name: Arc<str>,
     bytes: usize,
     in_flight: InFlight,
     /// Dropped after the graph itself, whose `Drop` waits for the replays.
@@ -114,11 +116,10 @@ impl Graph {
             .allocations
             .iter()
             .map(|allocation| allocation.in_flight());
-        let name = format!("graph of {}", self.kernels.join(", "));
         stream.inner().submit_launch(
             &mut queue,
             stream.raw(),
-            Work::named(&name, self.bytes),
+            Work::named(Arc::clone(&self.name), self.bytes),
             in_flight.chain([&self.in_flight]),
             // SAFETY: graph and stream are of one device, as just checked, and alive; the marks keep the
             // graph and its allocations alive until the replay is done.
@@ -158,7 +159,8 @@ impl Capturing<'_> {
             device: stream.device().clone(),
             raw,
             submitting: Mutex::default(),
-            kernels: capture.kernels,
+            name: name(&capture.kernels),
+            kernels: capture.kernels.iter().map(ToString::to_string).collect(),
             bytes: capture.bytes,
             in_flight: InFlight::default(),
             allocations: capture.allocations,
@@ -174,18 +176,18 @@ impl Capturing<'_> {
         let captured = self.0.inner().captured();
         let len = graph.kernels.len().max(captured.len());
         for index in 0..len {
-            let (old, new) = (graph.kernels.get(index), captured.get(index));
+            let old = graph.kernels.get(index).map(String::as_str);
+            let new = captured.get(index).map(|kernel| &**kernel);
             if old != new {
                 return Err(DeviceError::GraphMismatch {
                     index,
-                    captured: old.cloned(),
-                    updated: new.cloned(),
+                    captured: old.map(str::to_owned),
+                    updated: new.map(str::to_owned),
                 });
             }
         }
         let stream = std::mem::ManuallyDrop::new(self).0;
         let (capture, raw) = stream.inner().end_capture(Some(graph.raw))?;
-        graph.kernels = capture.kernels;
         graph.bytes = capture.bytes;
         let allocations = std::mem::replace(&mut graph.allocations, capture.allocations);
         if raw != graph.raw {
@@ -197,6 +199,11 @@ impl Capturing<'_> {
         }
         Ok(())
     }
+}
+
+/// A replay as errors and profiles call it.
+fn name(kernels: &[Arc<str>]) -> Arc<str> {
+    format!("graph of {}", kernels.join(", ")).into()
 }
 
 impl Drop for Capturing<'_> {

@@ -69,7 +69,9 @@ pub(super) fn check(
     args: &[KernelArg<'_>],
 ) -> Result<Vec<Parameter>, DeviceError> {
     let kernel = function.name();
-    device.require(&format!("kernel {kernel}"), function.device())?;
+    if device != function.device() {
+        return Err(device.mismatch(format!("kernel {kernel}"), function.device().core()));
+    }
     check_shape(device, function, config)?;
 
     let sizes = &function.info().parameter_sizes;

@@ -12,7 +12,7 @@
 //!
 //! # Threads
 //!
-//! All types are `Send` and `Sync`. On a GPU each call makes the device's primary context current on the calling
+//! All types are `Send` and `Sync`, but [`CurrentContext`], which is about one thread. On a GPU each call makes the device's primary context current on the calling
 //! thread and leaves it so, as the CUDA runtime does.
 //!
 //! # Faults

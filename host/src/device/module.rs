@@ -21,7 +21,7 @@ pub struct Module {
 pub(super) struct ModuleInner {
     raw: RawModule,
     ptx: Arc<str>,
-    functions: Mutex<HashMap<String, Arc<FunctionInfo>>>,
+    functions: Mutex<HashMap<Arc<str>, Arc<FunctionInfo>>>,
 }
 
 impl ModuleInner {
@@ -71,22 +71,22 @@ impl Module {
         let core = self.device.core();
         core.usable()?;
         let mut functions = lock(&self.inner.functions);
-        let info = match functions.get(kernel) {
-            Some(info) => Arc::clone(info),
+        let (name, info) = match functions.get_key_value(kernel) {
+            Some((name, info)) => (Arc::clone(name), Arc::clone(info)),
             None => {
                 // SAFETY: the module is alive as long as the device.
                 let info = unsafe {
                     core.driver
                         .function(self.inner.raw, kernel, &self.inner.ptx)
                 };
-                let info = Arc::new(core.check(info)?);
-                functions.insert(kernel.to_owned(), Arc::clone(&info));
-                info
+                let (name, info) = (Arc::<str>::from(kernel), Arc::new(core.check(info)?));
+                functions.insert(Arc::clone(&name), Arc::clone(&info));
+                (name, info)
             }
         };
         Ok(Function {
             device: self.device.clone(),
-            name: kernel.into(),
+            name,
             info,
         })
     }
@@ -125,6 +125,10 @@ impl Function {
     /// Shared memory that the kernel itself declares, in bytes.
     pub fn static_shared_bytes(&self) -> u32 {
         self.info.static_shared
+    }
+
+    pub(super) fn shared_name(&self) -> &Arc<str> {
+        &self.name
     }
 
     pub(super) fn info(&self) -> &FunctionInfo {

@@ -29,7 +29,15 @@ pub(super) struct StreamInner {
     /// Held during each submission, so that a launch is either in a capture or not.
     queue: Mutex<Queue>,
     /// The last launches not known to be complete, by submission.
-    recent: Mutex<VecDeque<(u64, LaunchRecord)>>,
+    recent: Mutex<VecDeque<Launched>>,
+}
+
+/// What an error says of a launch, as long as it shares the name.
+struct Launched {
+    submission: u64,
+    name: Arc<str>,
+    config: Option<LaunchConfig>,
+    sequence: u64,
 }
 
 #[derive(Default)]
@@ -43,14 +51,14 @@ pub(super) struct Queue {
 /// What was launched since the capture began.
 #[derive(Default)]
 pub(super) struct Capture {
-    pub(super) kernels: Vec<String>,
+    pub(super) kernels: Vec<Arc<str>>,
     pub(super) allocations: Vec<Arc<Allocation>>,
     pub(super) bytes: usize,
 }
 
 /// What is submitted, as errors and profiles name it.
 pub(super) struct Work {
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
     /// The shape of a launch.
     pub(super) config: Option<LaunchConfig>,
     /// Bytes that it touches of its buffers.
@@ -59,9 +67,9 @@ pub(super) struct Work {
 
 impl Work {
     /// Work that is no launch.
-    pub(super) fn named(name: &str, bytes: usize) -> Self {
+    pub(super) fn named(name: impl Into<Arc<str>>, bytes: usize) -> Self {
         Self {
-            name: name.to_owned(),
+            name: name.into(),
             config: None,
             bytes,
         }
@@ -136,24 +144,21 @@ impl StreamInner {
                 recent.pop_front();
             }
             queue.launches += 1;
-            let sequence = queue.launches;
-            recent.push_back((
+            recent.push_back(Launched {
                 submission,
-                LaunchRecord {
-                    kernel: work.name.clone(),
-                    config: work.config,
-                    sequence,
-                },
-            ));
+                name: Arc::clone(&work.name),
+                config: work.config,
+                sequence: queue.launches,
+            });
         }
         let submitted = self.core.check(submit(raw));
         if submitted.is_err() {
-            lock(&self.recent).retain(|&(number, _)| number != submission);
+            lock(&self.recent).retain(|launched| launched.submission != submission);
             queue.launches -= 1;
             return submitted;
         }
         self.core.submitted.add(|| Submitted {
-            name: work.name.clone(),
+            name: work.name.to_string(),
             bytes: work.bytes,
         });
         queue.submitted = submission;
@@ -221,7 +226,7 @@ impl StreamInner {
     /// Notes that everything up to a submission is done.
     pub(super) fn complete(&self, submission: u64) {
         self.completed.fetch_max(submission, Ordering::AcqRel);
-        lock(&self.recent).retain(|&(number, _)| number > submission);
+        lock(&self.recent).retain(|launched| launched.submission > submission);
     }
 
     pub(super) fn begin_capture(&self) -> Result<(), DeviceError> {
@@ -255,7 +260,7 @@ impl StreamInner {
     }
 
     /// Names of the launches captured so far.
-    pub(super) fn captured(&self) -> Vec<String> {
+    pub(super) fn captured(&self) -> Vec<Arc<str>> {
         let queue = lock(&self.queue);
         let capture = queue.capture.as_ref();
         capture.map_or_else(Vec::new, |capture| capture.kernels.clone())
@@ -300,7 +305,11 @@ impl StreamInner {
     pub(super) fn pending_launches(&self) -> Vec<LaunchRecord> {
         lock(&self.recent)
             .iter()
-            .map(|(_, launch)| launch.clone())
+            .map(|launched| LaunchRecord {
+                kernel: launched.name.to_string(),
+                config: launched.config,
+                sequence: launched.sequence,
+            })
             .collect()
     }
 }

@@ -145,7 +145,7 @@ impl Stream {
             KernelArg::Scalar { .. } => None,
         });
         let work = Work {
-            name: function.name().to_owned(),
+            name: Arc::clone(function.shared_name()),
             config: Some(config),
             bytes: pointers.clone().map(|(_, bytes)| bytes).sum(),
         };

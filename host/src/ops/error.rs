@@ -136,7 +136,7 @@ pub(super) fn require_finite(name: &'static str, parameter: &[f32]) -> Result<()
 }
 
 /// How many tokens of `width` features, which is not 0, `actual` elements are.
-pub(super) fn require_tokens(
+pub(crate) fn require_tokens(
     name: &'static str,
     actual: usize,
     width: usize,
