@@ -394,7 +394,7 @@ pub(crate) enum Window {
 }
 
 /// Space named by a load or store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum AccessSpace {
     Generic,
     Global,

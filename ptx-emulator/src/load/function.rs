@@ -154,6 +154,7 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
         builder.guard = Pred::TRUE;
         builder.emit_return(false);
         builder.resolve_labels()?;
+        super::cas_loop::relax_first_reads(&mut builder.out);
         builder.out.joins = super::control_flow::reconvergence(&builder.out);
         Ok(builder.out)
     }

@@ -229,6 +229,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         let (dst, op) = match (combine, with) {
             (Some(or), Some(with)) => {
                 let src = self.pred(with)?;
+                Self::check_pred_result(&modifiers, &operands[0])?;
                 let (row, dst) = self.row_and_pred(&operands[0], B32)?;
                 (row, Op::Lop3Pred { lut, or, dst, src })
             }

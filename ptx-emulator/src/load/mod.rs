@@ -2,6 +2,7 @@
 
 mod atomic;
 mod call;
+mod cas_loop;
 mod compare;
 mod control;
 mod control_flow;

@@ -1,6 +1,7 @@
 //! Operands to rows, predicates and addresses, with their types checked.
 
 use super::function::{FunctionBuilder, Name, Register};
+use super::modifiers::Modifiers;
 use super::special;
 use super::variables::VariableKind;
 use crate::error::LoadError;
@@ -258,6 +259,17 @@ impl<'a> FunctionBuilder<'a, '_> {
         match operand {
             Operand::Pair(row, pred) => Ok((self.dst(row, ty)?, self.pred_dst(pred)?)),
             row => Ok((self.dst(row, ty)?, SINK_PRED)),
+        }
+    }
+
+    /// Refuses `d` and `d|_` where the predicate is what the instruction is for.
+    pub(super) fn check_pred_result(
+        modifiers: &Modifiers<'_>,
+        operand: &Operand<'a>,
+    ) -> Result<(), LoadError> {
+        match operand {
+            Operand::Pair(_, pred) if !matches!(**pred, Operand::Name("_")) => Ok(()),
+            _ => modifiers.error("needs a predicate for its result, as in `d|p`"),
         }
     }
 

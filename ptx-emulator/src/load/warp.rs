@@ -167,9 +167,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         Self::require_sync(&mut modifiers)?;
         modifiers.finish()?;
         let [dst, mask] = self.operands(instruction)?;
-        if !matches!(dst, Operand::Pair(_, pred) if !is_sink(pred)) {
-            return modifiers.error("needs a predicate for its result, as in `d|p`");
-        }
+        Self::check_pred_result(&modifiers, dst)?;
         let src = [self.src(mask, B32)?, ZERO_SLOT, ZERO_SLOT, ZERO_SLOT];
         let (row, dst) = self.row_and_pred(dst, B32)?;
         self.emit(Op::Elect { dst }, row, src, Class::Other);

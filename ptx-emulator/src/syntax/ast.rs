@@ -139,6 +139,8 @@ pub(crate) enum Operand<'a> {
     Vector(Vec<Operand<'a>>),
     /// `[base+offset]`.
     Address(Address<'a>),
+    /// `[image, {x, y}]`, of textures, surfaces and tensors. No instruction that is there takes it.
+    Coordinates,
     /// Parenthesised list of a call.
     List(Vec<Operand<'a>>),
 }

@@ -64,7 +64,7 @@ impl<'a> Parser<'a> {
                     statements.push(Statement::Instruction(self.instruction(line)?));
                 }
                 Some(token) => {
-                    return self.error(format!("expected an instruction, found {token:?}"));
+                    return self.error(format!("expected an instruction, found {token}"));
                 }
             }
         }
@@ -133,23 +133,34 @@ impl<'a> Parser<'a> {
         while let Some(word) = self.accept_dot() {
             modifiers.push(word);
         }
-        let mut operands = Vec::new();
-        if !self.accept(Token::Semicolon) {
-            loop {
-                operands.push(self.operand(0)?);
-                if self.accept(Token::Semicolon) {
-                    break;
-                }
-                self.expect(Token::Comma)?;
+        match self.operands() {
+            Ok(operands) => Ok(Instruction {
+                line,
+                guard,
+                opcode,
+                modifiers,
+                operands,
+            }),
+            Err(error) => {
+                let name = [&[opcode], modifiers.as_slice()].concat().join(".");
+                let message = format!("`{name}`: {}", error.message);
+                Err(LoadError { message, ..error })
             }
         }
-        Ok(Instruction {
-            line,
-            guard,
-            opcode,
-            modifiers,
-            operands,
-        })
+    }
+
+    fn operands(&mut self) -> Parsed<Vec<Operand<'a>>> {
+        let mut operands = Vec::new();
+        if self.accept(Token::Semicolon) {
+            return Ok(operands);
+        }
+        loop {
+            operands.push(self.operand(0)?);
+            if self.accept(Token::Semicolon) {
+                return Ok(operands);
+            }
+            self.expect(Token::Comma)?;
+        }
     }
 
     fn operand_list(&mut self, close: Token<'_>, depth: usize) -> Parsed<Vec<Operand<'a>>> {
@@ -183,7 +194,13 @@ impl<'a> Parser<'a> {
             }
             Some(Token::OpenBracket) => {
                 self.at += 1;
-                Ok(Operand::Address(self.address()?))
+                let address = self.address()?;
+                if self.accept(Token::Comma) {
+                    self.operand_list(Token::CloseBracket, depth)?;
+                    return Ok(Operand::Coordinates);
+                }
+                self.expect(Token::CloseBracket)?;
+                Ok(Operand::Address(address))
             }
             Some(Token::Bang) => {
                 self.at += 1;
@@ -199,32 +216,30 @@ impl<'a> Parser<'a> {
                         self.at += 1;
                         Operand::Member(name, member)
                     }
-                    Some(Token::Plus | Token::Minus) => Operand::NameOffset(name, self.offset()?),
+                    Some(Token::Plus) => Operand::NameOffset(name, self.offset()?),
                     _ => Operand::Name(name),
                 };
                 if self.accept(Token::Pipe) {
                     let second = self.operand(depth + 1)?;
+                    if let (Operand::Name("_"), Operand::Name("_")) = (&operand, &second) {
+                        return self.error("one of two results may be `_`, not both");
+                    }
                     return Ok(Operand::Pair(Box::new(operand), Box::new(second)));
                 }
                 Ok(operand)
             }
-            Some(token) => self.error(format!("expected an operand, found {token:?}")),
+            Some(token) => self.error(format!("expected an operand, found {token}")),
             None => self.error("the text ends inside an instruction"),
         }
     }
 
-    /// Any number of `+ 4`, `+ -4` and `- 4`.
+    /// Any number of `+4` and `+-4`.
     pub(super) fn offset(&mut self) -> Parsed<i64> {
         let mut offset = 0i64;
-        loop {
-            if self.accept(Token::Plus) {
-                offset = offset.wrapping_add(self.integer()? as i64);
-            } else if self.accept(Token::Minus) {
-                offset = offset.wrapping_sub(self.integer()? as i64);
-            } else {
-                return Ok(offset);
-            }
+        while self.accept(Token::Plus) {
+            offset = offset.wrapping_add(self.integer()? as i64);
         }
+        Ok(offset)
     }
 
     fn address(&mut self) -> Parsed<Address<'a>> {
@@ -237,7 +252,6 @@ impl<'a> Parser<'a> {
             _ => return self.error("expected an address"),
         };
         let offset = self.offset()?;
-        self.expect(Token::CloseBracket)?;
         Ok(Address { base, offset })
     }
 }

@@ -90,8 +90,8 @@ impl<'a> Parser<'a> {
             return Ok(());
         }
         match self.peek() {
-            Some(found) => self.error(format!("expected {token:?}, found {found:?}")),
-            None => self.error(format!("the text ends where {token:?} is expected")),
+            Some(found) => self.error(format!("expected {token}, found {found}")),
+            None => self.error(format!("the text ends where {token} is expected")),
         }
     }
 
@@ -101,7 +101,7 @@ impl<'a> Parser<'a> {
                 self.at += 1;
                 Ok(name)
             }
-            Some(found) => self.error(format!("expected a name, found {found:?}")),
+            Some(found) => self.error(format!("expected a name, found {found}")),
             None => self.error("the text ends where a name is expected"),
         }
     }
@@ -122,16 +122,18 @@ impl<'a> Parser<'a> {
             Some(Token::Ident("WARP_SZ")) => "32",
             _ => return self.error("expected a number"),
         };
-        let Some(number) = literal(text) else {
-            return self.error(format!("`{text}` is not a number"));
+        let number = match (negative, literal(text)) {
+            (_, None) => return self.error(format!("`{text}` is not a number")),
+            (false, Some(number)) => number,
+            (true, Some(Number::Integer(value))) => Number::Integer(value.wrapping_neg()),
+            (true, Some(Number::F64(value))) => Number::F64(-value),
+            (true, Some(Number::F32(bits))) => {
+                let negated = bits ^ 0x8000_0000;
+                return self.error(format!("`{text}` takes no sign: write `0f{negated:08X}`"));
+            }
         };
         self.at += 1;
-        Ok(match (negative, number) {
-            (false, number) => number,
-            (true, Number::Integer(value)) => Number::Integer(value.wrapping_neg()),
-            (true, Number::F32(bits)) => Number::F32(bits ^ 0x8000_0000),
-            (true, Number::F64(value)) => Number::F64(-value),
-        })
+        Ok(number)
     }
 
     pub(super) fn integer(&mut self) -> Parsed<u64> {
@@ -157,7 +159,7 @@ impl<'a> Parser<'a> {
         let mut saw_version = false;
         while let Some(token) = self.peek() {
             let Token::Dot(word) = token else {
-                return self.error(format!("expected a directive, found {token:?}"));
+                return self.error(format!("expected a directive, found {token}"));
             };
             match word {
                 "version" => {
@@ -528,10 +530,11 @@ fn literal(text: &str) -> Option<Number> {
         }
         return None;
     }
-    if lower.contains('.') || (lower.contains(['+', '-']) && !lower.starts_with("0x")) {
+    if !lower.starts_with("0x") && lower.contains(['.', 'e']) {
         return lower.parse().ok().map(Number::F64);
     }
-    let digits = lower.strip_suffix('u').unwrap_or(&lower);
+    let digits = text.strip_suffix('U').unwrap_or(text);
+    let digits = digits.to_ascii_lowercase();
     let value = if let Some(hex) = digits.strip_prefix("0x") {
         u64::from_str_radix(hex, 16)
     } else if let Some(binary) = digits.strip_prefix("0b") {

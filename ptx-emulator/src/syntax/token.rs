@@ -1,5 +1,7 @@
 //! Tokens of PTX text.
 
+use std::fmt;
+
 use logos::Logos;
 
 /// One token. Words that start with a dot (directives, types, modifiers) are one token each, so that an
@@ -7,7 +9,7 @@ use logos::Logos;
 #[derive(Logos, Debug, Clone, Copy, PartialEq, Eq)]
 #[logos(skip r"[ \t\r\n\f]+")]
 #[logos(skip(r"//[^\n]*", allow_greedy = true))]
-#[logos(skip r"/\*([^*]|\*[^/])*\*/")]
+#[logos(skip r"/\*([^*]|\*+[^*/])*\*+/")]
 pub(crate) enum Token<'a> {
     /// `%r1`, `foo`, `$L__BB0_1`.
     #[regex(r"[a-zA-Z][a-zA-Z0-9_$]*|[_$%][a-zA-Z0-9_$]*")]
@@ -55,4 +57,32 @@ pub(crate) enum Token<'a> {
     Plus,
     #[token("-")]
     Minus,
+}
+
+impl fmt::Display for Token<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let symbol = match self {
+            Self::Ident(text) | Self::Number(text) => text,
+            Self::Dot(word) => return write!(f, "`.{word}`"),
+            Self::Text(text) => return write!(f, "\"{text}\""),
+            Self::OpenBrace => "{",
+            Self::CloseBrace => "}",
+            Self::OpenParen => "(",
+            Self::CloseParen => ")",
+            Self::OpenBracket => "[",
+            Self::CloseBracket => "]",
+            Self::Less => "<",
+            Self::Greater => ">",
+            Self::Comma => ",",
+            Self::Semicolon => ";",
+            Self::Colon => ":",
+            Self::At => "@",
+            Self::Bang => "!",
+            Self::Pipe => "|",
+            Self::Equals => "=",
+            Self::Plus => "+",
+            Self::Minus => "-",
+        };
+        write!(f, "`{symbol}`")
+    }
 }

@@ -136,7 +136,7 @@ fn refused() {
         ("cp.async.mbarrier.noinc.b64 [%rd1];", "`.arrive`"),
         (
             "cp.async.bulk.tensor.1d.shared::cluster.global.mbarrier::complete_tx::bytes [%r3], [%rd3, {%r1}], [%r5];",
-            "expected",
+            "`.tensor` is not supported",
         ),
         ("cp.async.bulk.prefetch.L2 [%rd3], 16;", "`.L2.global`"),
         (

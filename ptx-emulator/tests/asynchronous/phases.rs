@@ -198,4 +198,19 @@ fn bad_mbarriers() {
     };
     run(&race("bar.sync 0;"), 64);
     assert!(matches!(fault(&race(""), 64), FaultKind::SharedRace { .. }));
+    // A lane may invalidate what its warp has waited at, and not what another warp may still look at.
+    let end = |body: &str| {
+        format!(
+            "@%p1 mbarrier.init.shared.b64 [%r5], 64;
+            bar.sync 0;
+            mbarrier.arrive.shared.b64 %rd7, [%r5];
+            wait:
+            mbarrier.test_wait.shared.b64 %p2, [%r5], %rd7;
+            @!%p2 bra wait;
+            {body}\n/*!*/ @%p1 mbarrier.inval.shared.b64 [%r5];"
+        )
+    };
+    run(&end("bar.sync 0;"), 64);
+    run(&end("").replace("[%r5], 64", "[%r5], 32"), 32);
+    assert!(matches!(fault(&end(""), 64), FaultKind::SharedRace { .. }));
 }

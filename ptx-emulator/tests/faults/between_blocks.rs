@@ -498,3 +498,32 @@ fn atomics() {
     );
     assert_eq!((found.block, other(&found).block), ([3, 0, 0], [0, 0, 0]));
 }
+
+/// The first read of a loop around `atom.cas` is a plain load in CUDA's programming guide: what it missed costs another round.
+#[test]
+fn loops_of_compare_and_swap() {
+    const LOOP: &str = "
+        again:
+        max.u32 %r7, %r6, %r1;
+        atom.global.cas.b32 %r8, [%rd1+8], %r6, %r7;
+        setp.ne.u32 %p1, %r8, %r6;
+        mov.u32 %r6, %r8;
+        @%p1 bra again;";
+    silent_in(&format!("ld.global.u32 %r6, [%rd1+8]; {LOOP}"), grid(5, 64));
+    // What is tested is not what was read.
+    fault(
+        "ld.global.u32 %r6, [%rd1+8];
+        /*!*/ atom.global.cas.b32 %r8, [%rd1+8], %r1, 7;",
+        32,
+    );
+    // It was read from another address.
+    fault(
+        &format!(
+            "ld.global.u32 %r6, [%rd1];
+            setp.eq.u32 %p1, %r1, 0;
+            /*!*/ @%p1 st.global.u32 [%rd1], %r1;
+            {LOOP}"
+        ),
+        32,
+    );
+}

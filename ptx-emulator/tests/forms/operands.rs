@@ -140,7 +140,14 @@ pub fn families() -> Vec<Family> {
         number("st.global.{b64,u64,s64}", "-9", !8),
         number("st.global.f32", "0f3F800000", HIGH | 0x3f80_0000),
         number("st.global.f32", "-1.5", HIGH | 0xbfc0_0000),
+        number(
+            "st.global.f32",
+            "/** half a thousand **/ 5e2",
+            HIGH | u64::from(500f32.to_bits()),
+        ),
         number("st.global.f64", "0.25", 0.25f64.to_bits()),
+        number("st.global.f64", "-0d4004000000000000", (-2.5f64).to_bits()),
+        number("st.global.f64", "1.5e+3 /***/", 1500f64.to_bits()),
         update("red.global.add.u32", "[%global], 7", |a| {
             a & HIGH | u64::from((a as u32).wrapping_add(7))
         }),
