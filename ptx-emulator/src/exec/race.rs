@@ -7,7 +7,7 @@ use super::dependency::check_early;
 use super::lanes::{Row, lanes};
 use super::order::{Locations, Order, StrongWrite};
 use super::record::{Kind, Record};
-use super::shadow::{Others, Race, Request, SameValue, Shadow, words};
+use super::shadow::{Others, Race, Request, SameValue, Shadow};
 use super::shared::Shared;
 use super::stop::{Step, Stop};
 use crate::device::Launch;
@@ -363,4 +363,12 @@ pub(crate) fn between_blocks(launch: &Launch<'_>, races: Vec<Races>) -> Result<(
         later.site as usize,
         stop,
     ))
+}
+
+/// The words of a request, which are the locations that carry order.
+fn words(addresses: &Row, active: u32, size: usize) -> impl Iterator<Item = u64> {
+    lanes(active).flat_map(move |lane| {
+        let address = addresses[lane];
+        address / 4..(address + size as u64).div_ceil(4)
+    })
 }

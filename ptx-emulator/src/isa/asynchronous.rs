@@ -1,6 +1,7 @@
 //! Asynchronous copies, and the mbarriers that say when they are done.
 
-use super::op::{AccessSpace, Pred, PredSlot};
+use super::memory::AccessSpace;
+use super::op::{Pred, PredSlot};
 
 /// Operands are in [`Inst::src`](super::Inst::src), in the order of the PTX; results in [`Inst::dst`](super::Inst::dst).
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,7 @@
 //! Matrix instructions: what all lanes of a warp compute or move together.
 
-use super::op::{AccessSpace, Slot};
+use super::memory::AccessSpace;
+use super::op::Slot;
 use super::types::Rounding;
 
 /// `mma.sync`: `d = a * b + c` with `a` of `m` x `k`, `b` of `k` x 8. Each operand is spread over the lanes of the warp.

@@ -1,11 +1,19 @@
 //! The typed instruction set: one enum a family, every modifier a type of its own.
 
+mod arithmetic;
 mod asynchronous;
+mod constant;
+mod control;
 mod matrix;
+mod memory;
 mod op;
 mod types;
 
+pub(crate) use arithmetic::*;
 pub(crate) use asynchronous::*;
+pub(crate) use constant::*;
+pub(crate) use control::*;
 pub(crate) use matrix::*;
+pub(crate) use memory::*;
 pub(crate) use op::*;
 pub(crate) use types::*;

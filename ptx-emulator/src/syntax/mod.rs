@@ -3,6 +3,7 @@
 pub(crate) mod ast;
 mod body;
 mod initializer;
+mod literal;
 mod parser;
 mod token;
 
