@@ -12,21 +12,32 @@ use kernels_gpu::Dtype;
 use kernels_gpu::gemv::{self, Shape, Variant};
 use std::fmt;
 
-/// A type that a linear layer adds and writes: f32, f16, bf16.
-pub trait Float: bytemuck::Pod {
-    /// Its name for a kernel.
-    #[doc(hidden)]
-    const DTYPE: Dtype;
-}
+/// A type of floats on a device: f32, f16, bf16, and no other.
+pub trait Float: sealed::Float {}
 
-impl Float for f32 {
-    const DTYPE: Dtype = Dtype::F32;
-}
-impl Float for f16 {
-    const DTYPE: Dtype = Dtype::F16;
-}
-impl Float for bf16 {
-    const DTYPE: Dtype = Dtype::Bf16;
+impl Float for f32 {}
+impl Float for f16 {}
+impl Float for bf16 {}
+
+pub(super) mod sealed {
+    use super::*;
+
+    // Kernels are told the type by number, so an implementation of somebody else's could have them access memory beyond a
+    // buffer.
+    pub trait Float: bytemuck::Pod {
+        /// Its name for a kernel.
+        const DTYPE: Dtype;
+    }
+
+    impl Float for f32 {
+        const DTYPE: Dtype = Dtype::F32;
+    }
+    impl Float for f16 {
+        const DTYPE: Dtype = Dtype::F16;
+    }
+    impl Float for bf16 {
+        const DTYPE: Dtype = Dtype::Bf16;
+    }
 }
 
 /// One of the compiled GEMV variants; printed by its name.

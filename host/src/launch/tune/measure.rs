@@ -161,12 +161,7 @@ struct Bench {
 impl Bench {
     fn new(device: &Device, key: &TuneKey) -> Result<Self, LaunchError> {
         let &TuneKey { n, k, m, .. } = key;
-        let mut random = fastrand::Rng::with_seed(0x62_6974_6e65_7431);
         let bytes = n.next_multiple_of(TILE_ROWS) * k / 4;
-        // Four ternary codes 0..=2.
-        let codes: Vec<u8> = (0..bytes)
-            .map(|_| (0..4).fold(0, |byte, _| byte << 2 | random.u8(..3)))
-            .collect();
         let (free, _) = device.memory_info()?;
         let copies = match device.kind() {
             DeviceKind::Cuda => (2 * device.capabilities().l2_bytes)
@@ -175,6 +170,18 @@ impl Bench {
                 .clamp(1, MAX_COPIES),
             DeviceKind::Emulated => 1,
         };
+        // Before as much of the host's memory is taken: the device says how much it has.
+        let mut weights = (0..copies)
+            .map(|_| Buffer::uninit(device, bytes))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut random = fastrand::Rng::with_seed(0x62_6974_6e65_7431);
+        // Four ternary codes 0..=2.
+        let codes: Vec<u8> = (0..bytes)
+            .map(|_| (0..4).fold(0, |byte, _| byte << 2 | random.u8(..3)))
+            .collect();
+        for weights in &mut weights {
+            weights.copy_from_slice(&codes)?;
+        }
         let values: Vec<i8> = (0..MAX_TOKENS * k).map(|_| random.i8(..)).collect();
         let sums: Vec<i32> = values
             .chunks(k)
@@ -189,9 +196,7 @@ impl Bench {
                 k,
                 k_pitch: k,
             },
-            weights: (0..copies)
-                .map(|_| Buffer::from_slice(device, &codes))
-                .collect::<Result<_, _>>()?,
+            weights,
             activations: Buffer::from_slice(device, &values)?,
             activation_scale: Buffer::from_slice(device, &vec![1.0; m])?,
             activation_sum: Buffer::from_slice(device, &sums)?,

@@ -30,6 +30,18 @@ fn made_up(device: &Device, n: usize, variant: &str, value: f64) -> Tuning {
 }
 
 #[test]
+fn a_shape_beyond_the_device_is_refused_before_the_host_makes_it_up() {
+    let result = tune_gemv(
+        &device(),
+        (1, 1 << 30, 1 << 20),
+        &TuneConfig::default(),
+        |_, _| {},
+    );
+    let error = result.unwrap_err();
+    assert!(error.to_string().contains("out of memory"), "{error}");
+}
+
+#[test]
 fn the_fastest_of_a_race_wins_and_hopeless_ones_leave_early() {
     // 1 is twice as slow; 2 is slow in one round only; 3 is slow at first.
     let mut calls = [0; 4];
