@@ -95,7 +95,11 @@ fn a_part_that_fails_or_hangs_loses_nothing_of_the_others() {
         ("c_passes", "#!/bin/sh\ntest -d tests\n"),
     ];
     bundle(folder.path(), &tests);
-    let output = run(folder.path(), &["--seconds", "30"]);
+    let peer = folder.path().canonicalize().unwrap().join("COMMIT");
+    // Relative to where the script is called.
+    let name = Path::new(peer.parent().unwrap().file_name().unwrap()).join("COMMIT");
+    let arguments = ["--seconds", "30", "--peer", name.to_str().unwrap()];
+    let output = run(folder.path(), &arguments);
     assert_eq!(output.status.code(), Some(1));
     let expected = [
         ("info", "passed"),
@@ -111,13 +115,20 @@ fn a_part_that_fails_or_hangs_loses_nothing_of_the_others() {
     );
     let out = folder.path().join("out");
     let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
-    assert_eq!(read("test-a_fails.out"), "device cuda\n");
+    let part = |name: &str| {
+        let mut tar = Command::new("tar");
+        tar.arg("-xOf").arg(out.join("parts.tar")).arg(name);
+        String::from_utf8(tar.output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(part("test-a_fails.out"), "device cuda\n");
+    assert_eq!(part("test-a_fails.err"), "broken\n");
     assert!(read("log.txt").contains("broken"));
-    assert!(
-        read("bench.out").contains("--device cuda") && read("bench.out").contains("commit=abc")
-    );
+    let bench = part("bench.out");
+    assert!(bench.contains("--device cuda") && bench.contains("commit=abc"));
+    assert!(bench.contains(&format!("--peer {}", peer.display())));
     assert_eq!(read("results.json"), "measured\n");
     assert!(read("compare.json").starts_with("compare --device cuda --json"));
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 5);
 }
 
 #[test]
@@ -145,6 +156,8 @@ fn wrong_usage_is_told() {
         &["--seconds"],
         &["--seconds", "0"],
         &["--device", "tpu"],
+        &["--peer", "nowhere.so"],
+        &["--peer"],
         &["--fast"],
     ] {
         let output = run(folder.path(), arguments);

@@ -1,25 +1,29 @@
 #!/usr/bin/env bash
 # Runs this folder's tests and measurements on a GPU, within a time, and keeps what each part found.
 #
-#   OUT=results ./run.sh [--seconds N] [--device cuda|emulated] [--dry-run]
+#   OUT=results ./run.sh [--seconds N] [--device cuda|emulated] [--peer FILE.so] [--dry-run]
 #
-# OUT gets results.json (the measurements), compare.json, run.json (what ran, how long, how it ended), log.txt, and stdout and
-# stderr of each part. A part that fails or runs out of time loses nothing of the others. Exit status: 0 where all parts
-# passed, 1 where one did not, 2 for wrong usage.
+# OUT gets results.json (the measurements), compare.json, run.json (what ran, how long, how it ended), log.txt, and parts.tar with
+# stdout and stderr of each part: five files, as some ways to bring them home count files. A part that fails or runs out of time
+# loses nothing of the others. Exit status: 0 where all parts passed, 1 where one did not, 2 for wrong usage.
 set -uo pipefail
 
 usage() {
-    echo "run.sh: $1; usage: [OUT=FOLDER] run.sh [--seconds N] [--device cuda|emulated] [--dry-run]" >&2
+    echo "run.sh: $1; usage: [OUT=FOLDER] run.sh [--seconds N] [--device cuda|emulated] [--peer FILE.so] [--dry-run]" >&2
     exit 2
 }
 
 seconds=540
 device=cuda
+peers=()
 dry=
 while [ $# -gt 0 ]; do
     case $1 in
         --seconds) seconds=${2-}; shift 2 || usage "--seconds wants a number" ;;
         --device) device=${2-}; shift 2 || usage "--device wants a name" ;;
+        --peer)
+            [ -f "${2-}" ] || usage "--peer wants a shared library, and '${2-}' is no file"
+            peers+=(--peer "$(realpath "$2")"); shift 2 ;;
         --dry-run) dry=1; shift ;;
         *) usage "unknown argument $1" ;;
     esac
@@ -63,8 +67,9 @@ part() {
         failed=1
         return
     fi
-    timeout --kill-after=5 "$limit" "$@" >"$out/$name.out" 2>"$out/$name.err" </dev/null
+    timeout --kill-after=5 "$limit" "$@" >"$parts/$name.out" 2>"$parts/$name.err" </dev/null
     status=$?
+    tar -rf "$out/parts.tar" -C "$parts" "$name.out" "$name.err"
     case $status in
         0) record "$name" passed 0 $((SECONDS - started)) ;;
         124 | 137) record "$name" "out of time" $status $((SECONDS - started)); failed=1 ;;
@@ -72,18 +77,21 @@ part() {
     esac
     say "$name: exit $status after $((SECONDS - started)) s"
     if [ $status -ne 0 ]; then
-        tail -n 5 "$out/$name.err" | tee -a "$out/log.txt"
+        tail -n 5 "$parts/$name.err" | tee -a "$out/log.txt"
     fi
 }
 
 [ -z "$dry" ] || say "plan for $seconds s on $device, in this order; what a part leaves goes to the later ones"
-[ -n "$dry" ] || { mkdir -p "$out" && out=$(cd "$out" && pwd) && : >"$out/log.txt"; } || exit 2
+[ -n "$dry" ] || { mkdir -p "$out" && out=$(cd "$out" && pwd) && : >"$out/log.txt" && rm -f "$out/parts.tar"; } || exit 2
 [ ! -f "$here/COMMIT" ] || export BITNET_COMMIT="$(cat "$here/COMMIT")"
 export BITNET_TEST_DEVICE=$device RUST_BACKTRACE=0
 
 # Test programs are packed: most of each is the same PTX. They read their golden data from the folder that they run in.
 scratch=$(mktemp -d) && trap 'rm -rf "$scratch"' EXIT && tar -xzf "$here/tests.tar.gz" -C "$scratch" || exit 2
 cd "$scratch" || exit 2
+parts=$scratch/parts && mkdir "$parts" || exit 2
+# So that the driver compiles the PTX once, and not once for each program, wherever it may write.
+export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-$scratch/cuda-cache}
 
 # Shares of the time: tests a third, the comparison a sixth, measurements the rest.
 part info 60 "$here/bitnet" info --json
@@ -99,10 +107,10 @@ if [ "$device" = emulated ]; then
     say "compare: left out, it needs a GPU"
 else
     part compare $((seconds / 6)) "$here/bitnet" compare --device "$device" --json
-    [ -n "$dry" ] || [ ! -s "$out/compare.out" ] || cp "$out/compare.out" "$out/compare.json"
+    [ -n "$dry" ] || [ ! -s "$parts/compare.out" ] || cp "$parts/compare.out" "$out/compare.json"
 fi
 # The program stops by itself before it is stopped, and writes what it has after each step.
 left=$((dry ? seconds / 2 : deadline - SECONDS))
 budget=$((left > 60 ? left - 30 : left * 2 / 3))
-part bench "$left" "$here/bitnet" bench --device "$device" --time-limit "$budget" --output "$out/results.json"
+part bench "$left" "$here/bitnet" bench --device "$device" "${peers[@]}" --time-limit "$budget" --output "$out/results.json"
 exit $failed
