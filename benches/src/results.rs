@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of the format; a reader refuses any other.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// One run of the measurement program.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -217,6 +217,8 @@ pub struct Pair {
     pub k: usize,
     /// This library's kernel.
     pub kernel: String,
+    /// Whether this library's launches overlapped: each was launched early (programmatic dependent launch).
+    pub programmatic: bool,
     /// This library, cold.
     pub ours: Time,
     /// The other, cold.
@@ -249,6 +251,8 @@ pub struct Model {
     pub num_layers: usize,
     /// Bits of a weight: 2 is this library, 8 and 16 are cuBLAS.
     pub quantization_bits: u32,
+    /// Whether launches overlapped: each was launched early (programmatic dependent launch).
+    pub programmatic: bool,
     /// Kernel launches of a pass.
     pub launches: usize,
     /// Bytes of the weights on one GPU.
@@ -413,6 +417,7 @@ mod tests {
             hidden_size: 1,
             num_layers: 1,
             quantization_bits: 2,
+            programmatic: false,
             launches: 1,
             weight_bytes: 1,
             checked: 1,

@@ -253,6 +253,15 @@ fn a_gpu_is_measured_cold_and_warm_against_the_ceilings() {
     assert!(ceilings.copy_bytes_per_second > 0.0 && ceilings.dp4a_operations_per_second > 0.0);
     assert!(ceilings.mma_operations_per_second > Some(0.0));
     assert!(ceilings.allocation_us > 0.0 && ceilings.pool_allocation_us > Some(0.0));
+    // The library's choice of each product, and the model, are also measured as programs run them.
+    let early = |case: &&Case| case.op == "gemv, launched early";
+    assert_eq!(results.cases.iter().filter(early).count(), 3 * 2);
+    let models: Vec<bool> = results
+        .models
+        .iter()
+        .map(|model| model.programmatic)
+        .collect();
+    assert_eq!(models, [true, false]);
     for case in &results.cases {
         assert_eq!(case.mismatches, 0, "{case:?}");
         assert!(
@@ -384,16 +393,26 @@ fn cublaslt_is_called_as_its_interface_says() {
     let shapes: Vec<_> = results
         .pairs
         .iter()
-        .map(|pair| (pair.peer.as_str(), pair.m, pair.n, pair.k))
+        .map(|pair| {
+            (
+                pair.peer.as_str(),
+                pair.m,
+                pair.n,
+                pair.k,
+                pair.programmatic,
+            )
+        })
         .collect();
     let int8 = "cublaslt int8";
     assert_eq!(
         shapes,
         [
-            (int8, 1, 128, 256),
-            (int8, 8, 128, 256),
-            (int8, 1, 48, 384),
-            (int8, 8, 48, 384)
+            (int8, 1, 128, 256, false),
+            (int8, 1, 128, 256, true),
+            (int8, 8, 128, 256, false),
+            (int8, 1, 48, 384, false),
+            (int8, 1, 48, 384, true),
+            (int8, 8, 48, 384, false)
         ],
         "{:?}",
         results.not_run

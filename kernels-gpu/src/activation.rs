@@ -20,6 +20,7 @@
 //! Bound by bytes.
 
 use crate::element::{AnyFloat, Floats};
+use crate::grid;
 use crate::norm::Source;
 use crate::row::{ANY, CHUNK};
 use cuda_std::{GpuFloat, kernel, thread};
@@ -231,6 +232,7 @@ pub unsafe fn activation(
     layout: u32,
     width: u32,
 ) {
+    grid::follow();
     let source = Gated::new(gate, up, dtype, kind, layout, width);
     // SAFETY: the host launches it on buffers as the module says.
     unsafe { run(source, Floats::new(output, dtype, width)) }

@@ -5,6 +5,7 @@
 
 use crate::activation::Gated;
 use crate::element::AnyFloat;
+use crate::grid;
 use crate::norm::Norm;
 use crate::quantize::Quantized;
 #[cfg(not(target_arch = "nvptx64"))]
@@ -56,6 +57,7 @@ macro_rules! variants {
                 width: u32,
                 k_padded: u32,
             ) {
+                grid::follow();
                 let source = Gated::<$whole>::new(gate, up, dtype, activation, layout, width);
                 let norm = Norm::<$whole> { kind: norm, gamma, beta, eps, width };
                 let output = Quantized { values, scale, sum, k_padded };

@@ -37,6 +37,7 @@ mod element;
 mod entry;
 pub mod feed_forward;
 pub mod gemv;
+mod grid;
 pub mod norm;
 pub mod packed;
 pub mod quantize;

@@ -18,6 +18,7 @@
 
 use crate::block::{self, MAX_WARPS};
 use crate::element::{AnyFloat, Element, Floats};
+use crate::grid;
 use crate::quantize::{self, Quantized, Sink};
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::row::Variant;
@@ -392,6 +393,7 @@ macro_rules! variants {
                 kind: u32,
                 width: u32,
             ) {
+                grid::follow();
                 let norm = Norm::<$whole> { kind, gamma, beta, eps, width };
                 let floats = |start| Floats::new(start, dtype, width);
                 let source = Input::<$whole> { input: floats(input), residual: floats(residual) };
@@ -418,6 +420,7 @@ macro_rules! variants {
                 width: u32,
                 k_padded: u32,
             ) {
+                grid::follow();
                 let norm = Norm::<$whole> { kind, gamma, beta, eps, width };
                 let floats = |start| Floats::new(start, dtype, width);
                 let source = Input::<$whole> { input: floats(input), residual: floats(residual) };

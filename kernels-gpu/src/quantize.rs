@@ -21,6 +21,7 @@
 
 use crate::block::{self, MAX_WARPS};
 use crate::element::{AnyFloat, Floats};
+use crate::grid;
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::row::Variant;
 use crate::row::{ANY, CHUNK, MAX_THREADS, STREAMING};
@@ -322,6 +323,7 @@ macro_rules! variants {
                 k: u32,
                 k_padded: u32,
             ) {
+                grid::follow();
                 let input = Floats::new(input, dtype, k);
                 let output = Quantized { values, scale, sum, k_padded };
                 // SAFETY: the host launches it on buffers as the module says.
@@ -353,6 +355,7 @@ pub unsafe fn quantize_tensor_absmax(
     tokens: u32,
     k: u32,
 ) {
+    grid::follow();
     // SAFETY: the host launches it on buffers as the module says.
     unsafe { absmax(Floats::new(input, dtype, k), partial, tokens) }
 }
@@ -370,6 +373,7 @@ pub unsafe fn quantize_tensor(
     k: u32,
     k_padded: u32,
 ) {
+    grid::follow();
     let output = Quantized {
         values,
         scale,
@@ -390,6 +394,7 @@ pub unsafe fn dequantize_activations(
     k: u32,
     k_padded: u32,
 ) {
+    grid::follow();
     // SAFETY: the host launches it on buffers as the module says.
     unsafe { dequantize(values, scale, Floats::new(output, dtype, k), k_padded) }
 }

@@ -44,6 +44,9 @@ pub struct Capabilities {
     pub registers_per_multiprocessor: u32,
     /// Whether cooperative launches (grid-wide barriers) are possible.
     pub cooperative_launch: bool,
+    /// Whether a kernel can start before the one in front of it on its stream has ended (programmatic dependent launch), in graphs too:
+    /// compute capability 9.0, and a driver of CUDA 12.3.
+    pub programmatic_launch: bool,
     /// Peak clock in kilohertz.
     pub clock_khz: Option<u32>,
     /// Peak memory clock in kilohertz.

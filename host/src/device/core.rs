@@ -11,7 +11,7 @@ use super::{
     pool::Pool,
     profile::{Collector, Submitted},
     queue::StreamInner,
-    sync::{Mutex, MutexGuard},
+    sync::{Mutex, MutexGuard, atomic::AtomicBool},
 };
 
 /// Locks a mutex whose data stays consistent even where a holder panicked.
@@ -24,6 +24,8 @@ pub(super) struct Core {
     pub(super) driver: Box<dyn Driver>,
     /// As errors name the device, such as `cuda:0 (NVIDIA H200)`.
     pub(super) name: String,
+    /// Whether kernels that wait by themselves are launched early.
+    pub(super) programmatic_launch: AtomicBool,
     lost: OnceLock<(String, Vec<LaunchRecord>)>,
     streams: Mutex<Vec<Weak<StreamInner>>>,
     orphans: Mutex<Vec<Orphan>>,
@@ -51,9 +53,11 @@ pub(super) enum Resource {
 
 impl Core {
     pub(super) fn new(driver: Box<dyn Driver>, name: String) -> Arc<Self> {
+        let can = driver.capabilities().programmatic_launch;
         Arc::new(Self {
             driver,
             name,
+            programmatic_launch: AtomicBool::new(can),
             lost: OnceLock::new(),
             streams: Mutex::default(),
             orphans: Mutex::default(),

@@ -42,6 +42,8 @@ pub(super) struct FunctionInfo {
     pub(super) max_threads: u32,
     /// Shared memory that the kernel declares, in bytes.
     pub(super) static_shared: u32,
+    /// Whether the kernel itself waits for the grid in front of it (`griddepcontrol.wait`).
+    pub(super) waits: bool,
 }
 
 /// One kernel parameter, as bytes.
@@ -237,12 +239,14 @@ pub(super) trait Driver: Any + Debug + Send + Sync {
         kernel: &str,
         ptx: &str,
     ) -> Result<FunctionInfo, DriverError>;
+    /// Where `early` is set, the kernel waits by itself for what is in front of it on the stream, and may start before that has ended.
     unsafe fn launch(
         &self,
         stream: RawStream,
         kernel: &str,
         function: &FunctionInfo,
         config: &LaunchConfig,
+        early: bool,
         parameters: &[Parameter],
     ) -> Result<(), DriverError>;
 

@@ -78,7 +78,7 @@ use self::{
     module::ModuleInner,
     pool::Pool,
     queue::StreamInner,
-    sync::Mutex,
+    sync::{Mutex, atomic::Ordering},
 };
 
 /// An open device: a GPU or the emulator.
@@ -132,6 +132,21 @@ impl Device {
     /// What the device can do.
     pub fn capabilities(&self) -> &Capabilities {
         self.0.core.driver.capabilities()
+    }
+
+    /// Whether this library's kernels start before the one in front of them on their stream has ended: each then has its weights fetched into L2,
+    /// waits for that end, and only then reads and writes memory. So results are the same, and what a launch and a first load take
+    /// is hidden behind the kernel in front. CUDA calls it programmatic dependent launch.
+    pub fn programmatic_launch(&self) -> bool {
+        self.0.core.programmatic_launch.load(Ordering::Relaxed)
+    }
+
+    /// Turns [`programmatic_launch`](Self::programmatic_launch) on or off, for launches and captures from now on, of all handles of this device.
+    /// It is on from the start where [`Capabilities::programmatic_launch`] says that it is possible, and stays off elsewhere.
+    pub fn set_programmatic_launch(&self, on: bool) {
+        let on = on && self.capabilities().programmatic_launch;
+        let flag = &self.0.core.programmatic_launch;
+        flag.store(on, Ordering::Relaxed);
     }
 
     /// Free and total bytes of device memory. What a pool keeps is not free.

@@ -9,6 +9,7 @@ use super::{
     launch::{self, KernelArg, LaunchConfig},
     module::Function,
     queue::{StreamInner, Work},
+    sync::atomic::Ordering,
 };
 
 /// A queue of work on one device: what is submitted to it runs in that order, and asynchronously on a GPU.
@@ -125,6 +126,9 @@ impl Stream {
     ) -> Result<(), DeviceError> {
         let parameters = launch::check(&self.device, function, &config, args)?;
         let core = &self.inner.core;
+        let early = function.info().waits
+            && !config.cooperative
+            && core.programmatic_launch.load(Ordering::Relaxed);
         let submit = |stream| {
             // SAFETY: `check` has established that function, arguments and limits are this device's. The
             // allocations are kept alive by the marks below, or by the capture.
@@ -134,6 +138,7 @@ impl Stream {
                     function.name(),
                     function.info(),
                     &config,
+                    early,
                     &parameters,
                 )
             }

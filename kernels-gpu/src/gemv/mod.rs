@@ -37,12 +37,17 @@ mod tokens;
 pub use entries::{INT8XINT2, Int8xInt2Variant, LADDER, TILED, Variant};
 pub use entries::{Int8xInt2Params, Params};
 
+use crate::grid;
+#[cfg(target_feature = "sm_90")]
+use cuda_std::ptr;
+use cuda_std::thread;
+
 /// Rows of a tile.
 pub const TILE_ROWS: usize = 16;
 /// Columns of a step: 8 units.
 pub const STEP_COLUMNS: usize = 128;
-/// Bytes of a tile that a block for one token has L2 fetch at its start, on sm_90 and later, beyond those of its first loads: enough for one
-/// warp a processor to have as much on its way as DRAM delivers in its latency; more would be in the way of other blocks.
+/// Bytes of a tile that a block has L2 fetch at its start, on sm_90 and later: enough for one warp a processor to have as much on its way as
+/// DRAM delivers in its latency; more would be in the way of other blocks.
 pub const PREFETCHED_BYTES: usize = 16 << 10;
 /// Bytes of a tile's step: a warp's load.
 pub const STEP_BYTES: usize = TILE_ROWS * STEP_COLUMNS / 4;
@@ -122,4 +127,40 @@ struct Problem {
     k_pitch: u32,
     tokens: u32,
     workspace: *mut u32,
+}
+
+impl Problem {
+    /// [`follow`], for the tiles of this block.
+    ///
+    /// # Safety
+    /// As [`follow`].
+    #[inline(always)]
+    unsafe fn follow<const TILES: usize>(&self) {
+        let group = thread::block_idx_x();
+        // SAFETY: the caller's contract.
+        unsafe { follow::<TILES>(self.weights, (self.n, self.k), group) }
+    }
+}
+
+/// Has L2 fetch the first [`PREFETCHED_BYTES`] of each tile of a group, of `TILES`, and only then waits for the grid in front. Should that one
+/// write the weights, what is loaded afterwards is still right: its writes meet the same L2.
+///
+/// # Safety
+/// All threads of the block call it; weights of the shape `(n, k)` are valid, and there is such a group.
+#[inline(always)]
+unsafe fn follow<const TILES: usize>(weights: *const u8, (n, k): (u32, u32), group: u32) {
+    #[cfg(target_feature = "sm_90")]
+    if thread::thread_idx_x() == 0 && thread::block_idx_y() == 0 {
+        let tile_bytes = k * (TILE_ROWS / 4) as u32;
+        let tiles = n.div_ceil(TILE_ROWS as u32) - group * TILES as u32;
+        let bytes = tile_bytes * tiles.min(TILES as u32);
+        // SAFETY: the tiles exist, one behind the other; their size is a multiple of 128 bytes.
+        unsafe {
+            let start = weights.add((group * TILES as u32) as usize * tile_bytes as usize);
+            ptr::prefetch_l2_bulk(start, bytes.min(PREFETCHED_BYTES as u32 * TILES as u32));
+        }
+    }
+    #[cfg(not(target_feature = "sm_90"))]
+    let _ = (weights, n, k, group);
+    grid::follow();
 }

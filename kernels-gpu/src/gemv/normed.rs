@@ -20,7 +20,9 @@
 use super::epilogue::{Operands, Rows};
 use super::layout::{Layout, Tiled};
 use super::one_token::{first_value, reduce_scatter};
-use super::{STEP_BYTES, STEP_COLUMNS, TILE_ROWS, UNIT_BYTES, UNIT_COLUMNS, UNIT_ROWS, UNIT_WORDS};
+use super::{
+    STEP_BYTES, STEP_COLUMNS, TILE_ROWS, UNIT_BYTES, UNIT_COLUMNS, UNIT_ROWS, UNIT_WORDS, follow,
+};
 use crate::block::{self, WARP};
 use crate::element::{AnyFloat, Floats};
 use crate::norm::{Input, Norm};
@@ -142,6 +144,8 @@ unsafe fn normed<
     k: u32,
 ) {
     const { assert!(COUNT == TILES * UNIT_ROWS && COUNT <= 8) };
+    // SAFETY: the caller's contract; no block is without a group.
+    unsafe { follow::<TILES>(weights, (n, k), thread::block_idx_x()) };
     let rows_of_group = (TILES * TILE_ROWS) as u32;
     let (thread, warps) = (thread::thread_idx_x(), thread::block_dim_x() / WARP);
     let (warp, lane) = (thread / WARP, thread % WARP);

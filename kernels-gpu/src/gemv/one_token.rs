@@ -9,8 +9,6 @@
 //! rows 12..15      lane 24   ...            lane 31
 //! ```
 
-#[cfg(target_feature = "sm_90")]
-use super::PREFETCHED_BYTES;
 use super::block_sums::{self, of_warp};
 use super::epilogue::Epilogue;
 use super::layout::Layout;
@@ -175,20 +173,6 @@ pub(super) fn first_value<const COUNT: usize>(lane: usize, lane_bits: [u32; 3]) 
     first
 }
 
-/// Has L2 fetch what the first loads leave of a tile, `skip` bytes, while they are on their way: the next ones then wait for L2 only.
-///
-/// # Safety
-/// The tile, of `tile_bytes` bytes, is valid.
-#[cfg(target_feature = "sm_90")]
-#[inline(always)]
-unsafe fn prefetch(tile: *const u8, tile_bytes: usize, skip: usize) {
-    if skip < tile_bytes {
-        let bytes = (tile_bytes - skip).min(PREFETCHED_BYTES) as u32;
-        // SAFETY: the caller's contract; a tile's size is a multiple of 128 bytes.
-        unsafe { ptr::prefetch_l2_bulk(tile.add(skip), bytes) };
-    }
-}
-
 /// The rows of this block. `COUNT` is `TILES * 4`, the sums of a lane; `DISTANCE` is `WARPS * SPLITS`.
 ///
 /// # Safety
@@ -240,19 +224,8 @@ pub(super) unsafe fn gemv<
             activations: problem.activations.wrapping_add(column),
         }
     };
-    #[cfg(target_feature = "sm_90")]
-    if thread == 0 && (SPLITS == 1 || thread::block_idx_y() == 0) {
-        let tile_bytes = k / 4 * TILE_ROWS;
-        for tile in 0..TILES {
-            // SAFETY: the tile exists.
-            unsafe {
-                let tile = problem
-                    .weights
-                    .add((first_tile + tile).min(last_tile) * tile_bytes);
-                prefetch(tile, tile_bytes, 2 * STEPS * DISTANCE * STEP_BYTES);
-            }
-        }
-    }
+    // SAFETY: the caller's contract.
+    unsafe { problem.follow::<TILES>() };
     // Of the blocks that split K only the last one needs it.
     // SAFETY: the caller's contract.
     let row_scale =

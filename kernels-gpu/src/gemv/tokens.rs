@@ -18,6 +18,7 @@ use super::{
     MAX_TOKENS, Problem, STEP_BYTES, STEP_COLUMNS, TILE_ROWS, UNIT_BYTES, UNIT_COLUMNS, UNIT_ROWS,
     UNIT_WORDS,
 };
+use crate::grid;
 use cuda_std::mma;
 use cuda_std::ptr::{self, U32x4};
 use cuda_std::thread;
@@ -191,6 +192,17 @@ pub(super) unsafe fn gemv<
             ),
         }
     };
+    // What the warp loads first. Whole tiles, as for one token, would take registers that spill; so would this with partial steps.
+    let whole_steps = k / STEP_COLUMNS;
+    #[cfg(target_feature = "sm_90")]
+    if !L::HAS_PARTIAL_STEPS && step + (STEPS - 1) * DISTANCE < whole_steps {
+        unroll!(step < STEPS <= 4, {
+            for start in pointers.weights {
+                ptr::prefetch_l2(start.wrapping_add(step * DISTANCE * STEP_BYTES));
+            }
+        });
+    }
+    grid::follow();
     let advance = |pointers: Pointers, steps: usize| Pointers {
         weights: pointers
             .weights
@@ -204,7 +216,6 @@ pub(super) unsafe fn gemv<
         pairs: [[0; 4]; 2],
         activations: [0; 4],
     }; LOADS];
-    let whole_steps = k / STEP_COLUMNS;
     // SAFETY: the warp's lanes agree on `step`; the steps that are added exist.
     unsafe {
         while STEPS > 1 && step + (STEPS - 1) * DISTANCE < whole_steps {

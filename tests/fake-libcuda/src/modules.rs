@@ -260,6 +260,58 @@ unsafe extern "C" fn cuLaunchKernel(
     })
 }
 
+/// `CUlaunchConfig`.
+#[repr(C)]
+struct ExtendedConfig {
+    grid: [c_uint; 3],
+    block: [c_uint; 3],
+    dynamic_shared: c_uint,
+    stream: *mut c_void,
+    attributes: *const Attribute,
+    count: c_uint,
+}
+
+/// `CUlaunchAttribute`, whose value is a union of 64 bytes.
+#[repr(C)]
+struct Attribute {
+    id: c_int,
+    _padding: [u8; 4],
+    value: [u64; 8],
+}
+
+const PROGRAMMATIC_STREAM_SERIALIZATION: c_int = 6;
+
+/// Takes programmatic launches only, of kernels that wait. They run in order here, as a GPU may do it, too.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuLaunchKernelEx(
+    extended: *const ExtendedConfig,
+    function: *mut c_void,
+    parameters: *const *const c_void,
+    extra: *mut *mut c_void,
+) -> c_int {
+    with_context("cuLaunchKernelEx", |context| {
+        // SAFETY: the caller passes a configuration.
+        let extended = unsafe { &*extended };
+        if !extra.is_null() || extended.count != 1 {
+            return Err(INVALID_VALUE);
+        }
+        // SAFETY: the configuration has one attribute.
+        let attribute = unsafe { &*extended.attributes };
+        // The value is an `int`; a driver does not look at what is behind it.
+        if attribute.id != PROGRAMMATIC_STREAM_SERIALIZATION || attribute.value[0] as u32 != 1 {
+            return Err(INVALID_VALUE);
+        }
+        let config = LaunchConfig {
+            grid: extended.grid,
+            block: extended.block,
+            dynamic_shared: extended.dynamic_shared,
+            cooperative: false,
+        };
+        // SAFETY: the caller passes a pointer for each parameter.
+        unsafe { launch(context, function, config, extended.stream, parameters) }
+    })
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuLaunchCooperativeKernel(
     function: *mut c_void,

@@ -58,6 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
     } else {
         print!("{}", table(&reports));
     }
+    reject_early_accesses(&reports)?;
     reject_local_memory(&reports, ALLOWED)
 }
 
@@ -147,6 +148,23 @@ fn assemble(tools: &Tools, arch: &str, ptx: &std::path::Path) -> Result<Vec<Kern
         .collect()
 }
 
+/// Fails on kernels that access memory before they wait for the grid in front (docs/kernels.md): compilers may move loads.
+fn reject_early_accesses(reports: &[KernelReport]) -> Result<()> {
+    let early = |report: &&KernelReport| !report.before_wait.is_empty();
+    let rejected: String = reports
+        .iter()
+        .filter(early)
+        .map(|report| {
+            let accesses = report.before_wait.join(", ");
+            format!("\n  {} on {}: {accesses}", report.kernel, report.arch)
+        })
+        .collect();
+    if !rejected.is_empty() {
+        bail!("kernels that access memory before `griddepcontrol.wait`:{rejected}");
+    }
+    Ok(())
+}
+
 /// Fails on kernels that spill registers or have a stack frame, except where an allowance says why they may.
 fn reject_local_memory(reports: &[KernelReport], allowed: &[Allowance]) -> Result<()> {
     let mut rejected = String::new();
@@ -203,6 +221,31 @@ mod tests {
     }
 
     #[test]
+    fn an_access_before_the_wait_is_rejected() {
+        let report = |kernel: &str, before_wait: &[&str]| {
+            let resources = verbose::Resources {
+                kernel: kernel.to_owned(),
+                ..Default::default()
+            };
+            let code = sass::Code {
+                opcodes: BTreeMap::new(),
+                loops: Vec::new(),
+                before_wait: before_wait.iter().map(|&name| name.to_owned()).collect(),
+            };
+            KernelReport::new("sm_90", resources, code)
+        };
+        reject_early_accesses(&[report("waits", &[])]).expect("nothing to reject");
+        let reports = [
+            report("waits", &[]),
+            report("reads", &["LDG.E", "LDG.E.128"]),
+        ];
+        let error = reject_early_accesses(&reports).expect_err("one to reject");
+        let told = error.to_string();
+        assert!(told.contains("reads on sm_90: LDG.E, LDG.E.128"), "{told}");
+        assert!(!told.contains("waits on"), "{told}");
+    }
+
+    #[test]
     fn local_memory_needs_a_reason() {
         let report = |kernel: &str, spill_stores, stack| {
             let resources = verbose::Resources {
@@ -214,6 +257,7 @@ mod tests {
             let code = sass::Code {
                 opcodes: BTreeMap::new(),
                 loops: Vec::new(),
+                before_wait: Vec::new(),
             };
             KernelReport::new("sm_90", resources, code)
         };

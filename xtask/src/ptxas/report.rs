@@ -21,6 +21,7 @@ pub struct KernelReport {
     pub shared: u32,
     pub sass: Opcodes,
     pub loops: Vec<Loop>,
+    pub before_wait: Vec<String>,
 }
 
 impl KernelReport {
@@ -35,6 +36,7 @@ impl KernelReport {
             shared: resources.shared,
             sass: code.opcodes,
             loops: code.loops,
+            before_wait: code.before_wait,
         }
     }
 
@@ -118,6 +120,7 @@ mod tests {
                 Code {
                     opcodes: Opcodes::new(),
                     loops: Vec::new(),
+                    before_wait: Vec::new(),
                 },
             )
         };
@@ -154,12 +157,13 @@ mod tests {
             Code {
                 opcodes: sass,
                 loops: Vec::new(),
+                before_wait: Vec::new(),
             },
         ))
         .expect("plain data");
         let expected = serde_json::json!({
             "arch": "sm_90", "kernel": "gemv", "registers": 40, "spill_stores": 0, "spill_loads": 0, "stack": 0,
-            "shared": 0, "sass": {"EXIT": 1}, "loops": []
+            "shared": 0, "sass": {"EXIT": 1}, "loops": [], "before_wait": []
         });
         assert_eq!(json, expected);
     }

@@ -30,6 +30,28 @@ pub struct Instruction {
 pub struct Code {
     pub opcodes: Opcodes,
     pub loops: Vec<Loop>,
+    /// Accesses to memory that stand before the wait for the grid in front, where there is one.
+    pub before_wait: Vec<String>,
+}
+
+/// Waits for the grid in front: `griddepcontrol.wait`.
+const WAIT: &str = "ACQBULK";
+
+/// Loads, stores, atomics and copies of global or generic memory. Prefetches (`CCTL`, `UBLKPF`) are none.
+const ACCESSES: [&str; 11] = [
+    "LDG", "STG", "LD", "ST", "ATOMG", "ATOM", "REDG", "RED", "LDGSTS", "UBLKCP", "UBLKRED",
+];
+
+fn before_wait(instructions: &[Instruction]) -> Vec<String> {
+    let wait = instructions.iter().position(|found| found.opcode == WAIT);
+    instructions[..wait.unwrap_or(0)]
+        .iter()
+        .filter(|found| {
+            let name = found.opcode.split('.').next().unwrap_or_default();
+            ACCESSES.contains(&name)
+        })
+        .map(|found| found.opcode.clone())
+        .collect()
 }
 
 /// The code of each function. `nvdisasm` prints a list of two: a description of the file, and the functions.
@@ -40,11 +62,17 @@ pub fn functions(json: &str) -> Result<BTreeMap<String, Code>> {
         .into_iter()
         .map(|function| {
             let loops = loops(&function.instructions);
+            let before_wait = before_wait(&function.instructions);
             let mut opcodes = Opcodes::new();
             for instruction in function.instructions {
                 *opcodes.entry(instruction.opcode).or_insert(0) += 1;
             }
-            (function.name, Code { opcodes, loops })
+            let code = Code {
+                opcodes,
+                loops,
+                before_wait,
+            };
+            (function.name, code)
         })
         .collect())
 }
@@ -76,6 +104,32 @@ mod tests {
         );
         assert_eq!(functions["norm"].opcodes, Opcodes::from([count("EXIT", 1)]));
         assert_eq!(functions.len(), 2);
+    }
+
+    #[test]
+    fn accesses_before_the_wait_are_found() {
+        let found = |opcodes: &[&str]| {
+            let instruction = |opcode: &&str| Instruction {
+                opcode: (*opcode).to_owned(),
+                operands: String::new(),
+            };
+            before_wait(&opcodes.iter().map(instruction).collect::<Vec<_>>())
+        };
+        let prefetch = [
+            "LDC",
+            "UBLKPF.L2",
+            "CCTL.E.PF2",
+            "LDS",
+            "ACQBULK",
+            "PREEXIT",
+            "LDG.E.128",
+        ];
+        assert!(found(&prefetch).is_empty());
+        assert_eq!(
+            found(&["LDG.E.NA.128.CONSTANT", "ACQBULK", "STG.E"]),
+            ["LDG.E.NA.128.CONSTANT"]
+        );
+        assert!(found(&["LDG.E", "STG.E"]).is_empty());
     }
 
     #[test]

@@ -72,6 +72,11 @@ fn spread(time: Option<Time>) -> String {
     )
 }
 
+/// How this library's kernels were launched.
+fn launched(programmatic: bool) -> &'static str {
+    if programmatic { "early" } else { "in turn" }
+}
+
 fn percent(share: Option<f64>) -> String {
     share.map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", share * 100.0))
 }
@@ -142,6 +147,7 @@ fn peers(results: &Results) -> String {
             pair.peer.clone(),
             format!("{} x {}", pair.n, pair.k),
             pair.m.to_string(),
+            launched(pair.programmatic).to_owned(),
             us(Some(pair.ours)),
             us(Some(pair.theirs)),
             format!("{:.2}", pair.ratio),
@@ -152,6 +158,7 @@ fn peers(results: &Results) -> String {
         "beside",
         "N x K",
         "M",
+        "launched",
         "this library",
         "the other",
         "times as fast",
@@ -259,6 +266,7 @@ fn model(results: &Results) -> String {
             model.quantization_bits.to_string(),
             model.num_gpus.to_string(),
             model.batch_size.to_string(),
+            launched(model.programmatic).to_owned(),
             format!("{:.0}", model.weight_bytes as f64 / MIB),
             us(model.pass),
             spread(model.pass),
@@ -272,6 +280,7 @@ fn model(results: &Results) -> String {
         "bits",
         "GPUs",
         "batch",
+        "launched",
         "weights, MiB",
         "a pass, us",
         "spread",

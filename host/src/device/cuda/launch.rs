@@ -4,7 +4,7 @@ use std::{
 };
 
 use cust::sys::CUfunction;
-use cust_lazy::ffi;
+use cust_lazy::ffi::{self, CUlaunchAttribute, CUlaunchConfig};
 
 use super::{
     super::{
@@ -19,6 +19,9 @@ const COOPERATIVE_LAUNCH_TOO_LARGE: c_int = 720;
 
 const FUNCTION_MAX_DYNAMIC_SHARED: c_int = 8;
 
+/// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION`: the kernel need not wait for the end of the one in front before it starts.
+const PROGRAMMATIC_STREAM_SERIALIZATION: c_int = 6;
+
 /// Submits a kernel.
 ///
 /// # Safety
@@ -30,6 +33,7 @@ pub(super) unsafe fn submit(
     kernel: &str,
     function: &FunctionInfo,
     config: &LaunchConfig,
+    early: bool,
     parameters: &[Parameter],
 ) -> Result<(), DriverError> {
     let handle = function.raw.0 as CUfunction;
@@ -69,6 +73,29 @@ pub(super) unsafe fn submit(
                     pointers,
                 )
             }
+        })
+    } else if early {
+        let mut attribute = CUlaunchAttribute {
+            id: PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            // An `int` in front, which on CUDA's little-endian hosts is the low half.
+            value: [1, 0, 0, 0, 0, 0, 0, 0],
+        };
+        let launch = CUlaunchConfig {
+            gridDimX: grid_x,
+            gridDimY: grid_y,
+            gridDimZ: grid_z,
+            blockDimX: block_x,
+            blockDimY: block_y,
+            blockDimZ: block_z,
+            sharedMemBytes: shared,
+            hStream: stream(raw),
+            attrs: &mut attribute,
+            numAttrs: 1,
+        };
+        driver.call("cuLaunchKernelEx", || {
+            // SAFETY: as above; `launch` and its attribute are read during the call. The kernel waits for the grid in front.
+            unsafe { ffi::cuLaunchKernelEx(&launch, handle, pointers, ptr::null_mut()) }
         })
     } else {
         driver.call("cuLaunchKernel", || {

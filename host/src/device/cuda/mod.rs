@@ -408,10 +408,11 @@ impl Driver for CudaDriver {
         kernel: &str,
         function: &FunctionInfo,
         config: &LaunchConfig,
+        early: bool,
         parameters: &[Parameter],
     ) -> Result<(), DriverError> {
         // SAFETY: the caller passes live handles and as many parameters as the function takes.
-        unsafe { launch::submit(self, raw, kernel, function, config, parameters) }
+        unsafe { launch::submit(self, raw, kernel, function, config, early, parameters) }
     }
 
     unsafe fn begin_capture(&self, raw: RawStream) -> Result<(), DriverError> {

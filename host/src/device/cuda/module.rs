@@ -95,6 +95,7 @@ pub(super) unsafe fn function(
         parameter_sizes: parameter_sizes(driver, function, kernel, ptx)?,
         max_threads: attribute(driver, function, FUNCTION_MAX_THREADS_PER_BLOCK)?,
         static_shared: attribute(driver, function, FUNCTION_SHARED_SIZE_BYTES)?,
+        waits: waits_for_grid(kernel, ptx),
     })
 }
 
@@ -153,4 +154,49 @@ fn sizes_from_ptx(kernel: &str, ptx: &str) -> Result<Vec<usize>, DriverError> {
         .iter()
         .map(|parameter| parameter.size)
         .collect())
+}
+
+/// Whether the kernel's body has `griddepcontrol.wait`. A body that is not found, and what a called function does, count as no: the kernel is
+/// then launched after the grid in front, which is always right.
+fn waits_for_grid(kernel: &str, ptx: &str) -> bool {
+    let mut entries = ptx.split(".entry").skip(1);
+    let body = entries.find_map(|entry| {
+        entry
+            .trim_start()
+            .strip_prefix(kernel)?
+            .trim_start()
+            .strip_prefix('(')
+    });
+    let Some(body) = body.and_then(|entry| entry.split_once('{')) else {
+        return false;
+    };
+    let mut depth = 1_u32;
+    let end = body.1.char_indices().find(|&(_, c)| {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        depth == 0
+    });
+    end.is_some_and(|(end, _)| body.1[..end].contains("griddepcontrol.wait"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_kernel_that_waits_is_said_to() {
+        let ptx = "
+            .visible .entry before(.param .u64 p) { { griddepcontrol.launch_dependents; } ret; }
+            .func helper() { griddepcontrol.wait; ret; }
+            .visible .entry waits_not () { ret; }
+            .visible .entry  waits
+            () .maxntid 32 { { mov.u32 a, {b, c}; } griddepcontrol.wait; }
+            .visible .entry open() { griddepcontrol.wait;";
+        let found = ["before", "waits_not", "waits", "open", "wait", "none"]
+            .map(|kernel| waits_for_grid(kernel, ptx));
+        assert_eq!(found, [false, false, true, false, false, false]);
+    }
 }

@@ -19,6 +19,9 @@ use super::{
     CudaDriver, check,
 };
 
+/// The first driver that captures programmatic launches into graphs, as CUDA encodes its version.
+const PROGRAMMATIC_LAUNCH_IN_GRAPHS: u32 = 12_030;
+
 /// How many GPUs have been opened.
 static OPENED: AtomicU64 = AtomicU64::new(0);
 
@@ -141,12 +144,13 @@ fn capabilities(
     };
     // Zero stands for "not known" among the rates.
     let get_known = |attribute| get(attribute).map(|value| Some(value).filter(|&value| value > 0));
+    let compute_capability = (
+        get(Attribute::ComputeCapabilityMajor)?,
+        get(Attribute::ComputeCapabilityMinor)?,
+    );
     Ok(Capabilities {
         model,
-        compute_capability: (
-            get(Attribute::ComputeCapabilityMajor)?,
-            get(Attribute::ComputeCapabilityMinor)?,
-        ),
+        compute_capability,
         multiprocessors: get(Attribute::MultiprocessorCount)?,
         warp_size: get(Attribute::WarpSize)?,
         memory_bytes: gpu
@@ -173,6 +177,8 @@ fn capabilities(
         registers_per_multiprocessor: get(Attribute::MaxRegistersPerMultiprocessor)?,
         cooperative_launch: get_raw(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)?
             != 0,
+        programmatic_launch: compute_capability >= (9, 0)
+            && driver_version >= PROGRAMMATIC_LAUNCH_IN_GRAPHS,
         clock_khz: get_known(Attribute::ClockRate)?,
         memory_clock_khz: get_known(Attribute::MemoryClockRate)?,
         memory_bus_bits: get_known(Attribute::GlobalMemoryBusWidth)?,

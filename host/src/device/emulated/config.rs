@@ -77,6 +77,7 @@ pub(super) fn capabilities(config: &EmulatedConfig) -> Result<Capabilities, Devi
         shared_bytes_per_block_optin: block_kib << 10,
         registers_per_multiprocessor: 64 << 10,
         cooperative_launch: true,
+        programmatic_launch: config.compute_capability >= (9, 0),
         clock_khz: None,
         memory_clock_khz: None,
         memory_bus_bits: None,

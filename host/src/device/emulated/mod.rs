@@ -370,6 +370,7 @@ impl Driver for EmulatedDriver {
                     x * y * z
                 }),
             static_shared: entry.static_shared as u32,
+            waits: false,
         };
         let kernel = Kernel {
             module: Arc::clone(&module),
@@ -385,6 +386,8 @@ impl Driver for EmulatedDriver {
         _kernel: &str,
         function: &FunctionInfo,
         config: &LaunchConfig,
+        // Launches do not overlap here.
+        _early: bool,
         parameters: &[Parameter],
     ) -> Result<(), DriverError> {
         let kernel = lock(&self.kernels).get(&function.raw).cloned();

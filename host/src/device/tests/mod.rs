@@ -16,6 +16,7 @@ mod opening;
 mod peers;
 mod pinned;
 mod pool;
+mod programmatic;
 mod threads;
 
 use std::{

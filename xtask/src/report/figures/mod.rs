@@ -115,7 +115,11 @@ fn latency(results: &Results) -> Result<String> {
             .collect(),
     }];
     let mut peers: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
-    for pair in results.pairs.iter().filter(|pair| pair.m == 1) {
+    for pair in results
+        .pairs
+        .iter()
+        .filter(|pair| pair.m == 1 && !pair.programmatic)
+    {
         if let Some(x) = position((pair.n, pair.k)) {
             let points = peers.entry(&pair.peer).or_default();
             points.push((x, pair.theirs.median_us));

@@ -79,6 +79,22 @@ impl<'a> Shape<'a> {
         Ok(cases)
     }
 
+    /// The library's choice for `m` tokens, launched early.
+    pub fn programmatic(&mut self, m: usize) -> Result<Case> {
+        let chosen = self.chosen(m)?;
+        let expected = Rc::new(self.data.expected(m)?);
+        let mut sets = self.products(m, Some(chosen), &expected)?;
+        let (stream, settings) = (self.stream, &self.plan.settings);
+        let measured = launched_early(stream.device(), || {
+            measure(stream, &mut sets, self.cold, settings)
+        })?;
+        let shape = (m, Some(self.data.n), self.data.k);
+        let mut case = case("gemv, launched early", shape, &sets[0], measured);
+        case.kernels = vec![chosen.name().to_owned()];
+        self.layers = sets.into_iter().map(Product::into_layer).collect();
+        Ok(case)
+    }
+
     /// A norm, the quantization of its outputs and the product with the library's choice, as a layer runs them.
     pub fn fused(&mut self, kernels: Kernels, m: usize) -> Result<Case> {
         let op = match kernels {
@@ -117,7 +133,7 @@ impl<'a> Shape<'a> {
         layers.into_iter().map(product).collect()
     }
 
-    /// The library's choice beside a peer, cold, in alternating rounds, for each number of tokens.
+    /// The library's choice beside a peer, cold, in alternating rounds, for each number of tokens; of one token also launched early.
     pub fn beside(
         &mut self,
         peer: &dyn Peer,
@@ -129,8 +145,19 @@ impl<'a> Shape<'a> {
         let weights = peer.weights(device, &self.data, sets.unwrap_or(1))?;
         let mut pairs = Vec::new();
         for &m in tokens {
-            let theirs = weights.products(&self.data, m);
-            pairs.push((m, theirs.and_then(|theirs| self.pair(peer, m, theirs))));
+            let mut theirs = match weights.products(&self.data, m) {
+                Ok(theirs) => theirs,
+                Err(error) => {
+                    pairs.push((m, Err(error)));
+                    continue;
+                }
+            };
+            let in_turn = self.pair(peer, m, false, &mut theirs);
+            let early = m == 1 && in_turn.is_ok() && device.capabilities().programmatic_launch;
+            pairs.push((m, in_turn));
+            if early {
+                pairs.push((m, self.pair(peer, m, true, &mut theirs)));
+            }
         }
         Ok(pairs)
     }
@@ -139,7 +166,8 @@ impl<'a> Shape<'a> {
         &mut self,
         peer: &dyn Peer,
         m: usize,
-        mut theirs: Vec<Box<dyn Operation>>,
+        programmatic: bool,
+        theirs: &mut Vec<Box<dyn Operation>>,
     ) -> Result<Pair> {
         let (stream, settings) = (self.stream, &self.plan.settings);
         let variant = self.chosen(m)?;
@@ -161,10 +189,11 @@ impl<'a> Shape<'a> {
             own.mismatches,
             own.checked
         );
-        let replays = [
-            Replay::new(stream, &mut ours, settings)?,
-            Replay::new(stream, &mut theirs, settings)?,
-        ];
+        let own = match programmatic {
+            false => Replay::new(stream, &mut ours, settings)?,
+            true => launched_early(stream.device(), || Replay::new(stream, &mut ours, settings))?,
+        };
+        let replays = [own, Replay::new(stream, theirs, settings)?];
         let mut times = Replay::times(stream, &[&replays[0], &replays[1]], settings)?;
         let (their_time, their_sample) = times.pop().context("two replays")?;
         let (our_time, our_sample) = times.pop().context("two replays")?;
@@ -181,6 +210,7 @@ impl<'a> Shape<'a> {
             n: self.data.n,
             k: self.data.k,
             kernel: variant.name().to_owned(),
+            programmatic,
             ours: our_time,
             theirs: their_time,
             ratio: ratio.median_us,
@@ -191,6 +221,14 @@ impl<'a> Shape<'a> {
             tolerance: TOLERANCE,
         })
     }
+}
+
+/// Runs `body` with programmatic launches, which are off in all other measurements: those are of kernels one after another.
+fn launched_early<R>(device: &Device, body: impl FnOnce() -> R) -> R {
+    device.set_programmatic_launch(true);
+    let result = body();
+    device.set_programmatic_launch(false);
+    result
 }
 
 /// Marks the case with the least median, where there are times.

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 pub fn run(request: &Request) -> Result<Results> {
     let device = &request.device;
     let gpu = device.kind() == DeviceKind::Cuda;
+    // Kernels are measured one after another, but where it is said.
+    device.set_programmatic_launch(false);
     let plan = Plan::new(device.capabilities(), request.smoke);
     let clocks = machine::clocks(device);
     let results = Results {
@@ -39,7 +41,7 @@ pub fn run(request: &Request) -> Result<Results> {
         not_run: Vec::new(),
     };
     let parts =
-        plan.shapes.len() + ROW_OPERATIONS.len() * plan.widths.len() + 1 + 2 * usize::from(gpu);
+        plan.shapes.len() + ROW_OPERATIONS.len() * plan.widths.len() + 1 + 3 * usize::from(gpu);
     let progress = ProgressBar::new(parts as u64).with_style(ProgressStyle::with_template(
         "[{elapsed_precise}] {bar:30} {pos}/{len} {msg}",
     )?);
@@ -62,7 +64,13 @@ pub fn run(request: &Request) -> Result<Results> {
     for &(n, k) in &plan.shapes {
         run.part(&format!("gemv {n}x{k}"), |run| run.products((n, k), &peers))?;
     }
-    run.part("model", Run::model)?;
+    let early = request.model.quantization_bits == 2 && device.capabilities().programmatic_launch;
+    if gpu && early {
+        run.part("model, launched early", |run| run.model(true))?;
+    }
+    run.part("model", |run| run.model(false))?;
+    // Also where an error has ended the first of them.
+    device.set_programmatic_launch(false);
     for operation in ROW_OPERATIONS {
         for &width in &plan.widths {
             let what = format!("{}, width {width}", operation.0);
@@ -166,6 +174,8 @@ impl Run<'_> {
 
     fn products(&mut self, (n, k): (usize, usize), cublas: &[Box<dyn Peer>]) -> Result<()> {
         let (stream, plan) = (self.stream.clone(), self.plan);
+        let capabilities = stream.device().capabilities();
+        let gpu = stream.device().kind() == DeviceKind::Cuda;
         // The same data for a shape, whatever else is measured.
         let mut random = fastrand::Rng::with_seed(self.request.seed ^ (n as u64) << 32 ^ k as u64);
         let mut shape = Shape::new(&stream, plan, (n, k), &mut random)?;
@@ -176,6 +186,10 @@ impl Run<'_> {
             }
             let cases = shape.variants(m)?;
             self.results.cases.extend(cases);
+            if gpu && capabilities.programmatic_launch {
+                let case = shape.programmatic(m)?;
+                self.results.cases.push(case);
+            }
             if m == 1 {
                 for kernels in [Kernels::Fused, Kernels::Separate] {
                     let fused = shape.fused(kernels, m)?;
@@ -231,7 +245,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn model(&mut self) -> Result<()> {
+    fn model(&mut self, programmatic: bool) -> Result<()> {
         let Request {
             model,
             model_devices,
@@ -247,6 +261,7 @@ impl Run<'_> {
             hidden_size: shape.hidden,
             num_layers: shape.layers,
             quantization_bits: bits,
+            programmatic,
             launches: 0,
             weight_bytes: 0,
             checked: 0,
@@ -257,6 +272,7 @@ impl Run<'_> {
         };
         let mut chains: Vec<(Stream, Box<dyn Chain>)> = Vec::new();
         for device in model_devices {
+            device.set_programmatic_launch(programmatic);
             let stream = device.default_stream();
             let mut chain = chain(&stream, shape, bits, *seed).with_context(|| {
                 format!(

@@ -60,6 +60,11 @@ fn time(time: Option<Time>) -> String {
     })
 }
 
+/// How this library's kernels were launched.
+fn launched(programmatic: bool) -> &'static str {
+    if programmatic { "early" } else { "in turn" }
+}
+
 fn ceilings(results: &Results) -> String {
     let Some(ceilings) = &results.ceilings else {
         return String::new();
@@ -124,6 +129,7 @@ fn pairs(results: &Results) -> String {
         vec![
             pair.peer.clone(),
             format!("{} x {} x {}", pair.m, pair.n, pair.k),
+            launched(pair.programmatic).to_owned(),
             time(Some(pair.ours)),
             time(Some(pair.theirs)),
             format!("{:.2}", pair.ratio),
@@ -137,6 +143,7 @@ fn pairs(results: &Results) -> String {
             &[
                 "beside",
                 "m x n x k",
+                "launched",
                 "ours us",
                 "theirs us",
                 "theirs/ours",
@@ -154,6 +161,7 @@ fn models(results: &Results) -> String {
             model.quantization_bits.to_string(),
             model.num_gpus.to_string(),
             model.batch_size.to_string(),
+            launched(model.programmatic).to_owned(),
             model.launches.to_string(),
             model.weight_bytes.to_string(),
             if model.mismatches == 0 {
@@ -178,6 +186,7 @@ fn models(results: &Results) -> String {
         "bits",
         "GPUs",
         "batch",
+        "launched",
         "launches",
         "weight bytes",
         "checked",

@@ -1,0 +1,181 @@
+//! Programmatic dependent launches: which kernels get them, and that a chain of them is computed in order.
+
+use super::*;
+
+/// `CUDA_ERROR_INVALID_VALUE`.
+const INVALID_VALUE: i32 = 1;
+
+/// `follow` adds 1 to each element after the wait; `reverse` writes `from` back to front into `to`, so that each block reads what another
+/// block of the grid in front has written; `plain` is `follow` without the wait.
+const PTX: &str = "
+.version 7.8
+.target sm_90
+.address_size 64
+
+.visible .entry follow(.param .u64 data, .param .u32 n)
+{
+    .reg .pred %p;
+    .reg .b32 %r<6>;
+    .reg .b64 %rd<4>;
+    griddepcontrol.wait;
+    griddepcontrol.launch_dependents;
+    ld.param.u64 %rd1, [data];
+    ld.param.u32 %r1, [n];
+    mov.u32 %r2, %ctaid.x;
+    mov.u32 %r3, %ntid.x;
+    mov.u32 %r4, %tid.x;
+    mad.lo.s32 %r5, %r2, %r3, %r4;
+    setp.ge.u32 %p, %r5, %r1;
+    @%p ret;
+    cvta.to.global.u64 %rd2, %rd1;
+    mul.wide.u32 %rd3, %r5, 4;
+    add.s64 %rd2, %rd2, %rd3;
+    ld.global.u32 %r2, [%rd2];
+    add.s32 %r2, %r2, 1;
+    st.global.u32 [%rd2], %r2;
+    ret;
+}
+
+.visible .entry reverse(.param .u64 to, .param .u64 from, .param .u32 n)
+{
+    .reg .pred %p;
+    .reg .b32 %r<7>;
+    .reg .b64 %rd<6>;
+    griddepcontrol.wait;
+    griddepcontrol.launch_dependents;
+    ld.param.u64 %rd1, [to];
+    ld.param.u64 %rd2, [from];
+    ld.param.u32 %r1, [n];
+    mov.u32 %r2, %ctaid.x;
+    mov.u32 %r3, %ntid.x;
+    mov.u32 %r4, %tid.x;
+    mad.lo.s32 %r5, %r2, %r3, %r4;
+    setp.ge.u32 %p, %r5, %r1;
+    @%p ret;
+    sub.s32 %r6, %r1, %r5;
+    sub.s32 %r6, %r6, 1;
+    cvta.to.global.u64 %rd1, %rd1;
+    cvta.to.global.u64 %rd2, %rd2;
+    mul.wide.u32 %rd3, %r6, 4;
+    mul.wide.u32 %rd4, %r5, 4;
+    add.s64 %rd2, %rd2, %rd3;
+    add.s64 %rd1, %rd1, %rd4;
+    ld.global.u32 %r2, [%rd2];
+    st.global.u32 [%rd1], %r2;
+    ret;
+}
+
+.visible .entry plain(.param .u64 data, .param .u32 n)
+{
+    .reg .pred %p;
+    .reg .b32 %r<6>;
+    .reg .b64 %rd<4>;
+    ld.param.u64 %rd1, [data];
+    ld.param.u32 %r1, [n];
+    mov.u32 %r2, %ctaid.x;
+    mov.u32 %r3, %ntid.x;
+    mov.u32 %r4, %tid.x;
+    mad.lo.s32 %r5, %r2, %r3, %r4;
+    setp.ge.u32 %p, %r5, %r1;
+    @%p ret;
+    cvta.to.global.u64 %rd2, %rd1;
+    mul.wide.u32 %rd3, %r5, 4;
+    add.s64 %rd2, %rd2, %rd3;
+    ld.global.u32 %r2, [%rd2];
+    add.s32 %r2, %r2, 1;
+    st.global.u32 [%rd2], %r2;
+    ret;
+}
+";
+
+fn kernel(device: &Device, name: &str) -> Function {
+    let module = device.load_module(PTX).expect("the PTX is valid");
+    module.function(name).expect("the kernel is in the PTX")
+}
+
+fn add_one_by(stream: &Stream, name: &str, buffer: &Buffer<u32>) -> Result<(), DeviceError> {
+    let n = buffer.len() as u32;
+    let function = kernel(stream.device(), name);
+    stream.launch(
+        &function,
+        config(n.div_ceil(32), 32),
+        &[write(buffer), scalar(n)],
+    )
+}
+
+#[test]
+fn a_kernel_that_waits_is_launched_early_unless_that_is_turned_off() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    assert!(device.capabilities().programmatic_launch && device.programmatic_launch());
+    let stream = device.new_stream().unwrap();
+    let buffer = Buffer::<u32>::zeroed(&device, 100).unwrap();
+    let launched = || (gpu.calls("cuLaunchKernelEx"), gpu.calls("cuLaunchKernel"));
+    add_one_by(&stream, "follow", &buffer).unwrap();
+    assert_eq!(launched(), (1, 0));
+    add_one_by(&stream, "plain", &buffer).unwrap();
+    assert_eq!(launched(), (1, 1));
+    let graph = Graph::capture(&stream, |stream| add_one_by(stream, "follow", &buffer)).unwrap();
+    assert_eq!(launched(), (2, 1));
+    graph.launch(&stream).unwrap();
+    device.set_programmatic_launch(false);
+    add_one_by(&stream, "follow", &buffer).unwrap();
+    assert_eq!(launched(), (2, 2));
+    device.set_programmatic_launch(true);
+    add_one_by(&stream, "follow", &buffer).unwrap();
+    assert_eq!(launched(), (3, 2));
+    assert_eq!(buffer.to_vec().unwrap(), [5; 100]);
+
+    gpu.inject("cuLaunchKernelEx", 1, INVALID_VALUE);
+    let error = add_one_by(&stream, "follow", &buffer).unwrap_err();
+    assert!(
+        matches!(error, DeviceError::LaunchRefused { .. }),
+        "{error}"
+    );
+    assert_eq!(buffer.to_vec().unwrap(), [5; 100]);
+}
+
+#[test]
+fn it_cannot_be_turned_on_where_it_is_not_possible() {
+    let old = EmulatedConfig {
+        compute_capability: (8, 0),
+        ..EmulatedConfig::default()
+    };
+    let device = Device::emulated_with(old).unwrap();
+    device.set_programmatic_launch(true);
+    assert!(!device.programmatic_launch());
+}
+
+/// Enough blocks that they do not all run at once, and a grid that reads what other blocks of the one in front have written.
+#[test]
+fn a_chain_is_computed_in_order() {
+    for device in devices() {
+        if !device.capabilities().programmatic_launch {
+            continue;
+        }
+        let elements: u32 = match device.kind() {
+            DeviceKind::Cuda => 1 << 16,
+            DeviceKind::Emulated => 1 << 10,
+        };
+        let numbers: Vec<u32> = (0..elements).collect();
+        let there = Buffer::from_slice(&device, &numbers).unwrap();
+        let back = Buffer::<u32>::zeroed(&device, elements as usize).unwrap();
+        let stream = device.new_stream().unwrap();
+        let reverse = kernel(&device, "reverse");
+        let chain = |stream: &Stream| {
+            for _ in 0..8 {
+                for (to, from) in [(&back, &there), (&there, &back)] {
+                    let arguments = [write(to), read(from), scalar(elements)];
+                    stream.launch(&reverse, config(elements.div_ceil(64), 64), &arguments)?;
+                    add_one_by(stream, "follow", to)?;
+                }
+            }
+            Ok::<(), DeviceError>(())
+        };
+        chain(&stream).unwrap();
+        let graph = Graph::capture(&stream, chain).unwrap();
+        graph.launch(&stream).unwrap();
+        let expected: Vec<u32> = numbers.iter().map(|number| number + 32).collect();
+        assert!(there.to_vec().unwrap() == expected, "{device:?}");
+    }
+}
