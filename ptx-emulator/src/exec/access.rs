@@ -20,8 +20,8 @@ pub(super) enum Direction {
     Store,
 }
 
-/// A lane's address: the base register plus the offset.
-fn addresses(frame: &Frame, access: &Access, inst: &Inst) -> Row {
+/// Each lane's address: the base register plus the offset.
+pub(super) fn addresses(frame: &Frame, access: &Access, inst: &Inst) -> Row {
     let base = &frame.rows[inst.src[0] as usize];
     let mut out = [0; 32];
     for lane in 0..32 {

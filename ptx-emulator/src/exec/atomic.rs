@@ -1,6 +1,6 @@
 //! `atom` and `red`. Lanes take their turns in ascending order.
 
-use super::access::{Direction, by_space, taking_part};
+use super::access::{Direction, addresses, by_space, taking_part};
 use super::block::Context;
 use super::global::{Found, check_writable, count, find};
 use super::lanes::{Row, lanes, write_row};
@@ -27,11 +27,7 @@ pub(crate) fn execute(
         return Ok(());
     };
     let own = &warp.frames[frame];
-    let base = &own.rows[inst.src[0] as usize];
-    let mut addresses = [0; 32];
-    for lane in 0..32 {
-        addresses[lane] = base[lane].wrapping_add(access.offset as u64);
-    }
+    let addresses = addresses(own, access, inst);
     let b = own.rows[inst.src[1] as usize];
     let c = own.rows[inst.src[2] as usize];
     let size = usize::from(access.bytes) * access.elements.len().max(1);
