@@ -1,7 +1,7 @@
 //! `cargo xtask sass`: what the kernels' machine code is made of, kept in a file, so that a change which adds instructions to a
 //! loop is seen in review.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
@@ -138,13 +138,22 @@ fn json<T: Serialize>(value: &T) -> Result<String> {
     Ok(serde_json::to_string(value)?)
 }
 
+/// How often each instruction stands in a kernel's loops.
+fn in_loops(kernel: &Kernel) -> BTreeMap<&str, u32> {
+    let mut counts = BTreeMap::new();
+    for (mnemonic, count) in kernel.loops.iter().flat_map(|found| &found.sass) {
+        *counts.entry(mnemonic.as_str()).or_default() += count;
+    }
+    counts
+}
+
 fn differences(kept: &Record, now: &Record) -> String {
     let mut text = String::new();
     for name in kept
         .kernels
         .keys()
         .chain(now.kernels.keys())
-        .collect::<std::collections::BTreeSet<_>>()
+        .collect::<BTreeSet<_>>()
     {
         let sizes = |kernel: &Kernel| {
             let loops: Vec<usize> = kernel
@@ -161,6 +170,14 @@ fn differences(kept: &Record, now: &Record) -> String {
             (kept, now) if kept == now => {}
             (Some(kept), Some(now)) => {
                 let _ = write!(text, "\n  {name}: {}; now {}", sizes(kept), sizes(now));
+                let (kept, now) = (in_loops(kept), in_loops(now));
+                for mnemonic in kept.keys().chain(now.keys()).collect::<BTreeSet<_>>() {
+                    let of = |counts: &BTreeMap<&str, u32>| counts.get(mnemonic).copied();
+                    let (before, after) = (of(&kept).unwrap_or(0), of(&now).unwrap_or(0));
+                    if before != after {
+                        let _ = write!(text, ", {mnemonic} {before} -> {after}");
+                    }
+                }
             }
             (Some(_), None) => {
                 let _ = write!(text, "\n  {name} is gone");
@@ -229,6 +246,21 @@ mod tests {
                 && !told.contains("empty"),
             "{told}"
         );
+        let mut other = record(50);
+        let gemv = other.kernels.get_mut("gemv").expect("it is there");
+        gemv.loops[0].sass =
+            BTreeMap::from([("IDP.4A.U8.S8".to_owned(), 31), ("SHF.R.U32".to_owned(), 1)]);
+        let told = differences(&record(50), &other);
+        assert!(
+            told.contains("IDP.4A.U8.S8 32 -> 31, SHF.R.U32 0 -> 1"),
+            "{told}"
+        );
+        let mut more = record(50);
+        more.kernels
+            .get_mut("empty")
+            .expect("it is there")
+            .registers = 3;
+        assert!(differences(&record(50), &more).contains("empty: 2 registers"));
         let mut less = record(50);
         less.kernels.remove("gemv");
         assert!(differences(&record(50), &less).contains("gemv is gone"));
