@@ -142,6 +142,23 @@ fn bulk_stores() {
     ] {
         assert_eq!(run(&body(wait), 64)[4..68], want);
     }
+    // Others may read what has arrived after a barrier only. Without one the second warp is first.
+    let read = |barrier: &str| {
+        format!(
+            "st.shared.u32 [%r3], %r1; fence.proxy.async.shared::cta; bar.sync 0;
+/*!*/ @%p1 cp.async.bulk.global.shared::cta.bulk_group [%rd2], [%r2], 256;
+@%p1 cp.async.bulk.commit_group;
+@%p1 cp.async.bulk.wait_group 0;
+{barrier}
+setp.ge.u32 %p2, %r1, 32;
+@%p2 ld.global.u32 %r6, [%rd2+252];"
+        )
+    };
+    run(&read("bar.sync 0;"), 64);
+    let FaultKind::GlobalRace { other } = fault(&read(""), 64) else {
+        panic!("a race goes unseen");
+    };
+    assert!(!other.write && other.thread == [32, 0, 0], "{other:?}");
     // The source may still be read.
     for wait in ["", "cp.async.bulk.wait_group.read 1;"] {
         assert_eq!(

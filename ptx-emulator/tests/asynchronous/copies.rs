@@ -96,6 +96,29 @@ fn copies_and_races() {
         ),
         FaultKind::UnfinishedCopy { writes: true }
     );
+    // What has arrived is a store by the thread that asked for it, and a load of the source.
+    for access in [
+        "ld.shared.u32 %r6, [%r3+-128];",
+        "st.shared.u32 [%r3+-128], 1;",
+    ] {
+        let body = format!("{copy}\nsetp.ge.u32 %p2, %r1, 32;\n/*!*/ @%p2 {access}");
+        let FaultKind::SharedRace { other } = fault(&body, 64) else {
+            panic!("{access}");
+        };
+        assert!(
+            other.write && other.instruction.contains("cp.async"),
+            "{other:?}"
+        );
+    }
+    let body =
+        format!("{copy}\nsetp.ge.u32 %p2, %r1, 32;\n/*!*/ @%p2 st.global.u32 [%rd3+-128], 1;");
+    let FaultKind::GlobalRace { other } = fault(&body, 64) else {
+        panic!("{body}");
+    };
+    assert!(
+        !other.write && other.instruction.contains("cp.async"),
+        "{other:?}"
+    );
     // A copy into what others still read: which of the two is found first depends on who runs first.
     let reuse = |between: &str| {
         let body = format!(

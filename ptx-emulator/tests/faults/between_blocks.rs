@@ -162,6 +162,21 @@ fn blocks_that_nothing_orders() {
     );
     assert_eq!((found.block, other(&found).block), ([9, 0, 0], [5, 0, 0]));
     assert_eq!(found.nearest.as_ref().unwrap().offset, 64);
+    // Threads are those of their blocks, whichever warp they are in.
+    let found = fault_with(
+        "mad.lo.u32 %r6, %r2, 64, %r1;
+        setp.eq.u32 %p1, %r6, 360;
+        @%p1 st.global.u32 [%rd1], %r2;
+        setp.eq.u32 %p2, %r6, 617;
+        /*!*/ @%p2 ld.global.u32 %r6, [%rd1];",
+        grid(12, 64),
+        Config::default(),
+    );
+    assert_eq!((found.block, found.thread), ([9, 0, 0], [41, 0, 0]));
+    assert_eq!(
+        (other(&found).block, other(&found).thread),
+        ([5, 0, 0], [40, 0, 0])
+    );
     // Read by many before and after it.
     let found = fault_with(
         "ld.global.u32 %r6, [%rd1];
@@ -251,6 +266,16 @@ fn last_block_reduction() {
         };
         assert!(other(&found).write, "{found}");
     }
+    // A fence does not cover what comes after it.
+    let late = last_block(
+        "membar.gl; st.global.u32",
+        "",
+        relaxed,
+        "membar.gl;",
+        "/*!*/",
+    );
+    let found = fault_with(&late, grid(9, 32), Config::default());
+    assert!(other(&found).write, "{found}");
 }
 
 /// One block writes data and then a flag; another one waits for the flag.

@@ -228,6 +228,15 @@ fn a_wait_that_is_predicated_off() {
     let found = bench.early(&["writes_a", "k"]);
     assert_eq!(found.thread, [20, 0, 0]);
     assert_eq!(found.nearest.as_ref().unwrap().offset, 80);
+    let bench = Bench::new(
+        "setp.lt.u32 %p1, %r1, 20;
+        @%p1 griddepcontrol.wait;
+        cp.async.ca.shared.global [%r5], [%rd3], 4;
+        cp.async.wait_all;",
+    );
+    let found = bench.early(&["writes_a", "k"]);
+    assert_eq!(found.thread, [20, 0, 0]);
+    assert_eq!(found.nearest.as_ref().unwrap().offset, 80);
     // The lanes without a wait do not load.
     Bench::new(
         "setp.lt.u32 %p1, %r1, 20;
