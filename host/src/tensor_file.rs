@@ -430,6 +430,20 @@ mod tests {
     }
 
     #[test]
+    fn names_are_sorted_whatever_the_files_order_is() {
+        let view = |dtype, bytes| TensorView::new(dtype, vec![1], bytes).unwrap();
+        // The file has wide elements first.
+        let tensors = [
+            ("a", view(Dtype::U8, &[1])),
+            ("c", view(Dtype::F32, &[1, 2, 3, 4])),
+            ("b", view(Dtype::F16, &[1, 2])),
+        ];
+        let bytes = serialize(tensors, None).unwrap();
+        let file = TensorFile::from_bytes("w.safetensors", bytes).unwrap();
+        assert_eq!(file.names().0, ["a", "b", "c"]);
+    }
+
+    #[test]
     fn a_file_cut_anywhere_is_malformed() {
         let (_folder, path) = written(2, 3, &[1.0_f32; 6]);
         let bytes = fs::read(&path).unwrap();

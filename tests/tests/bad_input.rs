@@ -130,6 +130,15 @@ fn lengths_that_do_not_match_are_refused_and_nothing_is_written() {
         "{error}"
     );
 
+    for (values, scales, wrong) in [(15, 2, "values"), (16, 3, "scale")] {
+        let (values, scales) = (vec![1; values], vec![1.0; scales]);
+        let error = QuantizedActivations::from_values(&device, 2, 8, &values, &scales).unwrap_err();
+        assert!(
+            matches!(error, OpError::Length { name, .. } if name == wrong),
+            "{error}"
+        );
+    }
+
     let mut quantized = QuantizedActivations::uninit(&device, 2, 16).unwrap();
     let error = quantize_activations(&stream, &one_token, &mut quantized).unwrap_err();
     assert!(

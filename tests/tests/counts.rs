@@ -69,6 +69,17 @@ fn every_variant_reads_each_weight_byte_once_in_whole_sectors() {
         assert_eq!(reports.len(), 1, "{}", variant.name());
         let weights = &reports[0].arguments[WEIGHTS];
         assert_eq!(weights.bytes_read, packed, "{}", variant.name());
+        // By loads of 16 bytes a lane that leave L1 to the activations.
+        let streamed: u64 = reports[0]
+            .lines
+            .iter()
+            .filter(|line| {
+                let is = |part| line.instruction.contains(part);
+                is("L1::no_allocate") && is(".v4")
+            })
+            .map(|line| line.bytes)
+            .sum();
+        assert_eq!(streamed, packed, "{}", variant.name());
         let global = reports[0].counters.global;
         assert!(
             global.load_efficiency() >= 0.95,
@@ -83,6 +94,23 @@ fn every_variant_reads_each_weight_byte_once_in_whole_sectors() {
             variant.name()
         );
     }
+}
+
+#[test]
+fn every_tile_is_prefetched_once() {
+    let prefetches = |name| {
+        let variant = Gemv::named(name).unwrap();
+        let (reports, _) = product(1, 544, 2560, Some(variant));
+        let lines = reports[0].lines.iter();
+        lines
+            .filter(|line| line.instruction.contains("cp.async.bulk.prefetch.L2"))
+            .map(|line| line.lane_instructions)
+            .sum::<u64>()
+    };
+    // 34 tiles: one a block, two a block, and one for the blocks that split K.
+    assert_eq!(prefetches("gemv_m1_t1_w1"), 34);
+    assert_eq!(prefetches("gemv_m1_t2_w1"), 17);
+    assert_eq!(prefetches("gemv_m1_t1_w4_k2"), 34);
 }
 
 #[test]

@@ -362,6 +362,36 @@ fn sums_are_exact_at_the_ends_of_their_range() {
     }
 }
 
+/// At the largest K of a variant with the fewest warps: beyond it an accumulator's 64-fold sum of a row could overflow.
+#[test]
+fn sums_are_exact_at_the_largest_k_that_a_variant_takes() {
+    let device = device();
+    for (name, k) in [
+        ("gemv_m1_t1_w1", 5461 * 128),
+        ("gemv_m8_t2_w2", 2 * 682 * 128),
+    ] {
+        let variant = Gemv::named(name).unwrap();
+        assert_eq!(variant.shape().max_k(), k as u64, "{name}");
+        let m = variant.tokens();
+        for weight in [-1, 1] {
+            let packed = PackedWeights::pack(Layout::Tiled, &vec![weight; 4 * k], 4, k).unwrap();
+            let scales = RowScales::per_tensor(4, 1.0).unwrap();
+            let layer = BitLinear::from_packed(&device, &packed, &scales).unwrap();
+            let layer = layer.with_variant(variant).unwrap();
+            let values = vec![-128; m * k];
+            let input =
+                QuantizedActivations::from_values(&device, m, k, &values, &vec![1.0; m]).unwrap();
+            let mut y = poisoned::<f32>(&device, m * 4);
+            layer
+                .forward_quantized(&device.default_stream(), &input, &mut y)
+                .unwrap();
+            // A power of two times less than 2^24.
+            let expected = -128.0 * f32::from(weight) * k as f32;
+            assert_eq!(y.to_vec().unwrap(), vec![expected; m * 4], "{name}");
+        }
+    }
+}
+
 #[test]
 fn a_published_shape_equals_the_reference() {
     let mut random = random();

@@ -244,6 +244,23 @@ fn without_gamma_it_is_one() {
 }
 
 #[test]
+fn without_beta_a_negative_zero_stays() {
+    let device = device();
+    for (width, zero) in [(8, 3), (9, 8), (70_000, 69_999)] {
+        let mut x = vec![1.0_f32; width];
+        x[zero] = -0.0;
+        let input = Buffer::from_slice(&device, &x).unwrap();
+        let mut output = poisoned::<f32>(&device, width);
+        Norm::rms(&device, width, None, EPS)
+            .unwrap()
+            .forward(&device.default_stream(), &input, &mut output)
+            .unwrap();
+        let y = output.to_vec().unwrap()[zero];
+        assert_eq!(y.to_bits(), (-0.0_f32).to_bits(), "{width}");
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_refused_by_name() {
     let device = device();
     let stream = device.default_stream();
@@ -320,6 +337,21 @@ fn what_does_not_fit_is_refused_by_name() {
             error,
             OpError::Length {
                 name: "residual",
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let error = norm
+        .forward_residual(&stream, &buffer(8), &mut buffer(8), &mut buffer(12))
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OpError::Length {
+                name: "output",
+                expected: 8,
+                actual: 12,
                 ..
             }
         ),

@@ -9,6 +9,7 @@ use bitnet_cuda::reference::norm::{self, normalize};
 use bitnet_cuda::reference::{RowScales, fused};
 use half::{bf16, f16};
 use integration_tests::drawn::{self, Values};
+use integration_tests::tolerance::{U, norm_bounds};
 use integration_tests::{
     Number, cast, device, download, floats, poisoned, poisoned_activations, random, ternary,
 };
@@ -120,32 +121,34 @@ impl Problem {
         assert!(bits(&actual) == bits(&expected), "{what}");
 
         let normalized = normalize(&x, 1, k, reference).unwrap();
+        let norm_bounds = norm_bounds(&x, reference, &normalized);
         let row_scales = self.row_scales.expand();
         for (row, y) in actual.iter().enumerate() {
             let weights = &self.ternary[row * k..(row + 1) * k];
             let scale = f64::from(row_scales[row]);
-            let dot = |values: &mut dyn Iterator<Item = f64>| {
-                values
-                    .zip(weights)
-                    .map(|(x, &w)| x * f64::from(w))
-                    .sum::<f64>()
-            };
-            let mut truth = scale * dot(&mut normalized.iter().copied());
-            let magnitude = scale.abs()
-                * normalized
-                    .iter()
-                    .zip(weights)
-                    .map(|(x, &w)| x.abs() * f64::from(w.abs()))
+            let terms = || normalized.iter().zip(&norm_bounds).zip(weights);
+            let mut truth = scale * terms().map(|((x, _), &w)| x * f64::from(w)).sum::<f64>();
+            // The norm's own error, and half a step of the quantization.
+            let mut bound = scale.abs()
+                * terms()
+                    .map(|((_, bound), &w)| {
+                        (bound + 0.5 / f64::from(q.scales[0])) * f64::from(w.abs())
+                    })
                     .sum::<f64>();
-            let nonzero = weights.iter().filter(|&&w| w != 0).count() as f64;
-            let mut bound =
-                nonzero * 0.5 * scale.abs() / f64::from(q.scales[0]) + 1e-4 * magnitude + 1e-6;
+            let mut magnitude = scale.abs()
+                * terms()
+                    .map(|((x, _), &w)| x.abs() * f64::from(w.abs()))
+                    .sum::<f64>();
             if bias {
                 truth += f64::from(self.bias[row]);
+                magnitude += f64::from(self.bias[row].abs());
             }
             if let Some(wide) = &wide {
                 truth += f64::from(wide[row]);
+                magnitude += f64::from(wide[row].abs());
             }
+            // The quantization's two products, the epilogue's quotient, product and two sums.
+            bound += 8.0 * U * magnitude;
             // The output's type.
             bound += truth.abs() / 256.0;
             assert!(

@@ -411,6 +411,32 @@ fn rows_up_to_24576_are_read_once_by_the_norms() {
     }
 }
 
+/// The mean of a LayerNorm, the squares, and what is written; for quantization also the maximum.
+#[test]
+fn longer_rows_are_read_once_in_each_step() {
+    let (device, mut random) = (device(), random());
+    let width = 32_768;
+    let parameters = Parameters::random(&mut random, width);
+    let input = Buffer::from_slice(&device, &floats(&mut random, width, 1.0)).unwrap();
+    let mut output = Buffer::<f32>::uninit(&device, width).unwrap();
+    let mut quantized = QuantizedActivations::uninit(&device, 1, width).unwrap();
+    let stream = device.default_stream();
+    // Gamma and beta are read in the steps that need them, the last one or two.
+    let steps = [(2 + 1, 3 + 2), (3 + 2, 4 + 4)];
+    for ((_, norm), (plain, fused)) in parameters.norms(&device).into_iter().zip(steps) {
+        let moved = traffic(&device, || {
+            norm.forward(&stream, &input, &mut output).unwrap();
+        });
+        let Some((read, _)) = moved else { return };
+        assert_eq!(read, plain * 4 * width as u64);
+        let moved = traffic(&device, || {
+            norm.forward_quantized(&stream, &input, &mut quantized)
+                .unwrap();
+        });
+        assert_eq!(moved.map(|(read, _)| read), Some(fused * 4 * width as u64));
+    }
+}
+
 #[test]
 fn adding_rounds_the_residual_to_its_type() {
     let device = device();
@@ -484,6 +510,25 @@ fn what_does_not_fit_is_refused_by_name() {
     assert!(matches!(error, OpError::PerTensor { .. }), "{error}");
 
     let (gate, up) = (buffer(32), buffer(16));
+    let error = norm
+        .forward_gated_quantized(
+            &stream,
+            Activation::Silu,
+            GateUp::Interleaved(&gate),
+            &mut quantized(1, 15),
+        )
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OpError::Dimension {
+                expected: 16,
+                actual: 15,
+                ..
+            }
+        ),
+        "{error}"
+    );
     for (gate_up, wrong) in [
         (
             GateUp::Separate {

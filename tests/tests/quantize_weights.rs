@@ -161,6 +161,53 @@ fn ties_denormals_zeros_and_equal_magnitudes_round_as_the_formula_says() {
     check(&device, &wide, 2, 256);
 }
 
+/// For some weights `w * (1 / scale)` and `w / scale` are on different sides of 1/2, where a weight becomes 1.
+#[test]
+fn a_weight_at_half_the_scale_is_multiplied_with_the_reciprocal() {
+    let (device, mut random) = (device(), random());
+    let (mut w, mut expected) = (Vec::new(), Vec::new());
+    while w.len() < 40 {
+        let about = 1.0 + random.f32();
+        let half = (about / 2.0).next_up();
+        let row = [half, 2.0 * about - half];
+        // Each operation in f64, exact but for the quotient, and rounded once to f32.
+        let scale = ((f64::from(row[0]) + f64::from(row[1])) / 2.0) as f32;
+        let reciprocal = (1.0 / f64::from(scale)) as f32;
+        let product = (f64::from(half) * f64::from(reciprocal)) as f32;
+        let quotient = (f64::from(half) / f64::from(scale)) as f32;
+        if (product > 0.5) != (quotient > 0.5) {
+            w.extend(row);
+            expected.extend([i8::from(product > 0.5), 1]);
+        }
+    }
+    let input = Buffer::from_slice(&device, &w).unwrap();
+    let (quantizer, granularity) = (WeightQuantizer::Ternary, WeightGranularity::Channel);
+    let stream = device.default_stream();
+    let quantized = quantize_weights(&stream, &input, 20, 2, quantizer, granularity).unwrap();
+    assert_eq!(quantized.weights().to_packed().unwrap().unpack(), expected);
+    check(&device, &w, 20, 2);
+}
+
+#[test]
+fn lanes_are_added_in_the_order_that_the_docs_fix() {
+    let device = device();
+    // Lanes 0 and 16 meet first and cancel; next to 2^60 an f64 loses all else.
+    let mut w = vec![0.03_f32; 32];
+    (w[0], w[16]) = (2_f32.powi(60), -2_f32.powi(60));
+    (w[1], w[17]) = (1.0, 1.0);
+    let input = Buffer::from_slice(&device, &w).unwrap();
+    let (quantizer, granularity) = (WeightQuantizer::Binary, WeightGranularity::Tensor);
+    let stream = device.default_stream();
+    let quantized = quantize_weights(&stream, &input, 1, 32, quantizer, granularity).unwrap();
+    // The mean is (2 + 28 * 0.03) / 32 = 0.089.
+    let mut expected = vec![-1; 32];
+    for above in [0, 1, 17] {
+        expected[above] = 1;
+    }
+    assert_eq!(quantized.weights().to_packed().unwrap().unpack(), expected);
+    check(&device, &w, 1, 32);
+}
+
 #[test]
 fn shapes_and_values_drawn_at_random_equal_the_reference() {
     let device = device();

@@ -66,20 +66,23 @@ fn a_value_that_is_not_ternary_is_named() {
     let stream = device.default_stream();
     for (n, k) in [(20, 128), (20, 131)] {
         for value in [2, -2, 3, 127, -128] {
-            let mut values = ternary(&mut random, n * k);
-            values[11 * k + 70] = value;
-            values[12 * k] = 5;
-            let buffer = Buffer::from_slice(&device, &values).unwrap();
-            for layout in Layout::ALL {
-                let error = TernaryWeights::pack(&stream, layout, &buffer, n, k).unwrap_err();
-                assert_eq!(
-                    error,
-                    OpError::Layout(LayoutError::NotTernary {
-                        value,
-                        row: 11,
-                        column: 70
-                    })
-                );
+            // Alone, and before another one.
+            for other in [0, 5] {
+                let mut values = ternary(&mut random, n * k);
+                values[11 * k + 70] = value;
+                values[12 * k] = other;
+                let buffer = Buffer::from_slice(&device, &values).unwrap();
+                for layout in Layout::ALL {
+                    let error = TernaryWeights::pack(&stream, layout, &buffer, n, k).unwrap_err();
+                    assert_eq!(
+                        error,
+                        OpError::Layout(LayoutError::NotTernary {
+                            value,
+                            row: 11,
+                            column: 70
+                        })
+                    );
+                }
             }
         }
     }

@@ -160,3 +160,39 @@ fn run<T: Float>(
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+
+    /// As beyond 65535 blocks a row, where memory would be short: two blocks of 32 threads take 5 segments of a row, and a part.
+    #[test]
+    fn blocks_take_several_segments_of_a_row() {
+        let device = Device::emulated().unwrap();
+        let width = 5 * 32 * CHUNK + 3;
+        let x: Vec<f32> = (0..2 * width).map(|i| i as f32 * 0.5).collect();
+        let gate = Buffer::from_slice(&device, &x).unwrap();
+        let mut y = Buffer::<f32>::zeroed(&device, x.len()).unwrap();
+        let arguments = (
+            Floats(Input::new("input", &gate, x.len()).unwrap()),
+            None::<Floats<Input<f32>>>,
+            Floats(Output::new("output", &mut y, x.len()).unwrap()),
+            kernels_gpu::Dtype::F32 as u32,
+            kind(Activation::SquaredRelu) as u32,
+            activation::GateUp::Plain as u32,
+            width as u32,
+        );
+        let config = LaunchConfig {
+            grid: [2, 2, 1],
+            block: [32, 1, 1],
+            dynamic_shared: 0,
+            cooperative: false,
+        };
+        let entry = Entry::of::<activation::activation>();
+        // SAFETY: a block's first index is its row, of two, and the buffers have both.
+        unsafe { launch(&device.default_stream(), entry, config, arguments).unwrap() };
+        let expected: Vec<f32> = x.iter().map(|x| x * x).collect();
+        assert_eq!(y.to_vec().unwrap(), expected);
+    }
+}

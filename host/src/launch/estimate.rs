@@ -243,6 +243,149 @@ mod tests {
         assert_eq!(dram_bytes(unknown.capabilities()), DRAM_BYTES);
     }
 
+    /// The module's formulas, worked by hand.
+    #[test]
+    fn cycles_are_those_of_the_formulas() {
+        // Bytes a cycle of all processors.
+        let (h200_dram, t4_dram) = (
+            2.0 * 3_201_000.0 * 768.0 / 1_980_000.0,
+            2.0 * 5_001_000.0 * 32.0 / 1_590_000.0,
+        );
+        let check =
+            |capabilities: &Capabilities, name, (n, k), dram: f64, busiest: f64, rest: [f64; 3]| {
+                let weights = n as f64 * k as f64 / 4.0;
+                let memory = 800.0 + (weights / dram).max(busiest);
+                let [latency, issue, ends] = rest;
+                let expected =
+                    (memory.powf(4.0) + latency.powf(4.0) + issue.powf(4.0)).powf(0.25) + ends;
+                let found = cycles(Gemv::named(name).unwrap().shape(), capabilities, n, k);
+                assert!(
+                    (found / expected - 1.0).abs() < 1e-9,
+                    "{name} {n} x {k}: {found}, by hand {expected}"
+                );
+            };
+        // 20 steps, 5 a warp; 864 blocks, 7 of them on the busiest of 132 processors: 28 warps. A warp waits for 4 steps at a time; the
+        // fifth is prefetched.
+        check(
+            &h200(),
+            "gemv_m1_t1_w4",
+            (13_824, 2560),
+            h200_dram,
+            28.0 * 5.0 * 512.0 / 64.0,
+            [
+                800.0 + 0.25 * 300.0 + 1.25 * 96.0 * 2.0,
+                28.0 * (5.0 * 32.0 + 130.0) / 2.0,
+                134.0 * 4.0,
+            ],
+        );
+        // 32 steps a warp, of which 28 come later, 56 KiB of the tile: of its first 16 KiB, the 8 beyond the first loads are prefetched.
+        let way = 800.0 - 500.0 * 8.0 / 56.0;
+        for (n, warps) in [(2560, 8.0), (16, 4.0)] {
+            check(
+                &h200(),
+                "gemv_m1_t1_w4",
+                (n, 16_384),
+                h200_dram,
+                warps * 32.0 * 512.0 / 64.0,
+                [
+                    800.0 + 7.0 * way + 8.0 * 96.0 * 2.0,
+                    warps * (32.0 * 32.0 + 130.0) / 2.0,
+                    134.0 * 4.0,
+                ],
+            );
+        }
+        // 8 steps a warp: the 4 later ones are all prefetched.
+        check(
+            &h200(),
+            "gemv_m1_t1_w4",
+            (2560, 4096),
+            h200_dram,
+            8.0 * 8.0 * 512.0 / 64.0,
+            [
+                800.0 + 1.0 * 300.0 + 2.0 * 96.0 * 2.0,
+                8.0 * (8.0 * 32.0 + 130.0) / 2.0,
+                134.0 * 4.0,
+            ],
+        );
+        // Before sm_90 nothing is.
+        check(
+            &t4(),
+            "gemv_m1_t1_w4",
+            (2560, 16_384),
+            t4_dram,
+            16.0 * 32.0 * 512.0 / 64.0,
+            [
+                800.0 + 7.0 * 800.0 + 8.0 * 96.0 * 2.0,
+                16.0 * (32.0 * 32.0 + 130.0) / 2.0,
+                134.0 * 4.0,
+            ],
+        );
+        // 64 registers a thread leave room for 32 warps: 52 are 1.6 waves.
+        check(
+            &t4(),
+            "gemv_m1_t2_w1",
+            (65_536, 256),
+            t4_dram,
+            52.0 * 2.0 * 2.0 * 512.0 / 64.0,
+            [
+                52.0 / 32.0 * (800.0 + 64.0 * 2.0),
+                52.0 * (2.0 * 2.0 * 32.0 + 130.0) / 2.0,
+                131.0 * 4.0,
+            ],
+        );
+        // Eight tokens, 5 steps a warp: two batches of two and a step. 4 blocks of 8 warps on the busiest of 40 processors.
+        check(
+            &t4(),
+            "gemv_m8_t2_w8",
+            (4096, 4992),
+            t4_dram,
+            32.0 * 5.0 * 2.0 * 512.0 / 64.0,
+            [
+                800.0 + 2.0 * 800.0 + 3.0 * 128.0 * 2.0,
+                32.0 * (10.0 * 32.0 + 130.0) / 2.0,
+                138.0 * 4.0,
+            ],
+        );
+        // Eight tokens are not prefetched: 32 steps a warp, 16 rounds.
+        check(
+            &h200(),
+            "gemv_m8_t2_w8",
+            (2560, 32_768),
+            h200_dram,
+            8.0 * 32.0 * 2.0 * 512.0 / 64.0,
+            [
+                800.0 + 15.0 * 800.0 + 16.0 * 128.0 * 2.0,
+                8.0 * (64.0 * 32.0 + 130.0) / 2.0,
+                138.0 * 4.0,
+            ],
+        );
+        // 64 steps for 4 blocks of 8 warps each, which meet in the workspace.
+        check(
+            &h200(),
+            "gemv_m1_t1_w8_k4",
+            (512, 8192),
+            h200_dram,
+            8.0 * 2.0 * 512.0 / 64.0,
+            [
+                800.0 + 96.0 * 2.0,
+                8.0 * (2.0 * 32.0 + 130.0) / 2.0,
+                138.0 * 4.0 + 1400.0,
+            ],
+        );
+        // Four splits of 8 warps have no use for less than 32 steps; the warps of one block may be left without one.
+        let of = |name, steps: usize| {
+            cycles(
+                Gemv::named(name).unwrap().shape(),
+                &h200(),
+                512,
+                128 * steps,
+            )
+        };
+        assert_eq!(of("gemv_m1_t1_w8_k4", 31), f64::INFINITY);
+        assert!(of("gemv_m1_t1_w8_k4", 32).is_finite());
+        assert!(of("gemv_m1_t1_w32", 1).is_finite());
+    }
+
     /// Little's law: what DRAM delivers in the time of its latency has to be on its way.
     #[test]
     fn faster_memory_has_more_in_flight() {
@@ -260,6 +403,28 @@ mod tests {
     }
 
     proptest! {
+        /// None that the estimate cannot tell from the fastest has fewer warps.
+        #[test]
+        fn the_choice_is_nearly_the_fastest_with_the_fewest_warps(
+            n in 1usize..100_000,
+            k in (1usize..300).prop_map(|steps| steps * STEP_COLUMNS),
+            m in 1usize..10,
+        ) {
+            for capabilities in [h200(), t4()] {
+                let tokens = if m == 1 { 1 } else { 8 };
+                let variants = || Gemv::all(Layout::Tiled).filter(|variant| variant.tokens() == tokens);
+                let of = |variant: &Gemv| cycles(variant.shape(), &capabilities, n, k);
+                let fastest = variants().map(|variant| of(&variant)).fold(f64::INFINITY, f64::min);
+                let chosen = Gemv::choose(&capabilities, Layout::Tiled, m, n, k).unwrap();
+                prop_assert_eq!(chosen.tokens(), tokens);
+                prop_assert!(of(&chosen) <= 1.03 * fastest, "{}", chosen.name());
+                let warps = |variant: &Gemv| variant.shape().warps * variant.shape().splits;
+                for other in variants().filter(|variant| of(variant) < 1.0299 * fastest) {
+                    prop_assert!(warps(&other) >= warps(&chosen), "{} {}", chosen.name(), other.name());
+                }
+            }
+        }
+
         #[test]
         fn no_launch_is_faster_than_memory(
             n in 1usize..100_000,

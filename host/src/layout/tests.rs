@@ -82,6 +82,23 @@ proptest! {
     }
 }
 
+/// More tiles than threads, so that a thread uses its rows again, and a last tile of one row.
+#[test]
+fn many_tiles_convert_as_few_do() {
+    let (n, k) = (16 * 300 + 1, 5);
+    let weights = vec![1; n * k];
+    for from in Layout::ALL {
+        let packed = PackedWeights::pack(from, &weights, n, k).unwrap();
+        for to in Layout::ALL {
+            assert_eq!(
+                packed.convert(to).unwrap(),
+                PackedWeights::pack(to, &weights, n, k).unwrap(),
+                "{from} to {to}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_value_that_is_not_ternary_is_named() {
     for value in [i8::MIN, -2, 2, i8::MAX] {

@@ -94,6 +94,51 @@ mod tests {
         (reports.pop().unwrap(), layer.variant(m))
     }
 
+    /// What issue, DRAM, L2 and the tail cost, worked by hand where each is the longest.
+    #[test]
+    fn cycles_are_those_of_the_formulas() {
+        const MANY: u64 = 1 << 40;
+        let device = Device::emulated().unwrap();
+        let (mut plain, variant) = report(&device);
+        // 20 blocks of 3 warps, on as many of the processors.
+        (plain.config.grid, plain.config.block) = ([10, 2, 1], [40, 2, 1]);
+        plain.lines.clear();
+        plain.arguments.truncate(2);
+        plain.counters = Default::default();
+        let plain = plain;
+        let cycles = |report: &LaunchReport| cycles(device.capabilities(), report, variant, SIZES);
+
+        let mut report = plain.clone();
+        report.counters.warp.total = 10 * MANY;
+        report.counters.warp.integer = 3 * MANY;
+        report.counters.warp.dp4a = 2 * MANY;
+        // 15 at one a cycle, by four schedulers of 20 processors; and the last of 60 warps.
+        let expected = (15.0 / 80.0 + 4.0 * 10.0 / 60.0) * MANY as f64;
+        assert!((cycles(&report) / expected - 1.0).abs() < 1e-9);
+
+        let mut report = plain.clone();
+        let capabilities = device.capabilities();
+        let dram = dram_bytes(capabilities) * f64::from(capabilities.multiprocessors);
+        for (argument, sectors, len) in [(0, 5, 1 << 50), (1, 1 << 20, 96 * MANY)] {
+            let argument = &mut report.arguments[argument];
+            argument.len = len as usize;
+            (argument.sectors_read, argument.sectors_written) = (sectors * MANY, MANY);
+        }
+        // Six sectors of the first buffer, and of the second, which is read again and again, its length.
+        let expected = (6.0 * 32.0 + 96.0) * MANY as f64 / dram;
+        assert!((cycles(&report) / expected - 1.0).abs() < 1e-9);
+
+        let mut report = plain.clone();
+        report.counters.global.load_sectors = 7 * MANY;
+        let expected = 7.0 * 32.0 * MANY as f64 / (64.0 * 20.0);
+        assert!((cycles(&report) / expected - 1.0).abs() < 1e-9);
+
+        // More blocks than processors.
+        report.config.grid = [1000, 1, 1];
+        let expected = 7.0 * 32.0 * MANY as f64 / (64.0 * f64::from(capabilities.multiprocessors));
+        assert!((cycles(&report) / expected - 1.0).abs() < 1e-9);
+    }
+
     #[test]
     fn tensor_cores_can_be_what_a_launch_waits_for() {
         const MANY: u64 = 1_000_000;

@@ -1,5 +1,5 @@
 use super::cache::Table;
-use super::race::race;
+use super::race::{Runner, race};
 use super::*;
 use crate::device::EmulatedConfig;
 use std::fs;
@@ -72,6 +72,31 @@ fn the_fastest_of_a_race_wins_and_hopeless_ones_leave_early() {
             .collect::<Vec<_>>(),
         [10.0, 20.0, 9.8, 10.2]
     );
+}
+
+#[test]
+fn a_median_is_the_middle_or_the_mean_of_the_two_in_the_middle() {
+    let median = |samples: &[f64]| {
+        let runner = Runner {
+            samples: samples.to_vec(),
+            dropped: false,
+        };
+        runner.median()
+    };
+    assert_eq!(median(&[9.0, 2.0, 4.0]), 4.0);
+    assert_eq!(median(&[9.0, 1.0, 2.0, 4.0]), 3.0);
+    assert_eq!(median(&[8.0, 16.0, 1.0, 2.0, 4.0, 32.0]), 6.0);
+    assert_eq!(median(&[7.0]), 7.0);
+    assert_eq!(median(&[]), f64::INFINITY);
+}
+
+#[test]
+fn who_is_within_the_margin_of_the_leader_stays() {
+    // 5 % more than 16 is 16.8.
+    let times = [16.0, 16.75, 17.0, 20.0];
+    let runners = race(times.len(), 4, |index| Ok::<_, ()>(times[index])).unwrap();
+    let dropped: Vec<_> = runners.iter().map(|runner| runner.dropped).collect();
+    assert_eq!(dropped, [false, false, true, true]);
 }
 
 #[test]

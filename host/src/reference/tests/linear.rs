@@ -146,3 +146,18 @@ fn row_scales_that_do_not_cover_the_rows_are_refused() {
         })
     );
 }
+
+#[test]
+fn what_is_absent_from_the_truth_adds_nothing() {
+    let scales = RowScales::per_row(&[0.5, 2.0]).unwrap();
+    let terms = Epilogue {
+        activation_scales: &[4.0],
+        row_scales: &scales,
+        bias: None,
+        residual: None,
+    };
+    let shape = Shape { m: 1, n: 2, k: 3 };
+    // 10 + 20 and 30 - 20, over 4, times the row's scale.
+    let y = linear_f64(&[10, 20, 30], &[1, 1, 0, 0, -1, 1], shape, &terms);
+    assert_eq!(y, Ok(vec![3.75, 5.0]));
+}

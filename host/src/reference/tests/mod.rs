@@ -9,7 +9,9 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::activation::{Activation, GateUpLayout, activate, gated, split_gate_up};
-use super::fused::{add_norm_quantize, bit_linear, gated_norm_quantize};
+use super::fused::{
+    activated_linear, add_norm_quantize, add_residual, bit_linear, gated_norm_quantize,
+};
 use super::linear::{Epilogue, Shape, accumulate, epilogue, linear_f64};
 use super::norm::{Norm, normalize};
 use super::quantize::*;
@@ -106,4 +108,98 @@ fn operands_that_do_not_fit_are_refused() {
     assert_eq!(normalize(&[0.0_f32; 2], 1, 2, &norm), Err(wrong));
     assert!(gated(Activation::Silu, &[0.0_f32; 2], &[0.0; 3]).is_err());
     assert!(split_gate_up(&[0.0_f32; 5], 1, 3, GateUpLayout::Interleaved).is_err());
+    let k = MAX_K + 1;
+    assert_eq!(
+        quantize_activations(&vec![bf16::ONE; k], 1, k, PER_TOKEN),
+        Err(ReferenceError::KTooLarge { k })
+    );
+}
+
+/// One element too many of any operand is named.
+#[test]
+fn every_operand_is_measured() {
+    fn what<T: std::fmt::Debug>(result: Result<T, ReferenceError>) -> &'static str {
+        match result {
+            Err(ReferenceError::WrongLength { what, .. }) => what,
+            other => panic!("{other:?}"),
+        }
+    }
+    let shape = Shape { m: 1, n: 2, k: 2 };
+    let one = RowScales::per_tensor(2, 1.0).unwrap();
+    let terms = Epilogue {
+        activation_scales: &[1.0],
+        row_scales: &one,
+        bias: Some(&[0.0; 2]),
+        residual: Some(&[0.0; 2]),
+    };
+    let [scales, bias, residual] = [
+        Epilogue {
+            activation_scales: &[1.0; 2],
+            ..terms
+        },
+        Epilogue {
+            bias: Some(&[0.0; 3]),
+            ..terms
+        },
+        Epilogue {
+            residual: Some(&[0.0; 3]),
+            ..terms
+        },
+    ];
+    assert_eq!(what(accumulate(&[0; 3], &[0; 4], shape)), "activations");
+    assert_eq!(what(accumulate(&[0; 2], &[0; 6], shape)), "weights");
+    assert_eq!(
+        what(linear_f64(&[0; 3], &[0; 4], shape, &terms)),
+        "activations"
+    );
+    for (terms, name) in [
+        (&scales, "activation scales"),
+        (&bias, "bias"),
+        (&residual, "residual"),
+    ] {
+        assert_eq!(what(epilogue::<f32>(&[0; 2], 1, 2, terms)), name);
+        assert_eq!(what(linear_f64(&[0; 2], &[0; 4], shape, terms)), name);
+    }
+    assert_eq!(what(epilogue::<f32>(&[0; 3], 1, 2, &terms)), "accumulators");
+    assert_eq!(
+        what(activated_linear(&[0; 2], 1, 2, &residual, Activation::Silu)),
+        "residual"
+    );
+    assert_eq!(what(add_residual(&[0.0_f32; 2], &[0.0; 3])), "activations");
+
+    let (gamma, eps) = (&[1.0; 2][..], 1e-5);
+    let norm = Norm::Rms { gamma, eps };
+    assert_eq!(what(normalize(&[0.0_f32; 3], 1, 2, &norm)), "activations");
+    let beta = Some(&[0.0; 3][..]);
+    let norm = Norm::Layer { gamma, beta, eps };
+    assert_eq!(what(normalize(&[0.0_f32; 2], 1, 2, &norm)), "beta");
+
+    let per_tensor = WeightGranularity::Tensor;
+    let w = [1.0_f32; 5];
+    assert_eq!(
+        what(quantize_weights_ternary(&w, 2, 2, per_tensor)),
+        "weights"
+    );
+    assert_eq!(
+        what(quantize_weights_binary(&w, 2, 2, per_tensor)),
+        "weights"
+    );
+    let quantized = QuantizedWeights {
+        values: vec![0; 5],
+        scales: one.clone(),
+    };
+    assert_eq!(what(dequantize_weights(&quantized)), "quantized weights");
+    let tokens = |scales| QuantizedActivations {
+        values: vec![0; 5],
+        scales,
+        sums: Vec::new(),
+    };
+    assert_eq!(
+        what(dequantize_activations(&tokens(vec![1.0; 2]))),
+        "quantized activations"
+    );
+    assert!(matches!(
+        dequantize_activations(&tokens(Vec::new())),
+        Err(ReferenceError::ZeroSize { rows: 0, .. })
+    ));
 }

@@ -110,18 +110,18 @@ fn per_tensor_scale_comes_from_the_largest_of_all_tokens() {
 #[test]
 fn weights_that_are_not_finite_are_named() {
     for value in [f32::INFINITY, f32::NEG_INFINITY] {
-        let w = [1.0, 2.0, 3.0, 4.0, value, f32::NAN];
+        let w = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, value, f32::NAN];
         let error = ReferenceError::NonFiniteWeight {
             value,
             row: 1,
-            column: 1,
+            column: 2,
         };
         assert_eq!(
-            quantize_weights_ternary(&w, 2, 3, WeightGranularity::Tensor),
+            quantize_weights_ternary(&w, 2, 4, WeightGranularity::Tensor),
             Err(error.clone())
         );
         assert_eq!(
-            quantize_weights_binary(&w, 2, 3, WeightGranularity::Channel),
+            quantize_weights_binary(&w, 2, 4, WeightGranularity::Channel),
             Err(error)
         );
     }

@@ -1,6 +1,7 @@
 //! What blocks are handed out, and when they are handed out again.
 
 use super::*;
+use std::collections::BTreeSet;
 
 #[test]
 fn blocks_never_overlap_and_all_memory_comes_back() {
@@ -191,6 +192,64 @@ fn pending_memory_is_bounded() {
     let metrics = pool.metrics();
     assert!(metrics.pending_bytes <= (64 << 10) + 4096, "{metrics:?}");
     assert_eq!(metrics.driver_allocations, 1);
+    // What was waited for is free again.
+    stream.synchronize().unwrap();
+    assert_eq!(pool.trim(0).unwrap(), metrics.held_bytes);
+    assert_eq!(
+        (pool.metrics().allocations, pool.metrics().frees),
+        (100, 100)
+    );
+}
+
+#[test]
+fn finished_work_frees_its_block_for_the_next_large_one() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let pool = pooled(&device, config());
+    let stream = device.new_stream().unwrap();
+    let buffer = Buffer::<u32>::zeroed(&device, 2 * MIB).unwrap();
+    let address = buffer.device_ptr();
+    add_one(&stream, &buffer).unwrap();
+    drop(buffer);
+    stream.synchronize().unwrap();
+    assert_eq!(bytes(&device, 8 * MIB).device_ptr(), address);
+    assert_eq!(pool.metrics().driver_allocations, 1);
+}
+
+#[test]
+fn a_full_slab_is_followed_by_another_and_both_are_used_again() {
+    let device = Device::emulated().unwrap();
+    let pool = pooled(&device, config());
+    let addresses = |buffers: &[Buffer<u8>]| -> BTreeSet<u64> {
+        buffers.iter().map(Buffer::device_ptr).collect()
+    };
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut buffers: Vec<_> = (0..5000).map(|_| bytes(&device, 200)).collect();
+    let first = addresses(&buffers);
+    assert_eq!(first.len(), 5000, "no two are in one place");
+    let held = pool.metrics().held_bytes;
+    // Every second one, and then all, out of order.
+    for keep in [2500, 0] {
+        random.shuffle(&mut buffers);
+        buffers.truncate(keep);
+        let more = (keep..5000).map(|_| bytes(&device, 200));
+        buffers.extend(more);
+        assert_eq!(addresses(&buffers).len(), 5000);
+        assert_eq!(pool.metrics().held_bytes, held);
+    }
+    buffers.clear();
+    assert_eq!(pool.trim(0).unwrap(), held);
+    let metrics = pool.metrics();
+    assert_eq!((metrics.held_bytes, metrics.cached_bytes()), (0, 0));
+    // After that it begins anew.
+    let again = bytes(&device, 200);
+    let metrics = pool.metrics();
+    assert_eq!(metrics.held_bytes, 8 * MIB);
+    assert_eq!(
+        metrics.held_bytes,
+        metrics.in_use_bytes + metrics.cached_bytes() + metrics.unusable_bytes
+    );
+    drop(again);
 }
 
 #[test]
@@ -283,10 +342,17 @@ fn closing_the_device_gives_the_pool_back() {
     let stream = device.new_stream().unwrap();
     let buffer = Buffer::<u32>::zeroed(&device, 64).unwrap();
     let large = Buffer::<u32>::zeroed(&device, 3 * MIB).unwrap();
+    // A chunk of the pool's that has gone back already is not given back twice.
+    drop([bytes(&device, 8 * MIB), bytes(&device, 8 * MIB)]);
+    pool.trim(8 * MIB).unwrap();
     add_one(&stream, &buffer).unwrap();
     add_one(&stream, &large).unwrap();
     drop((buffer, large));
     assert!(pool.metrics().pending_bytes > 12 * MIB);
+    let taken = pool.metrics().driver_allocations;
+    let given_back = || gpu.calls("cuMemFree_v2");
+    let (before, metrics) = (given_back(), pool.metrics());
     drop((stream, pool, device));
+    assert_eq!(given_back() - before, taken - metrics.driver_frees);
     assert_eq!(gpu.alive(), 0);
 }

@@ -73,6 +73,27 @@ fn the_limit_holds_and_says_so() {
 }
 
 #[test]
+fn at_the_limit_pending_blocks_are_waited_for() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let pool = pooled(
+        &device,
+        MemoryPoolConfig {
+            max_bytes: Some(8 * MIB),
+            ..config()
+        },
+    );
+    let stream = device.new_stream().unwrap();
+    let buffer = Buffer::<u32>::zeroed(&device, 2 * MIB).unwrap();
+    add_one(&stream, &buffer).unwrap();
+    drop(buffer);
+    assert_eq!(pool.metrics().pending_bytes, 8 * MIB);
+    let next = bytes(&device, 8 * MIB);
+    assert_eq!(pool.metrics().pending_bytes, 0);
+    drop(next);
+}
+
+#[test]
 fn pressure_calls_back_with_each_level_and_survives_a_panic() {
     let device = Device::emulated().unwrap();
     let pool = pooled(
