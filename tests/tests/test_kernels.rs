@@ -299,7 +299,9 @@ fn done(call: &str, code: c_int) {
 /// The first GPU's primary context, current on this thread.
 fn open_gpu() {
     let real = env::var("BITNET_TEST_DEVICE").is_ok_and(|device| device.starts_with("cuda"));
-    if !real {
+    if real {
+        cust_lazy::load().expect("the driver loads");
+    } else {
         let double = env::current_exe()
             .unwrap()
             .with_file_name("libfake_libcuda.so");

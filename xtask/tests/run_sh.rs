@@ -132,6 +132,25 @@ fn a_part_that_fails_or_hangs_loses_nothing_of_the_others() {
 }
 
 #[test]
+fn only_what_is_asked_for_is_run() {
+    for (only, expected) in [
+        (&["tests"][..], &["info", "test-gemv"][..]),
+        (&["compare"], &["info", "compare"]),
+        (&["bench"], &["info", "bench"]),
+        (&["bench", "tests"], &["info", "test-gemv", "bench"]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        bundle(folder.path(), &[("gemv", "#!/bin/sh\nexit 0\n")]);
+        let arguments: Vec<&str> = only.iter().flat_map(|&part| ["--only", part]).collect();
+        let output = run(folder.path(), &arguments);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let parts = parts(folder.path());
+        let names: Vec<&str> = parts.iter().map(|(part, _)| part.as_str()).collect();
+        assert_eq!(names, expected);
+    }
+}
+
+#[test]
 fn the_emulator_has_nothing_to_be_compared_with() {
     let folder = tempfile::tempdir().unwrap();
     bundle(
@@ -156,6 +175,8 @@ fn wrong_usage_is_told() {
         &["--seconds"],
         &["--seconds", "0"],
         &["--device", "tpu"],
+        &["--only", "some"],
+        &["--only"],
         &["--peer", "nowhere.so"],
         &["--peer"],
         &["--fast"],

@@ -23,12 +23,15 @@ const NEWEST_GLIBC: glibc::Version = (2, 36);
 /// Test programs of `integration-tests` that have no device or always the emulator: a GPU shows nothing about them.
 const WITHOUT_GPU: [&str; 3] = ["counts", "golden_reference", "schedules"];
 
+/// The test double of the driver.
+const DOUBLE: &str = "libfake_libcuda.so";
+
 const BUILD: Duration = Duration::from_secs(3600);
 const QUICK: Duration = Duration::from_secs(600);
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Also copy the folder elsewhere and run it there, on the emulator
+    /// Also copy the folder elsewhere and run it there, on the emulator and with a test double for a driver
     #[arg(long)]
     check: bool,
 }
@@ -49,12 +52,14 @@ pub fn run(args: &Args) -> Result<()> {
     );
     if args.check {
         run_elsewhere(&folder)?;
-        println!("it runs from another folder, on the emulator");
+        println!(
+            "it runs from another folder, on the emulator and with the test double for a driver"
+        );
     }
     Ok(())
 }
 
-/// Makes the bundle and runs a copy of it on the emulator.
+/// Makes the bundle and runs a copy of it.
 pub fn check() -> Result<()> {
     run(&Args { check: true })
 }
@@ -95,7 +100,7 @@ fn make(folder: &Path) -> Result<()> {
         .iter()
         .find(|artifact| artifact.file.extension() == Some(OsStr::new("so")));
     let double = double.context("cargo built no libfake_libcuda.so")?;
-    add(&double.file, &tests.join("libfake_libcuda.so"))?;
+    add(&double.file, &tests.join(DOUBLE))?;
 
     // Where cargo runs the tests, it lies beside them.
     let golden = unpacked.path().join("golden");
@@ -226,21 +231,43 @@ fn size(folder: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Copies the folder and runs it there on the emulator: every part has to pass, and the results have to be there.
+/// Copies the folder and runs it there: on the emulator, where every part has to pass and the results have to be there, and then its tests and its
+/// comparison through the driver's interface as on a GPU, with the double for a driver.
 fn run_elsewhere(folder: &Path) -> Result<()> {
     let elsewhere = tempfile::tempdir()?;
     let copy = elsewhere.path().join("bundle");
     process::capture(Command::new("cp").arg("-r").arg(folder).arg(&copy), QUICK)?;
+    let mut unpack = Command::new("tar");
+    unpack.arg("-xzf").arg(copy.join("tests.tar.gz"));
+    unpack
+        .arg("-C")
+        .arg(elsewhere.path())
+        .arg(format!("tests/{DOUBLE}"));
+    process::capture(&mut unpack, QUICK)?;
     let out = elsewhere.path().join("out");
-    let mut command = Command::new(copy.join("run.sh"));
-    command
-        .args(["--device", "emulated", "--seconds", "600"])
-        .current_dir(elsewhere.path())
-        .env("OUT", &out);
-    if let Err(error) = process::capture(&mut command, QUICK) {
-        let log = fs::read_to_string(out.join("log.txt")).unwrap_or_default();
-        bail!("{error:#}\n{log}");
-    }
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(copy.join("run.sh"));
+        command
+            .args(["--seconds", "600"])
+            .args(arguments)
+            .current_dir(elsewhere.path())
+            .env("OUT", &out);
+        command
+    };
+    let passes = |mut command: Command| -> Result<()> {
+        if let Err(error) = process::capture(&mut command, QUICK) {
+            let log = fs::read_to_string(out.join("log.txt")).unwrap_or_default();
+            bail!("{error:#}\n{log}");
+        }
+        Ok(())
+    };
+    let mut as_on_a_gpu = run(&["--device", "cuda", "--only", "tests", "--only", "compare"]);
+    as_on_a_gpu.env(
+        "CUST_LAZY_LIBCUDA",
+        elsewhere.path().join("tests").join(DOUBLE),
+    );
+    passes(as_on_a_gpu).context("as on a GPU, with the double for a driver")?;
+    passes(run(&["--device", "emulated"]))?;
     let results =
         fs::read_to_string(out.join("results.json")).context("run.sh left no results.json")?;
     let results = kernel_benches::Results::from_json(&results)?;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs this folder's tests and measurements on a GPU, within a time, and keeps what each part found.
 #
-#   OUT=results ./run.sh [--seconds N] [--device cuda|emulated] [--peer FILE.so] [--dry-run]
+#   OUT=results ./run.sh [--seconds N] [--device cuda|emulated] [--only tests|compare|bench]... [--peer FILE.so]... [--dry-run]
 #
 # OUT gets results.json (the measurements), compare.json, run.json (what ran, how long, how it ended), log.txt, and parts.tar with
 # stdout and stderr of each part: five files, as some ways to bring them home count files. A part that fails or runs out of time
@@ -9,18 +9,23 @@
 set -uo pipefail
 
 usage() {
-    echo "run.sh: $1; usage: [OUT=FOLDER] run.sh [--seconds N] [--device cuda|emulated] [--peer FILE.so] [--dry-run]" >&2
+    echo "run.sh: $1; usage: [OUT=FOLDER] run.sh [--seconds N] [--device cuda|emulated]" \
+        "[--only tests|compare|bench]... [--peer FILE.so]... [--dry-run]" >&2
     exit 2
 }
 
 seconds=540
 device=cuda
+only=
 peers=()
 dry=
 while [ $# -gt 0 ]; do
     case $1 in
         --seconds) seconds=${2-}; shift 2 || usage "--seconds wants a number" ;;
         --device) device=${2-}; shift 2 || usage "--device wants a name" ;;
+        --only)
+            case ${2-} in tests | compare | bench) ;; *) usage "no part '${2-}'" ;; esac
+            only="$only $2"; shift 2 ;;
         --peer)
             [ -f "${2-}" ] || usage "--peer wants a shared library, and '${2-}' is no file"
             peers+=(--peer "$(realpath "$2")"); shift 2 ;;
@@ -48,6 +53,11 @@ record() {
     {\"part\": \"$1\", \"status\": \"$2\", \"exit\": $3, \"seconds\": $4}"
     printf '{"device": "%s", "limit_s": %s, "commit": "%s", "parts": [%s\n]}\n' \
         "$device" "$seconds" "${BITNET_COMMIT:-}" "$records" >"$out/run.json"
+}
+
+# wanted KIND: whether parts of this kind are run.
+wanted() {
+    [ -z "$only" ] || [[ " $only " == *" $1 "* ]]
 }
 
 # part NAME LIMIT COMMAND...: runs a command for at most LIMIT seconds, and no longer than there is time.
@@ -93,10 +103,12 @@ parts=$scratch/parts && mkdir "$parts" || exit 2
 # So that the driver compiles the PTX once, and not once for each program, wherever it may write.
 export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-$scratch/cuda-cache}
 
-# Shares of the time: tests a third, the comparison a sixth, measurements the rest.
+# Shares of the time: tests a third, the comparison a sixth, measurements the rest; what is not run leaves its share to the others.
 part info 60 "$here/bitnet" info --json
 tests_end=$((SECONDS + seconds / 3))
+wanted compare || wanted bench || tests_end=$deadline
 for test in "$scratch"/tests/*; do
+    wanted tests || break
     case $test in *.so) continue ;; esac
     limit=$((seconds / 6))
     left=$((tests_end - SECONDS))
@@ -105,12 +117,15 @@ for test in "$scratch"/tests/*; do
 done
 if [ "$device" = emulated ]; then
     say "compare: left out, it needs a GPU"
-else
+elif wanted compare; then
     part compare $((seconds / 6)) "$here/bitnet" compare --device "$device" --json
     [ -n "$dry" ] || [ ! -s "$parts/compare.out" ] || cp "$parts/compare.out" "$out/compare.json"
 fi
+wanted bench || exit $failed
 # The program stops by itself before it is stopped, and writes what it has after each step.
-left=$((dry ? seconds / 2 : deadline - SECONDS))
+share=2
+wanted tests || wanted compare || share=1
+left=$((dry ? seconds / share : deadline - SECONDS))
 budget=$((left > 60 ? left - 30 : left * 2 / 3))
 part bench "$left" "$here/bitnet" bench --device "$device" "${peers[@]}" --time-limit "$budget" --output "$out/results.json"
 exit $failed
