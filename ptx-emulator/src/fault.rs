@@ -214,8 +214,8 @@ impl fmt::Display for FaultKind {
             }
             Self::BeforeGridDependency { other, wrote } => write!(
                 f,
-                "access to memory that kernel `{other}`, launched before, may still {}: `griddepcontrol.wait` has to come first",
-                if *wrote { "write" } else { "read" }
+                "access that `griddepcontrol.wait` has to come before: kernel `{other}`, launched earlier, may still be {}",
+                if *wrote { "writing" } else { "reading" }
             ),
             Self::UnfinishedCopy { writes } => write!(
                 f,

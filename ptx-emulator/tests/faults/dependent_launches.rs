@@ -191,15 +191,15 @@ fn message() {
     let bench = Bench::new("ld.global.u32 %r7, [%rd3]; griddepcontrol.wait;");
     let found = bench.early(&["writes_a", "k"]).to_string();
     for part in [
-        "kernel `writes_a`, launched before, may still write",
-        "`griddepcontrol.wait` has to come first",
+        "access that `griddepcontrol.wait` has to come before: ",
+        "kernel `writes_a`, launched earlier, may still be writing at global address 0x",
         "; kernel `k`, PTX line",
     ] {
         assert!(found.contains(part), "{found}");
     }
     let bench = Bench::new("st.global.u32 [%rd3], 1; griddepcontrol.wait;");
     let found = bench.early(&["reads_a", "k"]).to_string();
-    assert!(found.contains("may still read"), "{found}");
+    assert!(found.contains("may still be reading at"), "{found}");
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn launches_of_a_graph_overlap() {
     let error = graph.launch(&stream).unwrap_err();
     let text = error.to_string();
     assert!(
-        text.contains("kernel `add_one`, launched before, may still write"),
+        text.contains("kernel `add_one`, launched earlier, may still be writing"),
         "{text}"
     );
 }
