@@ -306,6 +306,21 @@ fn the_double_and_the_emulator_agree() {
 }
 
 #[test]
+fn early_launches_can_be_turned_off_from_outside() {
+    for (value, expected) in [(None, true), (Some("0"), false), (Some("1"), true)] {
+        let mut command = command(Driver::Double, &["info", "--device", "cuda", "--json"]);
+        command.env_remove("BITNET_PROGRAMMATIC_LAUNCH");
+        if let Some(value) = value {
+            command.env("BITNET_PROGRAMMATIC_LAUNCH", value);
+        }
+        let report: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+        let device = &report["devices"][0];
+        assert_eq!(device["kind"], "cuda");
+        assert_eq!(device["programmatic_launch"], expected, "{value:?}");
+    }
+}
+
+#[test]
 fn compare_without_a_gpu_cannot_run() {
     for device in ["auto", "cuda"] {
         let refusal = refusal(Driver::None, &["compare", "--device", device]);

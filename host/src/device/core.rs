@@ -1,6 +1,9 @@
 //! The part of a device that everything made on it shares: its driver, and whether it is lost.
 
-use std::sync::{Arc, OnceLock, PoisonError, Weak};
+use std::{
+    env,
+    sync::{Arc, OnceLock, PoisonError, Weak},
+};
 
 use super::{
     buffer::Allocation,
@@ -13,6 +16,9 @@ use super::{
     queue::StreamInner,
     sync::{Mutex, MutexGuard, atomic::AtomicBool},
 };
+
+/// Set to `0`, this environment variable has devices open with programmatic launches off.
+const PROGRAMMATIC_LAUNCH: &str = "BITNET_PROGRAMMATIC_LAUNCH";
 
 /// Locks a mutex whose data stays consistent even where a holder panicked.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -54,10 +60,11 @@ pub(super) enum Resource {
 impl Core {
     pub(super) fn new(driver: Box<dyn Driver>, name: String) -> Arc<Self> {
         let can = driver.capabilities().programmatic_launch;
+        let wanted = env::var_os(PROGRAMMATIC_LAUNCH).is_none_or(|value| value != "0");
         Arc::new(Self {
             driver,
             name,
-            programmatic_launch: AtomicBool::new(can),
+            programmatic_launch: AtomicBool::new(can && wanted),
             lost: OnceLock::new(),
             streams: Mutex::default(),
             orphans: Mutex::default(),

@@ -142,7 +142,8 @@ impl Device {
     }
 
     /// Turns [`programmatic_launch`](Self::programmatic_launch) on or off, for launches and captures from now on, of all handles of this device.
-    /// It is on from the start where [`Capabilities::programmatic_launch`] says that it is possible, and stays off elsewhere.
+    /// It is on from the start where [`Capabilities::programmatic_launch`] says that it is possible, unless the environment has
+    /// `BITNET_PROGRAMMATIC_LAUNCH=0`, and stays off where it is not possible.
     pub fn set_programmatic_launch(&self, on: bool) {
         let on = on && self.capabilities().programmatic_launch;
         let flag = &self.0.core.programmatic_launch;

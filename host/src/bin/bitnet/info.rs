@@ -29,6 +29,8 @@ struct Row {
     driver_version: Option<String>,
     /// The architecture of the PTX that it gets; none where it is too old.
     ptx: Option<String>,
+    /// Whether kernels start before the one in front has ended.
+    programmatic_launch: bool,
 }
 
 fn row(device: &Device) -> Row {
@@ -49,6 +51,7 @@ fn row(device: &Device) -> Row {
             .driver_version
             .map(|version| format!("{}.{}", version / 1000, version % 1000 / 10)),
         ptx: ptx_for(capabilities.compute_capability).map(|(arch, _)| format!("sm_{arch}")),
+        programmatic_launch: device.programmatic_launch(),
     }
 }
 
@@ -95,6 +98,12 @@ fn text(report: &Report) -> String {
                 format!("{} KiB", row.shared_bytes_per_block >> 10),
                 row.driver_version.clone().unwrap_or_else(|| "-".to_owned()),
                 row.ptx.clone().unwrap_or_else(|| "too old".to_owned()),
+                if row.programmatic_launch {
+                    "early"
+                } else {
+                    "in turn"
+                }
+                .to_owned(),
             ]
         })
         .collect();
@@ -107,6 +116,7 @@ fn text(report: &Report) -> String {
         "shared/block",
         "driver",
         "PTX",
+        "launches",
     ];
     let mut text = table(&head, &rows);
     for reason in &report.unusable {
