@@ -5,91 +5,64 @@ use super::*;
 /// `CUDA_ERROR_INVALID_VALUE`.
 const INVALID_VALUE: i32 = 1;
 
-/// `follow` adds 1 to each element after the wait; `reverse` writes `from` back to front into `to`, so that each block reads what another
-/// block of the grid in front has written; `plain` is `follow` without the wait.
-const PTX: &str = "
-.version 7.8
-.target sm_90
-.address_size 64
-
-.visible .entry follow(.param .u64 data, .param .u32 n)
-{
-    .reg .pred %p;
-    .reg .b32 %r<6>;
-    .reg .b64 %rd<4>;
-    griddepcontrol.wait;
-    griddepcontrol.launch_dependents;
-    ld.param.u64 %rd1, [data];
-    ld.param.u32 %r1, [n];
-    mov.u32 %r2, %ctaid.x;
-    mov.u32 %r3, %ntid.x;
-    mov.u32 %r4, %tid.x;
-    mad.lo.s32 %r5, %r2, %r3, %r4;
-    setp.ge.u32 %p, %r5, %r1;
-    @%p ret;
-    cvta.to.global.u64 %rd2, %rd1;
-    mul.wide.u32 %rd3, %r5, 4;
-    add.s64 %rd2, %rd2, %rd3;
-    ld.global.u32 %r2, [%rd2];
-    add.s32 %r2, %r2, 1;
-    st.global.u32 [%rd2], %r2;
-    ret;
+/// `follow` adds 1 to each element after the wait, `plain` without one; `reverse` writes `from` back to front into `to` after the wait, so that
+/// each block reads what another block of the grid in front has written.
+fn ptx() -> String {
+    const WAIT: &str = "griddepcontrol.wait; griddepcontrol.launch_dependents;";
+    // %r1 is n, %r2 this thread's element, which is below n in what follows.
+    let kernel = |name: &str, parameters: &str, wait: &str, body: &str| {
+        format!(
+            ".visible .entry {name}({parameters}, .param .u32 n)
+            {{
+                .reg .pred %p;
+                .reg .b32 %r<6>;
+                .reg .b64 %rd<6>;
+                {wait}
+                ld.param.u32 %r1, [n];
+                mov.u32 %r2, %ctaid.x;
+                mov.u32 %r3, %ntid.x;
+                mov.u32 %r4, %tid.x;
+                mad.lo.s32 %r2, %r2, %r3, %r4;
+                setp.ge.u32 %p, %r2, %r1;
+                @%p ret;
+                {body}
+                ret;
+            }}
+            "
+        )
+    };
+    let add_one = "
+        ld.param.u64 %rd1, [data];
+        cvta.to.global.u64 %rd1, %rd1;
+        mul.wide.u32 %rd2, %r2, 4;
+        add.s64 %rd1, %rd1, %rd2;
+        ld.global.u32 %r3, [%rd1];
+        add.s32 %r3, %r3, 1;
+        st.global.u32 [%rd1], %r3;";
+    let reverse = "
+        ld.param.u64 %rd1, [to];
+        ld.param.u64 %rd2, [from];
+        cvta.to.global.u64 %rd1, %rd1;
+        cvta.to.global.u64 %rd2, %rd2;
+        sub.s32 %r3, %r1, %r2;
+        sub.s32 %r3, %r3, 1;
+        mul.wide.u32 %rd3, %r2, 4;
+        mul.wide.u32 %rd4, %r3, 4;
+        add.s64 %rd1, %rd1, %rd3;
+        add.s64 %rd2, %rd2, %rd4;
+        ld.global.u32 %r4, [%rd2];
+        st.global.u32 [%rd1], %r4;";
+    [
+        ".version 7.8\n.target sm_90\n.address_size 64\n".to_owned(),
+        kernel("follow", ".param .u64 data", WAIT, add_one),
+        kernel("plain", ".param .u64 data", "", add_one),
+        kernel("reverse", ".param .u64 to, .param .u64 from", WAIT, reverse),
+    ]
+    .concat()
 }
-
-.visible .entry reverse(.param .u64 to, .param .u64 from, .param .u32 n)
-{
-    .reg .pred %p;
-    .reg .b32 %r<7>;
-    .reg .b64 %rd<6>;
-    griddepcontrol.wait;
-    griddepcontrol.launch_dependents;
-    ld.param.u64 %rd1, [to];
-    ld.param.u64 %rd2, [from];
-    ld.param.u32 %r1, [n];
-    mov.u32 %r2, %ctaid.x;
-    mov.u32 %r3, %ntid.x;
-    mov.u32 %r4, %tid.x;
-    mad.lo.s32 %r5, %r2, %r3, %r4;
-    setp.ge.u32 %p, %r5, %r1;
-    @%p ret;
-    sub.s32 %r6, %r1, %r5;
-    sub.s32 %r6, %r6, 1;
-    cvta.to.global.u64 %rd1, %rd1;
-    cvta.to.global.u64 %rd2, %rd2;
-    mul.wide.u32 %rd3, %r6, 4;
-    mul.wide.u32 %rd4, %r5, 4;
-    add.s64 %rd2, %rd2, %rd3;
-    add.s64 %rd1, %rd1, %rd4;
-    ld.global.u32 %r2, [%rd2];
-    st.global.u32 [%rd1], %r2;
-    ret;
-}
-
-.visible .entry plain(.param .u64 data, .param .u32 n)
-{
-    .reg .pred %p;
-    .reg .b32 %r<6>;
-    .reg .b64 %rd<4>;
-    ld.param.u64 %rd1, [data];
-    ld.param.u32 %r1, [n];
-    mov.u32 %r2, %ctaid.x;
-    mov.u32 %r3, %ntid.x;
-    mov.u32 %r4, %tid.x;
-    mad.lo.s32 %r5, %r2, %r3, %r4;
-    setp.ge.u32 %p, %r5, %r1;
-    @%p ret;
-    cvta.to.global.u64 %rd2, %rd1;
-    mul.wide.u32 %rd3, %r5, 4;
-    add.s64 %rd2, %rd2, %rd3;
-    ld.global.u32 %r2, [%rd2];
-    add.s32 %r2, %r2, 1;
-    st.global.u32 [%rd2], %r2;
-    ret;
-}
-";
 
 fn kernel(device: &Device, name: &str) -> Function {
-    let module = device.load_module(PTX).expect("the PTX is valid");
+    let module = device.load_module(&ptx()).expect("the PTX is valid");
     module.function(name).expect("the kernel is in the PTX")
 }
 
