@@ -395,11 +395,14 @@ mod tests {
     #[test]
     fn another_version_and_unknown_fields_are_refused() {
         let text = empty("cuda").to_json().expect("plain data");
-        let newer = text.replace("\"format\": 1", "\"format\": 2");
-        assert!(matches!(
-            Results::from_json(&newer),
-            Err(FormatError::Version { found: 2 })
-        ));
+        for other in [FORMAT - 1, FORMAT + 1] {
+            let text = text.replace(
+                &format!("\"format\": {FORMAT}"),
+                &format!("\"format\": {other}"),
+            );
+            let error = Results::from_json(&text).expect_err("another version");
+            assert!(matches!(error, FormatError::Version { found } if found == u64::from(other)));
+        }
         let unknown = text.replace("\"cases\"", "\"case\"");
         assert!(matches!(
             Results::from_json(&unknown),
