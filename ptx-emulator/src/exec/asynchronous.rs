@@ -116,6 +116,13 @@ pub(crate) fn execute(
                 copy.store(context)?;
             }
         }
+        AsyncOp::BulkPrefetch { from } => {
+            let (sources, sizes) = (rows(0), rows(1));
+            for lane in lanes(active) {
+                let address = sources[lane].wrapping_add(from as u64);
+                bulk::check_prefetch(context, lane, address, sizes[lane] as u32 as usize)?;
+            }
+        }
         AsyncOp::BulkCommit => {
             for lane in lanes(active) {
                 context.block.asynchronous.bulk.commit(thread(lane));

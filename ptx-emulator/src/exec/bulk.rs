@@ -81,6 +81,32 @@ pub(super) fn wait(context: &mut Context<'_>, thread: u32, keep: u32) {
     });
 }
 
+fn row(lane: usize, address: u64) -> Row {
+    let mut row = [0; 32];
+    row[lane] = address;
+    row
+}
+
+fn check_size(lane: usize, bytes: usize) -> Step<()> {
+    if bytes.is_multiple_of(16) {
+        return Ok(());
+    }
+    invalid(lane, format!("{bytes} bytes is not a multiple of 16"))
+}
+
+/// Alignment, length and bounds of what a lane has L2 fetch. Nothing is moved, and nothing is counted.
+pub(super) fn check_prefetch(
+    context: &mut Context<'_>,
+    lane: usize,
+    address: u64,
+    bytes: usize,
+) -> Step<()> {
+    check_size(lane, bytes)?;
+    let (address, mask) = (row(lane, address), 1 << lane);
+    check_alignment(&address, mask, 16, AccessSpace::Global)?;
+    find(context, &address, mask, bytes, AccessSpace::Global).map(drop)
+}
+
 /// One lane's copy: addresses in shared and global memory, and the number of bytes.
 #[derive(Clone, Copy)]
 pub(super) struct BulkCopy {
@@ -93,17 +119,12 @@ pub(super) struct BulkCopy {
 
 impl BulkCopy {
     fn row(&self, address: u64) -> Row {
-        let mut row = [0; 32];
-        row[self.lane] = address;
-        row
+        row(self.lane, address)
     }
 
     /// Alignment, length and bounds; the allocation in global memory.
     fn check(&self, context: &mut Context<'_>, direction: Direction) -> Step<usize> {
-        if !self.bytes.is_multiple_of(16) {
-            let bytes = self.bytes;
-            return invalid(self.lane, format!("{bytes} bytes is not a multiple of 16"));
-        }
+        check_size(self.lane, self.bytes)?;
         let mask = 1 << self.lane;
         for (address, space) in [
             (self.shared, AccessSpace::Shared),

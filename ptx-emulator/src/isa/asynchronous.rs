@@ -37,6 +37,10 @@ pub(crate) enum AsyncOp {
         to: i64,
         from: Place,
     },
+    /// `cp.async.bulk.prefetch`: source and bytes.
+    BulkPrefetch {
+        from: i64,
+    },
     BulkCommit,
     BulkWait {
         keep: u32,
@@ -52,10 +56,11 @@ impl AsyncOp {
     pub(crate) fn only_looks(&self) -> bool {
         matches!(
             self,
-            Self::Mbarrier {
-                op: MbarrierOp::Wait { .. },
-                ..
-            }
+            Self::BulkPrefetch { .. }
+                | Self::Mbarrier {
+                    op: MbarrierOp::Wait { .. },
+                    ..
+                }
         )
     }
 }

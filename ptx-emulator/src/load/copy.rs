@@ -270,9 +270,10 @@ impl<'a> FunctionBuilder<'a, '_> {
         let [address, size] = operands else {
             return modifiers.error("wrong number of operands");
         };
-        let (base, ..) = self.address(address, AccessSpace::Global)?;
+        let (base, from, _) = self.address(address, AccessSpace::Global)?;
         let src = [base, self.src(size, U32)?, policy, ZERO_SLOT];
-        self.emit(Op::Nop, ZERO_SLOT, src, Class::Other);
+        let op = AsyncOp::BulkPrefetch { from };
+        self.emit_async(op, ZERO_SLOT, src, Class::Other);
         Ok(())
     }
 }

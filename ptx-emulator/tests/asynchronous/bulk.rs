@@ -124,6 +124,20 @@ skip: mov.u32 %r7, 0;
     assert!(invalid(&copy("[%r2], [%rd1], 32, [%r5+8]"), "no mbarrier"));
 }
 
+/// The inputs have 2048 bytes.
+#[test]
+fn a_prefetch_stays_within_its_allocation() {
+    let prefetch = |operands: &str| format!("/*!*/ cp.async.bulk.prefetch.L2.global {operands};");
+    run_with(&prefetch("[%rd1+1024], 1024"), 1, Config::default()).expect("within");
+    let kind = |operands: &str| fault(&prefetch(operands), 1);
+    assert_eq!(
+        kind("[%rd1+1040], 1024"),
+        FaultKind::OutOfBounds { size: 1024 }
+    );
+    assert_eq!(kind("[%rd1+8], 32"), FaultKind::Misaligned { required: 16 });
+    assert!(invalid(&kind("[%rd1], 24"), "multiple of 16"));
+}
+
 #[test]
 fn bulk_stores() {
     let body = |wait: &str| {
