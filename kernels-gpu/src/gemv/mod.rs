@@ -46,7 +46,7 @@ use cuda_std::thread;
 pub const TILE_ROWS: usize = 16;
 /// Columns of a step: 8 units.
 pub const STEP_COLUMNS: usize = 128;
-/// Bytes of a tile that a block has L2 fetch at its start, on sm_90 and later: enough for one warp a processor to have as much on its way as
+/// Bytes for each tile that a block of one token has L2 fetch at its start, on sm_90 and later: enough for one warp a processor to have as much on its way as
 /// DRAM delivers in its latency; more would be in the way of other blocks.
 pub const PREFETCHED_BYTES: usize = 16 << 10;
 /// Bytes of a tile's step: a warp's load.
@@ -142,8 +142,8 @@ impl Problem {
     }
 }
 
-/// Has L2 fetch the first [`PREFETCHED_BYTES`] of each tile of a group, of `TILES`, and only then waits for the grid in front. Should that one
-/// write the weights, what is loaded afterwards is still right: its writes meet the same L2.
+/// Has L2 fetch the first bytes of a group of `TILES` tiles, [`PREFETCHED_BYTES`] for each, and only then waits for the grid in front. Should that
+/// one write the weights, what is loaded afterwards is still right: its writes meet the same L2.
 ///
 /// # Safety
 /// All threads of the block call it; weights of the shape `(n, k)` are valid, and there is such a group.
