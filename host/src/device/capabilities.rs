@@ -45,7 +45,7 @@ pub struct Capabilities {
     /// Whether cooperative launches (grid-wide barriers) are possible.
     pub cooperative_launch: bool,
     /// Whether a kernel can start before the one in front of it on its stream has ended (programmatic dependent launch), in graphs too:
-    /// compute capability 9.0, and a driver of CUDA 12.3.
+    /// compute capability 9.0, and a driver of CUDA 12.3. The emulated device runs launches in turn, and checks them as if they overlapped.
     pub programmatic_launch: bool,
     /// Peak clock in kilohertz.
     pub clock_khz: Option<u32>,
