@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 /// Version of the format; a reader refuses any other.
 pub const FORMAT: u32 = 2;
 
+/// [`Case::op`] of the library's choice of a product where its launches overlap (programmatic dependent launch).
+pub const LAUNCHED_EARLY: &str = "gemv, launched early";
+
 /// One run of the measurement program.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

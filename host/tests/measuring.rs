@@ -1,6 +1,6 @@
 //! `bitnet bench` and `bitnet compare`: on the emulator, and through the driver's interface on the test double of libcuda.
 
-use kernel_benches::{Case, Results};
+use kernel_benches::{Case, LAUNCHED_EARLY, Results};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -254,7 +254,7 @@ fn a_gpu_is_measured_cold_and_warm_against_the_ceilings() {
     assert!(ceilings.mma_operations_per_second > Some(0.0));
     assert!(ceilings.allocation_us > 0.0 && ceilings.pool_allocation_us > Some(0.0));
     // The library's choice of each product, and the model, are also measured as programs run them.
-    let early = |case: &&Case| case.op == "gemv, launched early";
+    let early = |case: &&Case| case.op == LAUNCHED_EARLY;
     assert_eq!(results.cases.iter().filter(early).count(), 3 * 2);
     let models: Vec<bool> = results
         .models

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kernel_benches::{Case, Pair, Results, SHAPES, Time, packed_bytes};
+use kernel_benches::{Case, LAUNCHED_EARLY, Pair, Results, SHAPES, Time, packed_bytes};
 
 use super::targets;
 
@@ -110,6 +110,12 @@ fn gemv(results: &Results) -> String {
             .filter(same)
             .find(|other| other.best && !other.chosen)
     };
+    let early = |case: &Case| {
+        let found = results.cases.iter().find(|other| {
+            other.op == LAUNCHED_EARLY && (other.m, other.n, other.k) == (case.m, case.n, case.k)
+        });
+        us(found.and_then(Case::time))
+    };
     let rows = chosen.map(|case| {
         vec![
             format!("{} x {}", case.n.unwrap_or(0), case.k),
@@ -117,6 +123,7 @@ fn gemv(results: &Results) -> String {
             case.kernels.join(" + "),
             us(case.cold),
             us(case.warm),
+            early(case),
             spread(case.time()),
             percent(case.bandwidth_fraction),
             best(case).map_or_else(
@@ -131,6 +138,7 @@ fn gemv(results: &Results) -> String {
         "kernel",
         "cold, us",
         "warm, us",
+        "launched early, us",
         "spread",
         "of copy bandwidth",
         "a faster variant",
@@ -171,7 +179,10 @@ fn peers(results: &Results) -> String {
 }
 
 fn rows(results: &Results) -> String {
-    let others = results.cases.iter().filter(|case| case.op != "gemv");
+    let others = results
+        .cases
+        .iter()
+        .filter(|case| case.op != "gemv" && case.op != LAUNCHED_EARLY);
     let row = |case: &Case| {
         let shape = match case.n {
             Some(n) => format!("{} x {n} x {}", case.m, case.k),
@@ -312,4 +323,42 @@ fn memory() -> String {
         ],
         rows,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::sample;
+
+    #[test]
+    fn a_product_launched_early_is_a_column_and_no_row() {
+        let mut results = sample();
+        let chosen = results
+            .cases
+            .iter()
+            .find(|case| case.op == "gemv" && case.chosen);
+        let chosen = chosen.expect("the sample has products").clone();
+        let time = Time {
+            median_us: 12.345,
+            wide: false,
+            ..chosen.time().expect("timed")
+        };
+        let without = gemv(&results).lines().count();
+        results.cases.push(Case {
+            op: LAUNCHED_EARLY.to_owned(),
+            cold: Some(time),
+            ..chosen.clone()
+        });
+        let table = gemv(&results);
+        assert_eq!(table.lines().count(), without);
+        let shape = format!(
+            "| {} x {} | {} |",
+            chosen.n.unwrap_or(0),
+            chosen.k,
+            chosen.m
+        );
+        let of_shape = |line: &&str| line.starts_with(&shape) && line.contains("| 12.35 |");
+        assert_eq!(table.lines().filter(of_shape).count(), 1, "{table}");
+        assert!(!rows(&results).contains("launched early"));
+    }
 }

@@ -12,7 +12,7 @@ use bitnet_cuda::layout::Layout;
 use bitnet_cuda::ops::BitLinear;
 use half::bf16;
 use kernel_benches::statistics::summarize;
-use kernel_benches::{Case, Pair};
+use kernel_benches::{Case, LAUNCHED_EARLY, Pair};
 use std::rc::Rc;
 
 const LOST: &str = "the weights of this shape were lost in an earlier error";
@@ -89,7 +89,7 @@ impl<'a> Shape<'a> {
             measure(stream, &mut sets, self.cold, settings)
         })?;
         let shape = (m, Some(self.data.n), self.data.k);
-        let mut case = case("gemv, launched early", shape, &sets[0], measured);
+        let mut case = case(LAUNCHED_EARLY, shape, &sets[0], measured);
         case.kernels = vec![chosen.name().to_owned()];
         self.layers = sets.into_iter().map(Product::into_layer).collect();
         Ok(case)
