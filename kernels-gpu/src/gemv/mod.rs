@@ -39,8 +39,7 @@ pub use entries::{Int8xInt2Params, Params};
 
 use crate::grid;
 #[cfg(target_feature = "sm_90")]
-use cuda_std::ptr;
-use cuda_std::thread;
+use cuda_std::{ptr, thread};
 
 /// Rows of a tile.
 pub const TILE_ROWS: usize = 16;
@@ -129,38 +128,26 @@ struct Problem {
     workspace: *mut u32,
 }
 
-impl Problem {
-    /// [`follow`], for the tiles of this block.
-    ///
-    /// # Safety
-    /// As [`follow`].
-    #[inline(always)]
-    unsafe fn follow<const TILES: usize>(&self) {
-        let group = thread::block_idx_x();
-        // SAFETY: the caller's contract.
-        unsafe { follow::<TILES>(self.weights, (self.n, self.k), group) }
-    }
-}
-
-/// Has L2 fetch the first bytes of a group of `TILES` tiles, [`PREFETCHED_BYTES`] for each, and only then waits for the grid in front. Should that
+/// Has L2 fetch the first bytes of this block's first `TILES` tiles, [`PREFETCHED_BYTES`] for each, and only then waits for the grid in front. Should that
 /// one write the weights, what is loaded afterwards is still right: its writes meet the same L2.
 ///
 /// # Safety
-/// All threads of the block call it; weights of the shape `(n, k)` are valid, and there is such a group.
+/// All threads of the block call it; weights of the shape `(n, k)` are valid, and no block in the grid's x is without tiles.
 #[inline(always)]
-unsafe fn follow<const TILES: usize>(weights: *const u8, (n, k): (u32, u32), group: u32) {
+unsafe fn follow<const TILES: usize>(weights: *const u8, (n, k): (u32, u32)) {
     #[cfg(target_feature = "sm_90")]
     if thread::thread_idx_x() == 0 && thread::block_idx_y() == 0 {
         let tile_bytes = k * (TILE_ROWS / 4) as u32;
-        let tiles = n.div_ceil(TILE_ROWS as u32) - group * TILES as u32;
+        let first = thread::block_idx_x() * TILES as u32;
+        let tiles = n.div_ceil(TILE_ROWS as u32) - first;
         let bytes = tile_bytes * tiles.min(TILES as u32);
         // SAFETY: the tiles exist, one behind the other; their size is a multiple of 128 bytes.
         unsafe {
-            let start = weights.add((group * TILES as u32) as usize * tile_bytes as usize);
+            let start = weights.add(first as usize * tile_bytes as usize);
             ptr::prefetch_l2_bulk(start, bytes.min(PREFETCHED_BYTES as u32 * TILES as u32));
         }
     }
     #[cfg(not(target_feature = "sm_90"))]
-    let _ = (weights, n, k, group);
+    let _ = (weights, n, k);
     grid::follow();
 }

@@ -14,6 +14,7 @@ use super::epilogue::Epilogue;
 use super::layout::Layout;
 use super::{
     Problem, STEP_BYTES, STEP_COLUMNS, TILE_ROWS, UNIT_BYTES, UNIT_COLUMNS, UNIT_ROWS, UNIT_WORDS,
+    follow,
 };
 use crate::block;
 use cuda_std::ptr::{self, U32x4};
@@ -225,7 +226,7 @@ pub(super) unsafe fn gemv<
         }
     };
     // SAFETY: the caller's contract.
-    unsafe { problem.follow::<TILES>() };
+    unsafe { follow::<TILES>(problem.weights, (problem.n, problem.k)) };
     // Of the blocks that split K only the last one needs it.
     // SAFETY: the caller's contract.
     let row_scale =
