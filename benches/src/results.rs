@@ -8,6 +8,11 @@ pub const FORMAT: u32 = 2;
 /// [`Case::op`] of the library's choice of a product where its launches overlap (programmatic dependent launch).
 pub const LAUNCHED_EARLY: &str = "gemv, launched early";
 
+/// How kernels are launched, as tables say it: `early`, overlapping (programmatic dependent launch), or `in turn`.
+pub fn launched(programmatic: bool) -> &'static str {
+    if programmatic { "early" } else { "in turn" }
+}
+
 /// One run of the measurement program.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

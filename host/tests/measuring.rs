@@ -318,6 +318,17 @@ fn early_launches_can_be_turned_off_from_outside() {
         assert_eq!(device["kind"], "cuda");
         assert_eq!(device["programmatic_launch"], expected, "{value:?}");
     }
+    // Then they are not measured either.
+    let mut command = command(
+        Driver::Double,
+        &["bench", "--device", "cuda", "--smoke", "--json"],
+    );
+    command.env("BITNET_PROGRAMMATIC_LAUNCH", "0");
+    let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    let results = Results::from_json(&text).unwrap();
+    assert!(results.cases.iter().all(|case| case.op != LAUNCHED_EARLY));
+    assert_eq!(results.models.len(), 1);
+    assert!(!results.models[0].programmatic);
 }
 
 #[test]

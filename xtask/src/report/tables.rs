@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kernel_benches::{Case, LAUNCHED_EARLY, Pair, Results, SHAPES, Time, packed_bytes};
+use kernel_benches::{Case, LAUNCHED_EARLY, Pair, Results, SHAPES, Time, launched, packed_bytes};
 
 use super::targets;
 
@@ -70,11 +70,6 @@ fn spread(time: Option<Time>) -> String {
         || "-".to_owned(),
         |time| format!("{:.1} %", time.spread() * 100.0),
     )
-}
-
-/// How this library's kernels were launched.
-fn launched(programmatic: bool) -> &'static str {
-    if programmatic { "early" } else { "in turn" }
 }
 
 fn percent(share: Option<f64>) -> String {

@@ -4,6 +4,7 @@ use crate::output::{Outcome, Output, table};
 use anyhow::Result;
 use bitnet_cuda::device::{Device, DeviceKind};
 use bitnet_cuda::launch::ptx_for;
+use kernel_benches::launched;
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -98,12 +99,7 @@ fn text(report: &Report) -> String {
                 format!("{} KiB", row.shared_bytes_per_block >> 10),
                 row.driver_version.clone().unwrap_or_else(|| "-".to_owned()),
                 row.ptx.clone().unwrap_or_else(|| "too old".to_owned()),
-                if row.programmatic_launch {
-                    "early"
-                } else {
-                    "in turn"
-                }
-                .to_owned(),
+                launched(row.programmatic_launch).to_owned(),
             ]
         })
         .collect();

@@ -2,7 +2,7 @@
 
 use super::ceilings::Sizes;
 use super::timing::Settings;
-use bitnet_cuda::device::{Capabilities, DeviceKind};
+use bitnet_cuda::device::{Device, DeviceKind};
 use kernel_benches::SHAPES;
 
 /// Everything that a run measures, in this order: ceilings, products, model, rows.
@@ -17,6 +17,8 @@ pub struct Plan {
     /// Tokens of row operations.
     pub row_tokens: Vec<usize>,
     pub ceilings: Sizes,
+    /// Whether products and the model are also measured with launches that overlap.
+    pub programmatic: bool,
     /// Rotated inputs have at least this many bytes together.
     pub rotated_bytes: usize,
     pub settings: Settings,
@@ -26,7 +28,9 @@ pub struct Plan {
 const SMOKE_SHAPES: [(usize, usize); 3] = [(128, 256), (48, 384), (33, 300)];
 
 impl Plan {
-    pub fn new(capabilities: &Capabilities, smoke: bool) -> Self {
+    /// `device` as it was opened: whoever has turned early launches off does not get them measured.
+    pub fn new(device: &Device, smoke: bool) -> Self {
+        let programmatic = device.kind() == DeviceKind::Cuda && device.programmatic_launch();
         if smoke {
             return Self {
                 shapes: SMOKE_SHAPES.to_vec(),
@@ -37,6 +41,7 @@ impl Plan {
                     copy_bytes: 64 << 10,
                     dot_rounds: 1,
                 },
+                programmatic,
                 rotated_bytes: 32 << 10,
                 settings: Settings {
                     replay_us: 0.0,
@@ -47,7 +52,7 @@ impl Plan {
             };
         }
         // Twice the L2 cache: what is rotated back to has been displaced, whatever the replacement policy keeps of it.
-        let rotated_bytes = 2 * capabilities.l2_bytes;
+        let rotated_bytes = 2 * device.capabilities().l2_bytes;
         Self {
             shapes: SHAPES.to_vec(),
             tokens: vec![1, 8, 2, 4],
@@ -57,6 +62,7 @@ impl Plan {
                 copy_bytes: rotated_bytes.max(256 << 20),
                 dot_rounds: 1024,
             },
+            programmatic,
             rotated_bytes,
             settings: Settings {
                 replay_us: 1000.0,

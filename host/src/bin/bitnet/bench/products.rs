@@ -62,18 +62,9 @@ impl<'a> Shape<'a> {
             if !self.data.fits(Layout::Tiled, variant, m) {
                 continue;
             }
-            let mut sets = self.products(m, Some(variant), &expected)?;
-            let measured = measure(self.stream, &mut sets, self.cold, &self.plan.settings)?;
-            let mut case = case(
-                "gemv",
-                (m, Some(self.data.n), self.data.k),
-                &sets[0],
-                measured,
-            );
-            case.kernels = vec![variant.name().to_owned()];
+            let mut case = self.measured("gemv", m, variant, &expected)?;
             case.chosen = variant.name() == chosen.name();
             cases.push(case);
-            self.layers = sets.into_iter().map(Product::into_layer).collect();
         }
         mark_best(&mut cases);
         Ok(cases)
@@ -83,16 +74,29 @@ impl<'a> Shape<'a> {
     pub fn programmatic(&mut self, m: usize) -> Result<Case> {
         let chosen = self.chosen(m)?;
         let expected = Rc::new(self.data.expected(m)?);
-        let mut sets = self.products(m, Some(chosen), &expected)?;
-        let (stream, settings) = (self.stream, &self.plan.settings);
-        let measured = launched_early(stream.device(), || {
-            measure(stream, &mut sets, self.cold, settings)
-        })?;
+        let device = self.stream.device();
+        launched_early(device, || {
+            self.measured(LAUNCHED_EARLY, m, chosen, &expected)
+        })
+    }
+
+    /// One variant. Where it cannot be measured, the weights are still there for what follows.
+    fn measured(
+        &mut self,
+        op: &str,
+        m: usize,
+        variant: Gemv,
+        expected: &Rc<Vec<bf16>>,
+    ) -> Result<Case> {
+        let mut sets = self.products(m, Some(variant), expected)?;
+        let measured = measure(self.stream, &mut sets, self.cold, &self.plan.settings);
         let shape = (m, Some(self.data.n), self.data.k);
-        let mut case = case(LAUNCHED_EARLY, shape, &sets[0], measured);
-        case.kernels = vec![chosen.name().to_owned()];
+        let case = measured.map(|measured| Case {
+            kernels: vec![variant.name().to_owned()],
+            ..case(op, shape, &sets[0], measured)
+        });
         self.layers = sets.into_iter().map(Product::into_layer).collect();
-        Ok(case)
+        case
     }
 
     /// A norm, the quantization of its outputs and the product with the library's choice, as a layer runs them.
@@ -153,7 +157,7 @@ impl<'a> Shape<'a> {
                 }
             };
             let in_turn = self.pair(peer, m, false, &mut theirs);
-            let early = m == 1 && in_turn.is_ok() && device.capabilities().programmatic_launch;
+            let early = m == 1 && in_turn.is_ok() && self.plan.programmatic;
             pairs.push((m, in_turn));
             if early {
                 pairs.push((m, self.pair(peer, m, true, &mut theirs)));

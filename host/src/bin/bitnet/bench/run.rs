@@ -13,15 +13,15 @@ use anyhow::{Context, Result};
 use bitnet_cuda::device::{DeviceKind, Stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use kernel_benches::statistics::WIDE_SPREAD;
-use kernel_benches::{Case, FORMAT, Method, Model, NotRun, Results};
+use kernel_benches::{Case, FORMAT, LAUNCHED_EARLY, Method, Model, NotRun, Results};
 use std::time::{Duration, Instant};
 
 pub fn run(request: &Request) -> Result<Results> {
     let device = &request.device;
     let gpu = device.kind() == DeviceKind::Cuda;
+    let plan = Plan::new(device, request.smoke);
     // Kernels are measured one after another, but where it is said.
     device.set_programmatic_launch(false);
-    let plan = Plan::new(device.capabilities(), request.smoke);
     let clocks = machine::clocks(device);
     let results = Results {
         format: FORMAT,
@@ -40,8 +40,12 @@ pub fn run(request: &Request) -> Result<Results> {
         models: Vec::new(),
         not_run: Vec::new(),
     };
-    let parts =
-        plan.shapes.len() + ROW_OPERATIONS.len() * plan.widths.len() + 1 + 3 * usize::from(gpu);
+    let early_model = plan.programmatic && request.model.quantization_bits == 2;
+    let parts = plan.shapes.len()
+        + ROW_OPERATIONS.len() * plan.widths.len()
+        + 1
+        + usize::from(early_model)
+        + 2 * usize::from(gpu);
     let progress = ProgressBar::new(parts as u64).with_style(ProgressStyle::with_template(
         "[{elapsed_precise}] {bar:30} {pos}/{len} {msg}",
     )?);
@@ -64,8 +68,7 @@ pub fn run(request: &Request) -> Result<Results> {
     for &(n, k) in &plan.shapes {
         run.part(&format!("gemv {n}x{k}"), |run| run.products((n, k), &peers))?;
     }
-    let early = request.model.quantization_bits == 2 && device.capabilities().programmatic_launch;
-    if gpu && early {
+    if early_model {
         run.part("model, launched early", |run| run.model(true))?;
     }
     run.part("model", |run| run.model(false))?;
@@ -174,8 +177,6 @@ impl Run<'_> {
 
     fn products(&mut self, (n, k): (usize, usize), cublas: &[Box<dyn Peer>]) -> Result<()> {
         let (stream, plan) = (self.stream.clone(), self.plan);
-        let capabilities = stream.device().capabilities();
-        let gpu = stream.device().kind() == DeviceKind::Cuda;
         // The same data for a shape, whatever else is measured.
         let mut random = fastrand::Rng::with_seed(self.request.seed ^ (n as u64) << 32 ^ k as u64);
         let mut shape = Shape::new(&stream, plan, (n, k), &mut random)?;
@@ -186,9 +187,14 @@ impl Run<'_> {
             }
             let cases = shape.variants(m)?;
             self.results.cases.extend(cases);
-            if gpu && capabilities.programmatic_launch {
-                let case = shape.programmatic(m)?;
-                self.results.cases.push(case);
+            if plan.programmatic {
+                match shape.programmatic(m) {
+                    Ok(case) => self.results.cases.push(case),
+                    Err(error) => self.not_run(
+                        &format!("{LAUNCHED_EARLY} {m}x{n}x{k}"),
+                        &format!("{error:#}"),
+                    ),
+                }
             }
             if m == 1 {
                 for kernels in [Kernels::Fused, Kernels::Separate] {

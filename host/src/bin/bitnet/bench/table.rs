@@ -1,7 +1,7 @@
 //! The results as tables for a terminal.
 
 use crate::output::table;
-use kernel_benches::{Case, Results, Time};
+use kernel_benches::{Case, Results, Time, launched};
 
 pub fn text(results: &Results) -> String {
     let device = &results.device;
@@ -58,11 +58,6 @@ fn time(time: Option<Time>) -> String {
     time.map_or_else(none, |time| {
         format!("{}{:.2}", if time.wide { "~" } else { "" }, time.median_us)
     })
-}
-
-/// How this library's kernels were launched.
-fn launched(programmatic: bool) -> &'static str {
-    if programmatic { "early" } else { "in turn" }
 }
 
 fn ceilings(results: &Results) -> String {
