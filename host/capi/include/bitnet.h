@@ -5,7 +5,7 @@
  * Errors. Every function that returns a bitnet_status returns BITNET_SUCCESS or says in bitnet_last_error() what is wrong,
  * naming the argument and its value. Then nothing was submitted and no result was written.
  *
- * Handles. bitnet_device, bitnet_linear and bitnet_activations are never dereferenced: one that is null, freed, of another
+ * Handles. bitnet_device, bitnet_linear, bitnet_norm and bitnet_activations are never dereferenced: one that is null, freed, of another
  * type or made up is BITNET_INVALID_HANDLE. Each is released by its own function; NULL is allowed there, as in free().
  *
  * Memory. A device pointer is any address in the device's memory: from bitnet_alloc, and on a GPU also from cudaMalloc,
@@ -67,6 +67,18 @@ typedef enum bitnet_layout {
     BITNET_TILED = 2
 } bitnet_layout;
 
+/* f of a gated activation f(gate) * up. */
+typedef enum bitnet_activation_function {
+    /* max(x, 0)^2 */
+    BITNET_SQUARED_RELU = 0,
+    /* x / (1 + exp(-x)) */
+    BITNET_SILU = 1,
+    /* x / 2 (1 + erf(x / sqrt(2))) */
+    BITNET_GELU_ERF = 2,
+    /* x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) */
+    BITNET_GELU_TANH = 3
+} bitnet_activation_function;
+
 /* The rows from the end of the range before (or 0) to `end`, exclusive, have weight scale `scale`. */
 typedef struct bitnet_scale_range {
     int64_t end;
@@ -75,6 +87,7 @@ typedef struct bitnet_scale_range {
 
 typedef struct bitnet_device bitnet_device;
 typedef struct bitnet_linear bitnet_linear;
+typedef struct bitnet_norm bitnet_norm;
 typedef struct bitnet_activations bitnet_activations;
 
 /* A cudaStream_t or CUstream, which are pointers to this very struct. */
@@ -169,6 +182,14 @@ bitnet_status bitnet_linear_forward_quantized(bitnet_linear *linear, bitnet_acti
                                               bitnet_dtype y_dtype, bitnet_stream stream);
 
 /*
+ * The norm of float activations x [m, k], quantized per token, and the layer's product with it: y = layer(norm(x)) (+ residual), where
+ * `residual`, [m, n] of y's type, may be NULL. The norm's width is k. The result is that of bitnet_norm_forward_quantized and
+ * bitnet_linear_forward_quantized, bit for bit; one token mostly takes one kernel. y overlaps neither x nor the residual.
+ */
+bitnet_status bitnet_linear_forward_norm(bitnet_linear *linear, bitnet_norm *norm, const void *x, bitnet_dtype x_dtype, int64_t m,
+                                         const void *residual, void *y, bitnet_dtype y_dtype, bitnet_stream stream);
+
+/*
  * Quantized activations [m, k] in device memory: per token s = 127 / max(max|x|, 1e-5), q = clamp(rint(x * s), -128, 127).
  */
 
@@ -188,6 +209,43 @@ bitnet_status bitnet_activations_quantize(bitnet_activations *activations, const
 
 /* Copies values [m, k] and scales [m] to host memory, after the work submitted so far. */
 bitnet_status bitnet_activations_read(bitnet_activations *activations, int8_t *values, float *scales);
+
+/*
+ * Norms of each token of [m, width], in f32, rounded once to the type of the result:
+ *
+ *     RMSNorm    x / sqrt(mean(x^2) + eps) * gamma
+ *     LayerNorm  (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * gamma + beta
+ *
+ * The result is the same on every device, bit for bit. x, residual and y have one dtype, lie in device memory, and may not overlap.
+ * Where `residual` is not NULL, residual += x first, rounded to its type; what is normalized is the sum.
+ */
+
+/* Of `width` features. gamma [width] in host memory may be NULL, for ones. eps is a normal number above 0. */
+bitnet_status bitnet_norm_create_rms(bitnet_device *device, int64_t width, const float *gamma, float eps, bitnet_norm **norm);
+
+/* The same with beta [width], which may be NULL, for zeros. */
+bitnet_status bitnet_norm_create_layer(bitnet_device *device, int64_t width, const float *gamma, const float *beta, float eps,
+                                       bitnet_norm **norm);
+
+/* Waits for the work that uses the norm. */
+bitnet_status bitnet_norm_destroy(bitnet_norm *norm);
+
+/* y = norm(x) of m tokens. */
+bitnet_status bitnet_norm_forward(bitnet_norm *norm, const void *x, bitnet_dtype dtype, int64_t m, void *residual, void *y,
+                                  bitnet_stream stream);
+
+/* The norm of x, quantized as bitnet_activations_quantize does, in one pass. The f32 norm is what is quantized. m is the activations'. */
+bitnet_status bitnet_norm_forward_quantized(bitnet_norm *norm, const void *x, bitnet_dtype dtype, void *residual,
+                                            bitnet_activations *activations, bitnet_stream stream);
+
+/*
+ * The norm of f(gate) * up, both [m, width], quantized in one pass: the middle of a feed-forward block. Where `up` is NULL, `gate` is
+ * [m, 2 width], each token's gates and then its ups, as a layer with the rows of both leaves them. All but BITNET_SQUARED_RELU uses the
+ * hardware's approximate exponential.
+ */
+bitnet_status bitnet_norm_forward_gated_quantized(bitnet_norm *norm, bitnet_activation_function function, const void *gate,
+                                                  const void *up, bitnet_dtype dtype, bitnet_activations *activations,
+                                                  bitnet_stream stream);
 
 /*
  * The function of Microsoft's libbitnet.so (gpu/bitnet_kernels in their BitNet repository), with its meaning:

@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 
 use bitnet_cuda::device::{Buffer, Device, Stream};
 use bitnet_cuda::layout::Layout;
+use bitnet_cuda::ops::Activation;
 use bytemuck::Pod;
 
 use crate::error::Error;
@@ -60,6 +61,22 @@ pub unsafe fn host<'a, T>(name: &str, pointer: *const T, len: usize) -> Result<&
     check_host(name, pointer, len)?;
     // SAFETY: not null, aligned and not too long, as just checked; the rest is the caller's contract.
     Ok(unsafe { std::slice::from_raw_parts(pointer, len) })
+}
+
+/// As [`host`], for an argument that may be null.
+///
+/// # Safety
+/// As [`host`].
+pub unsafe fn optional_host<'a, T>(
+    name: &str,
+    pointer: *const T,
+    len: usize,
+) -> Result<Option<&'a [T]>, Error> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller's contract.
+    unsafe { host(name, pointer, len) }.map(Some)
 }
 
 /// Elements of a host array that a call writes.
@@ -132,6 +149,19 @@ pub fn layout(value: c_int) -> Result<Layout, Error> {
     }
 }
 
+/// `bitnet_activation_function` of the header.
+pub fn activation_function(value: c_int) -> Result<Activation, Error> {
+    match value {
+        0 => Ok(Activation::SquaredRelu),
+        1 => Ok(Activation::Silu),
+        2 => Ok(Activation::GeluErf),
+        3 => Ok(Activation::GeluTanh),
+        _ => Err(Error::argument(format!(
+            "function = {value} is none of BITNET_SQUARED_RELU (0), BITNET_SILU (1), BITNET_GELU_ERF (2), BITNET_GELU_TANH (3)"
+        ))),
+    }
+}
+
 /// `bitnet_dtype` of the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dtype {
@@ -199,6 +229,23 @@ pub unsafe fn device_array<T: Pod>(
         .map_err(|error| Error::from(error).about(name))
 }
 
+/// As [`device_array`], for an argument that may be null.
+///
+/// # Safety
+/// As [`device_array`].
+pub unsafe fn optional_device_array<T: Pod>(
+    name: &str,
+    device: &Device,
+    pointer: *const c_void,
+    len: usize,
+) -> Result<Option<Buffer<T>>, Error> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller's contract.
+    unsafe { device_array(name, device, pointer, len) }.map(Some)
+}
+
 /// A stream of the caller's.
 ///
 /// # Safety
@@ -208,7 +255,7 @@ pub unsafe fn stream(device: &Device, handle: *mut c_void) -> Result<Stream, Err
     unsafe { Stream::from_raw(device, handle) }.map_err(|error| Error::from(error).about("stream"))
 }
 
-/// A range of device memory that a call uses.
+/// A range of device memory that a call uses; none where the pointer is null.
 #[derive(Debug, Clone, Copy)]
 pub struct Range<'a> {
     name: &'a str,
@@ -221,7 +268,7 @@ impl<'a> Range<'a> {
         Self {
             name,
             start: pointer.addr(),
-            bytes,
+            bytes: if pointer.is_null() { 0 } else { bytes },
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use bitnet_cuda::ops::{BitLinear, QuantizedActivations};
+use bitnet_cuda::ops::{BitLinear, Norm, QuantizedActivations};
 
 use crate::device::OpenDevice;
 use crate::error::Error;
@@ -53,6 +53,7 @@ macro_rules! handled {
 handled! {
     Device(OpenDevice), "bitnet_device";
     Linear(BitLinear), "bitnet_linear";
+    Norm(Norm), "bitnet_norm";
     Activations(RwLock<QuantizedActivations>), "bitnet_activations";
 }
 

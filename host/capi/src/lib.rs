@@ -12,4 +12,5 @@ mod error;
 mod handles;
 mod int8xint2;
 mod linear;
+mod norm;
 mod weights;

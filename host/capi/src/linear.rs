@@ -4,7 +4,7 @@ use std::ffi::{c_int, c_void};
 use std::sync::{Arc, PoisonError};
 
 use bitnet_cuda::layout::{Layout, PackedWeights};
-use bitnet_cuda::ops::BitLinear;
+use bitnet_cuda::ops::{BitLinear, Norm};
 use bitnet_cuda::reference::RowScales;
 
 use crate::activations::{Shared, keep_context};
@@ -48,12 +48,10 @@ unsafe fn row_scales(scales: *const ScaleRange, ranges: i64, n: usize) -> Result
 /// # Safety
 /// `bias` has as many elements as the layer has output features, or is null.
 unsafe fn finish(layer: BitLinear, bias: *const f32, out: Out<usize>) -> Result<(), Error> {
-    let layer = if bias.is_null() {
-        layer
-    } else {
-        // SAFETY: the caller's contract.
-        let bias = unsafe { arguments::host("bias", bias, layer.n()) }?;
-        layer.with_bias(bias)?
+    // SAFETY: the caller's contract.
+    let layer = match unsafe { arguments::optional_host("bias", bias, layer.n()) }? {
+        None => layer,
+        Some(bias) => layer.with_bias(bias)?,
     };
     out.write(handles::insert(layer));
     Ok(())
@@ -259,5 +257,54 @@ pub unsafe extern "C" fn bitnet_linear_forward_quantized(
             let mut y = unsafe { arguments::device_array::<Y>("y", device, y, y_len) }?;
             Ok(layer.forward_quantized(&stream, &activations, &mut y)?)
         })
+    })
+}
+
+/// `bitnet_linear_forward_norm` of the header.
+///
+/// # Safety
+/// Nothing writes `x` or `residual`, or uses `y`, before the stream comes to it; `stream` is a stream of the device.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bitnet_linear_forward_norm(
+    linear: usize,
+    norm: usize,
+    x: *const c_void,
+    x_dtype: c_int,
+    m: i64,
+    residual: *const c_void,
+    y: *mut c_void,
+    y_dtype: c_int,
+    stream: *mut c_void,
+) -> Status {
+    call(|| {
+        let layer = handles::get::<BitLinear>("linear", linear)?;
+        let norm = handles::get::<Norm>("norm", norm)?;
+        let (x_dtype, y_dtype) = (
+            Dtype::new("x_dtype", x_dtype)?,
+            Dtype::new("y_dtype", y_dtype)?,
+        );
+        let m = arguments::size("m", m, i32::MAX as usize)?;
+        let (x_len, y_len) = (
+            arguments::elements(m, layer.k())?,
+            arguments::elements(m, layer.n())?,
+        );
+        let y_bytes = y_len.saturating_mul(y_dtype.bytes());
+        Range::new("y", y, y_bytes).require_apart(&[
+            Range::new("x", x, x_len.saturating_mul(x_dtype.bytes())),
+            Range::new("residual", residual, y_bytes),
+        ])?;
+        let device = layer.device();
+        let _context = keep_context(device);
+        // SAFETY: the caller's contract.
+        let stream = unsafe { arguments::stream(device, stream) }?;
+        with_dtype!(x_dtype, X => with_dtype!(y_dtype, Y => {
+            // SAFETY: the caller's contract.
+            let (x, residual, mut y) = unsafe {
+                let x = arguments::device_array::<X>("x", device, x, x_len)?;
+                let residual = arguments::optional_device_array::<Y>("residual", device, residual, y_len)?;
+                (x, residual, arguments::device_array::<Y>("y", device, y, y_len)?)
+            };
+            Ok(layer.forward_norm(&stream, &norm, &x, residual.as_ref(), &mut y)?)
+        }))
     })
 }

@@ -44,6 +44,15 @@ pub(super) struct Operands<'a, T> {
 }
 
 impl<'a, T: Float> GateUp<'a, T> {
+    /// What they are in.
+    pub(super) fn buffers(self) -> impl Iterator<Item = &'a Buffer<T>> {
+        let (first, second) = match self {
+            Self::Separate { gate, up } => (gate, Some(up)),
+            Self::Concatenated(both) | Self::Interleaved(both) => (both, None),
+        };
+        [first].into_iter().chain(second)
+    }
+
     /// The operands of a result of `len` elements.
     pub(super) fn operands(self, len: usize) -> Result<Operands<'a, T>, LaunchError> {
         let (gate, up, layout) = match self {

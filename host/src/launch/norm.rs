@@ -39,6 +39,10 @@ impl<'a> Norm<'a> {
     }
 }
 
+fn are_aligned<'a, T: Float>(mut buffers: impl Iterator<Item = &'a Buffer<T>>) -> bool {
+    buffers.all(row::is_aligned)
+}
+
 /// Normalizes `[m, width]`, after adding it to `residual` where there is one.
 pub(crate) fn norm<T: Float>(
     stream: &Stream,
@@ -50,7 +54,8 @@ pub(crate) fn norm<T: Float>(
 ) -> Result<(), LaunchError> {
     let width = norm.width;
     let width_argument = super::size("width", width, MAX_K)?;
-    let (entry, config) = row::choose(norm::VARIANTS, m, width, width)?;
+    let aligned = are_aligned([input, &*output].into_iter().chain(residual.as_deref()));
+    let (entry, config) = row::choose(norm::VARIANTS, m, width, width, aligned)?;
     let arguments = (
         Floats(Input::new("input", input, m * width)?),
         residual
@@ -79,7 +84,8 @@ pub(crate) fn norm_quantize<T: Float>(
     Tokens { m, k, k_padded }: Tokens,
 ) -> Result<(), LaunchError> {
     let k_argument = super::size("k", k, MAX_K)?;
-    let (entry, config) = row::choose(norm::QUANTIZE_VARIANTS, m, k, k_padded)?;
+    let aligned = are_aligned([input].into_iter().chain(residual.as_deref()));
+    let (entry, config) = row::choose(norm::QUANTIZE_VARIANTS, m, k, k_padded, aligned)?;
     let arguments = (
         Floats(Input::new("input", input, m * k)?),
         residual
@@ -110,7 +116,8 @@ pub(crate) fn gated_norm_quantize<T: Float>(
     Tokens { m, k, k_padded }: Tokens,
 ) -> Result<(), LaunchError> {
     let k_argument = super::size("k", k, MAX_K)?;
-    let (entry, config) = row::choose(feed_forward::VARIANTS, m, k, k_padded)?;
+    let aligned = are_aligned(gate_up.buffers());
+    let (entry, config) = row::choose(feed_forward::VARIANTS, m, k, k_padded, aligned)?;
     let Operands { gate, up, layout } = gate_up.operands(m * k)?;
     let arguments = (
         gate,

@@ -71,12 +71,17 @@ impl Plan {
 
     /// Of the variants that take the token, the one that takes the most rows at a time and still leaves each block several groups; else the
     /// one that takes the fewest.
-    fn choose(capabilities: &Capabilities, n: usize, width: usize, k_padded: usize) -> Self {
+    fn choose(
+        capabilities: &Capabilities,
+        n: usize,
+        width: usize,
+        k_padded: usize,
+        aligned: bool,
+    ) -> Self {
         const GROUPS_A_BLOCK: u32 = 2;
-        let threads = row::threads(k_padded);
         let mut plans = normed::VARIANTS
             .iter()
-            .filter(|variant| variant.row.takes(width, k_padded, threads))
+            .filter(|variant| row::takes(&variant.row, width, k_padded, aligned))
             .map(|variant| Self::new(capabilities, variant, n, k_padded));
         let first = plans.next().expect("the last variant takes any token");
         plans
@@ -98,7 +103,8 @@ pub(crate) fn norm_gemv<X: Float, Y: Float>(
     let k_argument = super::size("k", k, MAX_K)?;
     let n_argument = super::size("n", n, i32::MAX as usize)?;
     let k_padded = k.next_multiple_of(STEP_COLUMNS);
-    let plan = Plan::choose(stream.device().capabilities(), n, k, k_padded);
+    let aligned = row::is_aligned(input);
+    let plan = Plan::choose(stream.device().capabilities(), n, k, k_padded, aligned);
     let packed = n.next_multiple_of(TILE_ROWS) * k_padded / 4;
     let arguments = (
         Floats(Input::new("input", input, k)?),
@@ -145,6 +151,7 @@ mod tests {
             n,
             width,
             width.next_multiple_of(STEP_COLUMNS),
+            true,
         );
         (
             plan.variant.row.entry.name,

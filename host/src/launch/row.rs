@@ -1,24 +1,27 @@
 //! Kernels that take a row a block: how many threads, and which variant.
 
 use super::LaunchError;
-use crate::device::LaunchConfig;
+use crate::device::{Buffer, LaunchConfig};
+use bytemuck::Pod;
 use kernels_gpu::Entry;
 use kernels_gpu::row::{CHUNK, MAX_THREADS, Variant};
 
 /// The kernel for rows of `width` elements whose output is padded to `padded`, and its launch for `rows` of them.
 ///
-/// A thread takes one chunk as long as a block has threads enough. Of the variants, the first that takes the rows is the best.
+/// A thread takes one chunk as long as a block has threads enough. Of the variants, the first that takes the rows is the best. `aligned`
+/// says whether all that it reads and writes begins where a vector may.
 pub(super) fn choose<P>(
     variants: &[Variant<P>],
     rows: usize,
     width: usize,
     padded: usize,
+    aligned: bool,
 ) -> Result<(Entry<P>, LaunchConfig), LaunchError> {
     let grid = super::size("m", rows, i32::MAX as usize)?;
     let threads = threads(padded);
     let variant = variants
         .iter()
-        .find(|variant| variant.takes(width, padded, threads))
+        .find(|variant| takes(variant, width, padded, aligned))
         .expect("the last variant takes any row");
     let config = LaunchConfig {
         grid: [grid, 1, 1],
@@ -27,6 +30,16 @@ pub(super) fn choose<P>(
         cooperative: false,
     };
     Ok((variant.entry, config))
+}
+
+/// Whether a variant takes rows of `width` elements, and pointers that are `aligned` or not.
+pub(super) fn takes<P>(variant: &Variant<P>, width: usize, padded: usize, aligned: bool) -> bool {
+    variant.takes(width, padded, threads(padded)) && (aligned || !variant.whole)
+}
+
+/// Whether a buffer begins where vectors of 16 bytes may. Only memory of the caller's does not.
+pub(super) fn is_aligned<T: Pod>(buffer: &Buffer<T>) -> bool {
+    buffer.device_ptr().is_multiple_of(16)
 }
 
 /// Threads of a block: enough for one chunk each, whole warps.
@@ -44,10 +57,22 @@ mod tests {
     use kernels_gpu::{norm, quantize};
 
     fn name(width: usize) -> &'static str {
-        choose(norm::VARIANTS, 1, width, width.next_multiple_of(8))
+        choose(norm::VARIANTS, 1, width, width.next_multiple_of(8), true)
             .unwrap()
             .0
             .name
+    }
+
+    #[test]
+    fn vectors_are_for_pointers_that_are_aligned_to_them() {
+        let unaligned = |width| {
+            let (entry, _) = choose(norm::VARIANTS, 1, width, width, false).unwrap();
+            entry.name
+        };
+        assert_eq!(
+            [8, 8192, 8200].map(unaligned),
+            ["norm_c1_any", "norm_c1_any", "norm_streamed"]
+        );
     }
 
     #[test]
@@ -72,7 +97,7 @@ mod tests {
     #[test]
     fn quantization_holds_a_padded_row() {
         let chosen = |k| {
-            let (entry, _) = choose(quantize::VARIANTS, 1, k, k).unwrap();
+            let (entry, _) = choose(quantize::VARIANTS, 1, k, k, false).unwrap();
             entry.name
         };
         assert_eq!(

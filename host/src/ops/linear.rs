@@ -379,7 +379,7 @@ impl BitLinear {
             residual,
             output,
         };
-        let operands = norm.operands();
+        let operands = norm.operands(stream)?;
         Ok(launch::norm_gemv(stream, operands, input, rows, self.n)?)
     }
 

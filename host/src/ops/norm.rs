@@ -31,6 +31,7 @@ use kernels_gpu::norm::Kind;
 /// ```
 #[derive(Debug)]
 pub struct Norm {
+    device: Device,
     kind: Kind,
     width: usize,
     gamma: Option<Buffer<f32>>,
@@ -85,12 +86,18 @@ impl Norm {
                 .transpose()
         };
         Ok(Self {
+            device: device.clone(),
             kind,
             width,
             gamma: upload("gamma", gamma)?,
             beta: upload("beta", beta)?,
             eps,
         })
+    }
+
+    /// The device that the norm is on.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Features of a token.
@@ -112,7 +119,7 @@ impl Norm {
         self.require("output", output, m)?;
         Ok(launch::norm(
             stream,
-            self.operands(),
+            self.operands(stream)?,
             input,
             None,
             output,
@@ -136,7 +143,7 @@ impl Norm {
         self.require("output", output, m)?;
         Ok(launch::norm(
             stream,
-            self.operands(),
+            self.operands(stream)?,
             input,
             Some(residual),
             output,
@@ -192,7 +199,7 @@ impl Norm {
         super::activation::require_gate_up(&gate_up, output.m(), self.width)?;
         let tokens = output.tokens();
         let target = output.per_token("a fused norm")?;
-        let operands = self.operands();
+        let operands = self.operands(stream)?;
         Ok(launch::gated_norm_quantize(
             stream, operands, activation, gate_up, target, tokens,
         )?)
@@ -209,20 +216,22 @@ impl Norm {
         self.require("input", input, output.m())?;
         let tokens = output.tokens();
         let target = output.per_token("a fused norm")?;
-        let operands = self.operands();
+        let operands = self.operands(stream)?;
         Ok(launch::norm_quantize(
             stream, operands, input, residual, target, tokens,
         )?)
     }
 
-    pub(super) fn operands(&self) -> launch::Norm<'_> {
-        launch::Norm {
+    /// Its operands, for a stream of its device.
+    pub(super) fn operands(&self, stream: &Stream) -> Result<launch::Norm<'_>, OpError> {
+        stream.device().require("the norm", &self.device)?;
+        Ok(launch::Norm {
             kind: self.kind,
             gamma: self.gamma.as_ref(),
             beta: self.beta.as_ref(),
             eps: self.eps,
             width: self.width,
-        }
+        })
     }
 
     /// Tokens of an input, by its length.

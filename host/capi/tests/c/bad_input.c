@@ -137,6 +137,7 @@ void test_bad_input(void) {
     bad_memory();
     bad_weights();
     bad_layers();
+    bad_norms();
     /* A call that succeeds leaves no message. */
     OK(bitnet_synchronize(device, stream));
     CHECK(bitnet_last_error()[0] == '\0');

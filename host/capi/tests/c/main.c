@@ -14,6 +14,7 @@ int main(int count, char **arguments) {
     test_devices();
     test_weights();
     test_layers();
+    test_norms();
     test_lost_device();
     test_bad_input();
     test_bad_calls();

@@ -21,6 +21,30 @@ uint16_t float_to_bf16(float value) {
     return (uint16_t)(bits >> 16);
 }
 
+float f16_to_float(uint16_t bits) {
+    int exponent = bits >> 10 & 31, fraction = bits & 1023;
+    float magnitude = exponent == 0    ? ldexpf((float)fraction, -24)
+                      : exponent == 31 ? (fraction ? NAN : INFINITY)
+                                       : ldexpf((float)(1024 + fraction), exponent - 25);
+    return bits & 0x8000 ? -magnitude : magnitude;
+}
+
+uint16_t float_to_f16(float value) {
+    uint16_t sign = signbit(value) ? 0x8000 : 0;
+    float magnitude = fabsf(value);
+    if (isnan(value))
+        return sign | 0x7e00;
+    if (magnitude >= 65520) /* half a step beyond the largest */
+        return sign | 0x7c00;
+    int exponent;
+    frexpf(magnitude, &exponent);
+    if (magnitude == 0 || exponent < -13) /* subnormals have the spacing of the least normal ones */
+        exponent = -13;
+    /* Steps of this exponent; a carry into the next is right, as the fields lie one above the other. */
+    int steps = (int)nearbyintf(ldexpf(magnitude, 11 - exponent));
+    return sign | (uint16_t)(steps + ((exponent + 13) << 10));
+}
+
 int64_t ladder_rows(int64_t n) { return (n + 15) / 16 * 16; }
 int64_t ladder_columns(int64_t k) { return (k + 31) / 32 * 32; }
 
@@ -67,4 +91,23 @@ float quantize_token(const float *x, int8_t *q, int64_t k) {
     for (int64_t i = 0; i < k; i++)
         q[i] = (int8_t)fminf(fmaxf(nearbyintf(x[i] * scale), -128.0f), 127.0f);
     return scale;
+}
+
+static void normalize(const float *x, double mean, const float *gamma, const float *beta, double eps, double *y, int64_t width) {
+    double sum = 0;
+    for (int64_t i = 0; i < width; i++)
+        sum += (x[i] - mean) * (x[i] - mean);
+    for (int64_t i = 0; i < width; i++)
+        y[i] = (x[i] - mean) / sqrt(sum / (double)width + eps) * (gamma ? gamma[i] : 1) + (beta ? beta[i] : 0);
+}
+
+void rms_norm(const float *x, const float *gamma, double eps, double *y, int64_t width) {
+    normalize(x, 0, gamma, NULL, eps, y, width);
+}
+
+void layer_norm(const float *x, const float *gamma, const float *beta, double eps, double *y, int64_t width) {
+    double sum = 0;
+    for (int64_t i = 0; i < width; i++)
+        sum += x[i];
+    normalize(x, sum / (double)width, gamma, beta, eps, y, width);
 }
