@@ -23,6 +23,8 @@
 //! The class `AutoBitLinear` of transformers multiplies with `weight_scale`, as this library does. Its class `BitLinear`
 //! (`"linear_class": "bitlinear"` in the model's `config.json`, and where it says nothing) divides by it: take the reciprocal there.
 //!
+//! Q, K and V, or gate and up, become one layer by [`PackedWeights::concat`].
+//!
 //! [`BitLinear::from_weights`]: crate::ops::BitLinear::from_weights
 
 use std::path::{Path, PathBuf};

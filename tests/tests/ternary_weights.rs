@@ -1,9 +1,13 @@
-//! Packing, unpacking and conversions on the device give the very bytes of the CPU's layouts.
+//! Packing, unpacking and conversions on the device give the very bytes of the CPU's layouts; layers of joined weights the very products
+//! of their parts.
 
 use bitnet_cuda::device::{Buffer, DeviceKind};
 use bitnet_cuda::layout::{Layout, LayoutError, PackedWeights};
-use bitnet_cuda::ops::{OpError, TernaryWeights};
-use integration_tests::{device, poisoned, random, ternary};
+use bitnet_cuda::ops::{
+    BitLinear, OpError, QuantizedActivations, TernaryWeights, quantize_activations,
+};
+use bitnet_cuda::reference::RowScales;
+use integration_tests::{device, floats, poisoned, random, ternary};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -58,6 +62,71 @@ fn every_layout_packs_unpacks_and_converts_as_on_the_cpu() {
             },
         )
         .unwrap();
+}
+
+/// `[n, k]` as transformers packs it: four rows to a byte, a quarter of the matrix apart.
+fn as_transformers_packs(weights: &[i8], n: usize, k: usize) -> Vec<u8> {
+    let quarter = n / 4 * k;
+    let byte = |i: usize| {
+        (0..4).fold(0, |byte, q| {
+            byte | ((weights[i + q * quarter] + 1) as u8) << (2 * q)
+        })
+    };
+    (0..quarter).map(byte).collect()
+}
+
+/// Q, K and V as three layers, and as one with a scale for the rows of each.
+#[test]
+fn projections_of_a_checkpoint_make_one_layer() {
+    let (device, mut random) = (device(), random());
+    let stream = device.default_stream();
+    // Rows as in a file, which has multiples of 4; and any rows, from weights that were packed one by one.
+    for (rows, k, m) in [
+        ([32, 16, 16], 256, 1),
+        ([20, 12, 4], 131, 3),
+        ([4, 4, 8], 1, 1),
+        ([37, 5, 2], 200, 1),
+        ([1, 1, 1], 5, 9),
+        ([15, 18, 30], 128, 2),
+    ] {
+        let x = Buffer::from_slice(&device, &floats(&mut random, m * k, 3.0)).unwrap();
+        let mut activations = QuantizedActivations::uninit(&device, m, k).unwrap();
+        quantize_activations(&stream, &x, &mut activations).unwrap();
+        let projections = [0, 1, 2].map(|part| {
+            let (n, layout) = (rows[part], Layout::ALL[part]);
+            let weights = ternary(&mut random, n * k);
+            let packed = if n.is_multiple_of(4) {
+                let bytes = as_transformers_packs(&weights, n, k);
+                PackedWeights::from_transformers(layout, n / 4, k, &bytes)
+            } else {
+                PackedWeights::pack(layout, &weights, n, k)
+            };
+            let scale = RowScales::per_tensor(n, 0.25 + random.f32()).unwrap();
+            (packed.unwrap(), scale)
+        });
+        let product = |weights: &PackedWeights, scales: &RowScales| {
+            let layer = BitLinear::from_packed(&device, weights, scales).unwrap();
+            let mut y = poisoned::<f32>(&device, m * layer.n());
+            layer
+                .forward_quantized(&stream, &activations, &mut y)
+                .unwrap();
+            y.to_vec().unwrap()
+        };
+        let [q, k_rows, v] = &projections;
+        let weights = PackedWeights::concat(Layout::Tiled, &[&q.0, &k_rows.0, &v.0]).unwrap();
+        let scales = RowScales::concat(&[&q.1, &k_rows.1, &v.1]).unwrap();
+        let fused = product(&weights, &scales);
+        let (total, mut first) = (weights.n(), 0);
+        for (weights, scales) in &projections {
+            let apart = product(weights, scales);
+            for (fused, apart) in fused.chunks(total).zip(apart.chunks(weights.n())) {
+                let bits = |y: &[f32]| y.iter().map(|y| y.to_bits()).collect::<Vec<_>>();
+                let fused = &fused[first..first + weights.n()];
+                assert_eq!(bits(fused), bits(apart), "{rows:?}, k {k}");
+            }
+            first += weights.n();
+        }
+    }
 }
 
 #[test]

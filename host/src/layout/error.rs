@@ -32,6 +32,18 @@ pub enum LayoutError {
         /// Columns asked for.
         k: usize,
     },
+    /// Matrices that are to become one have rows of different lengths.
+    #[error(
+        "matrix {part} has k = {k}, but matrix 0 has {expected}: only layers with the same input can be one"
+    )]
+    DifferentK {
+        /// Which matrix, from 0 on.
+        part: usize,
+        /// Its columns.
+        k: usize,
+        /// Columns of the first.
+        expected: usize,
+    },
     /// The slice of weights is not `n * k` long.
     #[error(
         "{actual} weights given for a matrix of {n} x {k}: pass {expected}, row by row, without padding"

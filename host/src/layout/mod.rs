@@ -310,6 +310,57 @@ impl PackedWeights {
         })
     }
 
+    /// The rows of several matrices, one matrix below the other, in `layout`; each may be in any layout. Projections of the same
+    /// input, such as Q, K and V, become one layer this way, with [`RowScales::concat`] for their scales.
+    ///
+    /// ```
+    /// use bitnet_cuda::device::Device;
+    /// use bitnet_cuda::layout::{Layout, PackedWeights};
+    /// use bitnet_cuda::ops::BitLinear;
+    /// use bitnet_cuda::reference::RowScales;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// // As `TensorFile::packed_weights` and `TensorFile::scalar` read them from a checkpoint: [4, 2], [4, 2] and [8, 2].
+    /// let q = PackedWeights::from_transformers(Layout::Tiled, 1, 2, &[0b10_00_01_10, 0b10_01_10_00])?;
+    /// let k = PackedWeights::from_transformers(Layout::Tiled, 1, 2, &[0b00_00_01_01, 0b10_10_10_10])?;
+    /// let v = PackedWeights::from_transformers(Layout::Tiled, 2, 2, &[0b01_01_01_01; 4])?;
+    /// let scales = [(&q, 1.5), (&k, 0.75), (&v, 2.0)].map(|(weights, scale)| RowScales::per_tensor(weights.n(), scale));
+    /// let [q_scale, k_scale, v_scale] = scales;
+    ///
+    /// let weights = PackedWeights::concat(Layout::Tiled, &[&q, &k, &v])?;
+    /// let scales = RowScales::concat(&[&q_scale?, &k_scale?, &v_scale?])?;
+    /// let qkv = BitLinear::from_packed(&Device::emulated()?, &weights, &scales)?;
+    /// assert_eq!((qkv.n(), qkv.k()), (16, 2));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`LayoutError::ZeroSize`] when there is no part, [`LayoutError::DifferentK`] when one has another K than the first, and
+    /// [`LayoutError::SizeOverflow`] when all rows together do not fit the address space.
+    ///
+    /// [`RowScales::concat`]: crate::reference::RowScales::concat
+    pub fn concat(layout: Layout, parts: &[&Self]) -> Result<Self, LayoutError> {
+        let k = parts.first().map_or(0, |first| first.k);
+        if let Some((part, other)) = parts.iter().enumerate().find(|(_, other)| other.k != k) {
+            return Err(LayoutError::DifferentK {
+                part,
+                k: other.k,
+                expected: k,
+            });
+        }
+        let n = parts
+            .iter()
+            .map(|part| part.n)
+            .fold(0, usize::saturating_add);
+        layout.padded_shape(n, k)?;
+        let mut weights = Vec::with_capacity(n * k);
+        for part in parts {
+            weights.extend(part.unpack());
+        }
+        Self::pack(layout, &weights, n, k)
+    }
+
     /// How the codes are arranged.
     pub fn layout(&self) -> Layout {
         self.layout

@@ -54,6 +54,23 @@ proptest! {
         }
     }
 
+    /// Rows that were cut anywhere and packed apart, in any layouts, are those that were packed together.
+    #[test]
+    fn parts_of_a_matrix_become_the_whole((n, k, weights) in matrix(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4)) {
+        let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(n) + 1).chain([n]).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        let starts = [0].into_iter().chain(ends.iter().copied());
+        let parts: Vec<PackedWeights> = starts.zip(&ends).zip(Layout::ALL.into_iter().cycle()).map(|((start, &end), layout)| {
+            PackedWeights::pack(layout, &weights[start * k..end * k], end - start, k).unwrap()
+        }).collect();
+        let parts: Vec<&PackedWeights> = parts.iter().collect();
+        for layout in Layout::ALL {
+            let whole = PackedWeights::pack(layout, &weights, n, k).unwrap();
+            prop_assert_eq!(PackedWeights::concat(layout, &parts).unwrap(), whole);
+        }
+    }
+
     #[test]
     fn tiled_is_what_its_docs_say((n, k, weights) in matrix()) {
         let packed = PackedWeights::pack(Layout::Tiled, &weights, n, k).unwrap();
@@ -219,6 +236,17 @@ fn errors_name_the_place_and_the_fix() {
         damaged.to_string(),
         "code 0 at row 0, column 0 stands for no weight in Ladder: \
          the bytes are damaged or in another layout"
+    );
+    let part = |k| PackedWeights::pack(Layout::RowMajor, &vec![1; k], 1, k).unwrap();
+    assert_eq!(
+        PackedWeights::concat(Layout::Tiled, &[&part(3), &part(3), &part(2)])
+            .unwrap_err()
+            .to_string(),
+        "matrix 2 has k = 2, but matrix 0 has 3: only layers with the same input can be one"
+    );
+    assert_eq!(
+        PackedWeights::concat(Layout::Tiled, &[]),
+        Err(LayoutError::ZeroSize { n: 0, k: 0 })
     );
     let long = Layout::Tiled
         .packed_len(1, MAX_K + 1)

@@ -78,6 +78,31 @@ impl RowScales {
         Self::from_ranges(scales.len(), &ranges)
     }
 
+    /// The scales of several matrices, one below the other, as [`PackedWeights::concat`] joins their weights.
+    ///
+    /// ```
+    /// use bitnet_cuda::reference::RowScales;
+    ///
+    /// let [q, k] = [RowScales::per_tensor(4, 1.5)?, RowScales::per_tensor(2, 0.75)?];
+    /// assert_eq!(RowScales::concat(&[&q, &k])?, RowScales::from_ranges(6, &[(4, 1.5), (6, 0.75)])?);
+    /// # Ok::<(), bitnet_cuda::reference::RowScalesError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When there is no part.
+    ///
+    /// [`PackedWeights::concat`]: crate::layout::PackedWeights::concat
+    pub fn concat(parts: &[&Self]) -> Result<Self, RowScalesError> {
+        let mut n: usize = 0;
+        let mut ranges = Vec::new();
+        for part in parts {
+            let end = |range: &ScaleRange| (n.saturating_add(range.end), range.scale);
+            ranges.extend(part.ranges.iter().map(end));
+            n = n.saturating_add(part.n());
+        }
+        Self::from_ranges(n, &ranges)
+    }
+
     /// Rows that have a scale.
     pub fn n(&self) -> usize {
         self.ranges[self.ranges.len() - 1].end

@@ -130,6 +130,13 @@ fn row_scales_that_do_not_cover_the_rows_are_refused() {
         "the scale NaN of row range 1 is not finite"
     );
 
+    assert_eq!(RowScales::concat(&[]), Err(Empty));
+    let endless = RowScales::per_tensor(usize::MAX, 1.0).unwrap();
+    assert!(matches!(
+        RowScales::concat(&[&endless, &endless]),
+        Err(NotAscending { index: 1, .. })
+    ));
+
     let row_scales = RowScales::per_tensor(2, 1.0).unwrap();
     let terms = Epilogue {
         activation_scales: &[1.0],
