@@ -1,7 +1,7 @@
 //! The kernels that nvcc compiled for the emulator's tests, on the driver's GPU and in the emulator: the same PTX on the same random
 //! input, compared bit for bit.
 //!
-//! `BITNET_TEST_DEVICE=cuda cargo test -p integration-tests --test test_kernels -- --nocapture` runs it on a GPU; without that, the
+//! `BITNET_TEST_DEVICE=cuda cargo test -p integration-tests test_kernels -- --nocapture` runs it on a GPU; without that, the
 //! double of the driver stands for one. What differs is printed, kernel by kernel.
 
 use std::env;

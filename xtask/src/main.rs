@@ -1,7 +1,8 @@
-//! The workspace's own commands: `cargo xtask demo | test | setup | build-ptx | ptxas`.
+//! The workspace's own commands: `cargo xtask --help` lists them.
 
 mod build_ptx;
 mod bundle;
+mod counts;
 mod demo;
 mod process;
 mod ptxas;
@@ -38,7 +39,9 @@ enum Task {
     BuildPtx(build_ptx::Args),
     /// Make target/bundle: tests and measurements that run wherever there is a driver
     Bundle(bundle::Args),
-    /// Make the figures and tables from benches/results
+    /// Record in benches/counts.json what products execute and move, counted by the emulator
+    Counts(counts::Args),
+    /// Make the figures and tables from benches/results and benches/counts.json
     Report(report::Args),
     /// Record every kernel's machine code in benches/sass.json: registers, instructions, loops
     Sass(sass::Args),
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Task::Setup => setup::run().map(|()| ExitCode::SUCCESS),
         Task::BuildPtx(args) => build_ptx::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Bundle(args) => bundle::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Counts(args) => counts::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Report(args) => report::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Sass(args) => sass::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Ptxas(args) => ptxas::run(&args).map(|()| ExitCode::SUCCESS),

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use crate::build_ptx::{self, Freshness};
 use crate::setup::nvidia::Tools;
-use crate::{bundle, process, ptxas, report, sass, setup, workspace};
+use crate::{bundle, counts, process, ptxas, report, sass, setup, workspace};
 
 /// What became of a step.
 enum Outcome {
@@ -39,7 +39,7 @@ struct Step {
 type Check = fn() -> Outcome;
 
 /// The steps, in the order they run: the quick ones first, and the tests last, whose closing lines are then in sight.
-const STEPS: [(&str, Check); 10] = [
+const STEPS: [(&str, Check); 11] = [
     ("format", || cargo(&["fmt", "--all", "--", "--check"])),
     ("kernel toolchain", toolchain),
     ("clippy", || {
@@ -58,6 +58,7 @@ const STEPS: [(&str, Check); 10] = [
     ("report is fresh", || report::check().into()),
     ("tests", tests),
     ("bundle", || bundle::check().into()),
+    ("counts are recorded", || counts::check().into()),
     ("tests on the GPU", gpu_tests),
 ];
 

@@ -25,6 +25,8 @@ fn bundle(folder: &Path, tests: &[(&str, &str)]) {
     for (name, text) in tests {
         program(&format!("tests/{name}"), text);
     }
+    program("tests/integration", "#!/bin/sh\necho \"$*\"\n");
+    fs::write(folder.join("modules"), "gemv gemv::a gemv::rows::b\n").unwrap();
     // Beside the programs, and none itself.
     program("tests/libfake_libcuda.so", "no program");
     fs::write(folder.join("COMMIT"), "abc").unwrap();
@@ -34,10 +36,11 @@ fn bundle(folder: &Path, tests: &[(&str, &str)]) {
         .arg(archive)
         .arg("-C")
         .arg(folder)
-        .arg("tests")
+        .args(["tests", "modules"])
         .status();
     assert!(packed.unwrap().success());
     fs::remove_dir_all(folder.join("tests")).unwrap();
+    fs::remove_file(folder.join("modules")).unwrap();
 }
 
 /// From another folder, with `OUT` relative to that.
@@ -66,7 +69,7 @@ fn parts(folder: &Path) -> Vec<(String, String)> {
 #[test]
 fn the_plan_is_printed_and_nothing_runs() {
     let folder = tempfile::tempdir().unwrap();
-    bundle(folder.path(), &[("gemv", "#!/bin/sh\nexit 0\n")]);
+    bundle(folder.path(), &[]);
     let output = run(folder.path(), &["--dry-run", "--seconds", "300"]);
     assert_eq!(output.status.code(), Some(0));
     let plan = String::from_utf8(output.stdout).unwrap();
@@ -103,6 +106,7 @@ fn a_part_that_fails_or_hangs_loses_nothing_of_the_others() {
     assert_eq!(output.status.code(), Some(1));
     let expected = [
         ("info", "passed"),
+        ("test-gemv", "passed"),
         ("test-a_fails", "failed"),
         ("test-b_hangs", "out of time"),
         ("test-c_passes", "passed"),
@@ -120,6 +124,8 @@ fn a_part_that_fails_or_hangs_loses_nothing_of_the_others() {
         tar.arg("-xOf").arg(out.join("parts.tar")).arg(name);
         String::from_utf8(tar.output().unwrap().stdout).unwrap()
     };
+    // A module's tests by name, and no others whose names contain it.
+    assert_eq!(part("test-gemv.out"), "--exact gemv::a gemv::rows::b\n");
     assert_eq!(part("test-a_fails.out"), "device cuda\n");
     assert_eq!(part("test-a_fails.err"), "broken\n");
     assert!(read("log.txt").contains("broken"));
@@ -140,7 +146,7 @@ fn only_what_is_asked_for_is_run() {
         (&["bench", "tests"], &["info", "test-gemv", "bench"]),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        bundle(folder.path(), &[("gemv", "#!/bin/sh\nexit 0\n")]);
+        bundle(folder.path(), &[]);
         let arguments: Vec<&str> = only.iter().flat_map(|&part| ["--only", part]).collect();
         let output = run(folder.path(), &arguments);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -155,7 +161,7 @@ fn the_emulator_has_nothing_to_be_compared_with() {
     let folder = tempfile::tempdir().unwrap();
     bundle(
         folder.path(),
-        &[("gemv", "#!/bin/sh\ntest $BITNET_TEST_DEVICE = emulated\n")],
+        &[("unit", "#!/bin/sh\ntest $BITNET_TEST_DEVICE = emulated\n")],
     );
     let output = run(folder.path(), &["--device", "emulated", "--seconds", "60"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -163,7 +169,7 @@ fn the_emulator_has_nothing_to_be_compared_with() {
         .into_iter()
         .map(|(part, _)| part)
         .collect();
-    assert_eq!(names, ["info", "test-gemv", "bench"]);
+    assert_eq!(names, ["info", "test-gemv", "test-unit", "bench"]);
 }
 
 #[test]

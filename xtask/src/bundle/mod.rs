@@ -2,6 +2,7 @@
 
 mod glibc;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,9 @@ const MAX_BYTES: u64 = 48 << 20;
 /// Debian 12's: programs for it run on everything newer.
 const NEWEST_GLIBC: glibc::Version = (2, 36);
 
-/// Test programs of `integration-tests` that have no device or always the emulator: a GPU shows nothing about them.
+/// The test program whose modules `run.sh` runs one by one.
+const BY_MODULE: &str = "integration";
+/// Modules of it that have no device or always the emulator: a GPU shows nothing about them.
 const WITHOUT_GPU: [&str; 3] = ["counts", "golden_reference", "schedules"];
 
 /// The test double of the driver.
@@ -86,15 +89,14 @@ fn make(folder: &Path) -> Result<()> {
         "integration-tests",
         "--tests",
     ])?);
-    let mut count = 0;
-    for artifact in artifacts
-        .iter()
-        .filter(|artifact| artifact.is_test && !WITHOUT_GPU.contains(&artifact.name.as_str()))
-    {
+    for artifact in artifacts.iter().filter(|artifact| artifact.is_test) {
         add(&artifact.file, &tests.join(&artifact.name))?;
-        count += 1;
     }
-    ensure!(count > 1, "cargo built {count} test programs");
+    let mut list = Command::new(tests.join(BY_MODULE));
+    list.args(["--list", "--format", "terse"]);
+    let list = process::capture(&mut list, QUICK)
+        .with_context(|| format!("cargo built no test program `{BY_MODULE}`"))?;
+    fs::write(unpacked.path().join("modules"), modules(&list.stdout)?)?;
     // The library's own tests load it where there is no GPU.
     let double = artifacts
         .iter()
@@ -114,10 +116,11 @@ fn make(folder: &Path) -> Result<()> {
             fs::copy(&path, golden.join(name))?;
         }
     }
-    // Most of each program is the PTX, which the others have, too.
     let mut tar = Command::new("tar");
     tar.arg("-czf").arg(folder.join("tests.tar.gz"));
-    tar.arg("-C").arg(unpacked.path()).args(["tests", "golden"]);
+    tar.arg("-C")
+        .arg(unpacked.path())
+        .args(["tests", "modules", "golden"]);
     process::capture(&mut tar, QUICK)?;
 
     for entry in fs::read_dir(workspace::ptx())? {
@@ -132,6 +135,26 @@ fn make(folder: &Path) -> Result<()> {
     let script = folder.join("run.sh");
     fs::write(&script, SCRIPT)?;
     set_executable(&script)
+}
+
+/// A line a module that a GPU shows something about: its name, and the names of its tests. `list` is what a test program says to
+/// `--list --format terse`.
+fn modules(list: &str) -> Result<String> {
+    let mut modules: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for line in list.lines() {
+        let name = line.strip_suffix(": test");
+        let split = name.and_then(|name| Some((name.split_once("::")?.0, name)));
+        let (module, name) =
+            split.with_context(|| format!("`{line}` is no test of a module of {BY_MODULE}"))?;
+        modules.entry(module).or_default().push(name);
+    }
+    for module in WITHOUT_GPU {
+        modules
+            .remove(module)
+            .with_context(|| format!("{BY_MODULE} has no module {module}"))?;
+    }
+    let line = |(module, names): (&str, Vec<&str>)| format!("{module} {}\n", names.join(" "));
+    Ok(modules.into_iter().map(line).collect())
 }
 
 /// A file that cargo has built.
@@ -307,5 +330,18 @@ mod tests {
             ]
         );
         assert!(super::artifacts("not json").is_err());
+    }
+
+    #[test]
+    fn modules_that_a_gpu_shows_nothing_about_are_left_out() {
+        let list = concat!(
+            "counts::a: test\ngemv::rows::b: test\ngolden_reference::c: test\n",
+            "norm_gemv::d: test\ngemv::e: test\nschedules::f: test\n"
+        );
+        let lines = "gemv gemv::rows::b gemv::e\nnorm_gemv norm_gemv::d\n";
+        assert_eq!(modules(list).expect("all are there"), lines);
+        assert!(modules(&list.replace("schedules", "orders")).is_err());
+        assert!(modules(&format!("{list}no_module: test\n")).is_err());
+        assert!(modules(&format!("{list}gemv::g: benchmark\n")).is_err());
     }
 }

@@ -96,7 +96,7 @@ part() {
 [ ! -f "$here/COMMIT" ] || export BITNET_COMMIT="$(cat "$here/COMMIT")"
 export BITNET_TEST_DEVICE=$device RUST_BACKTRACE=0
 
-# Test programs are packed: most of each is the same PTX. They read their golden data from the folder that they run in.
+# Test programs read their golden data from the folder that they run in.
 scratch=$(mktemp -d) && trap 'rm -rf "$scratch"' EXIT && tar -xzf "$here/tests.tar.gz" -C "$scratch" || exit 2
 cd "$scratch" || exit 2
 parts=$scratch/parts && mkdir "$parts" || exit 2
@@ -107,14 +107,23 @@ export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-$scratch/cuda-cache}
 part info 60 "$here/bitnet" info --json
 tests_end=$((SECONDS + seconds / 3))
 wanted compare || wanted bench || tests_end=$deadline
-for test in "$scratch"/tests/*; do
-    wanted tests || break
-    case $test in *.so) continue ;; esac
-    limit=$((seconds / 6))
-    left=$((tests_end - SECONDS))
+# tests NAME COMMAND...: a part of the tests.
+tests() {
+    local limit=$((seconds / 6)) left=$((tests_end - SECONDS))
     [ "$limit" -le "$left" ] || limit=$left
-    part "test-$(basename "$test")" "$limit" "$test"
-done
+    part "test-$1" "$limit" "${@:2}"
+}
+if wanted tests; then
+    # A process a module of the integration tests: an error that spoils the GPU's context is that module's only.
+    while read -r module names; do
+        # shellcheck disable=SC2086 # names of tests have no spaces
+        tests "$module" "$scratch/tests/integration" --exact $names
+    done <modules
+    for program in "$scratch"/tests/*; do
+        case $program in *.so | */integration) continue ;; esac
+        tests "$(basename "$program")" "$program"
+    done
+fi
 if [ "$device" = emulated ]; then
     say "compare: left out, it needs a GPU"
 elif wanted compare; then

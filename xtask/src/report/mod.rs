@@ -1,4 +1,4 @@
-//! `cargo xtask report`: figures and tables from the files of measurements, and nothing else.
+//! `cargo xtask report`: figures and tables from the files of measurements and counts, and nothing else.
 //!
 //! Tables stand in README.md and docs/measuring.md between `<!-- report:NAME -->` and `<!-- /report:NAME -->`.
 
@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use kernel_benches::Results;
 
+use crate::counts::Record;
 use crate::workspace;
 
 /// Pages with tables.
@@ -30,7 +31,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let root = workspace::root();
     let results = read(&root.join("benches/results"))?;
-    let stale = stale(root, &files(root, &results)?)?;
+    let stale = stale(root, &files(root, &results, &Record::read()?)?)?;
     if args.check {
         if !stale.is_empty() {
             bail!(
@@ -107,12 +108,12 @@ fn require_real(results: &Results) -> Result<()> {
 }
 
 /// Every file that the report writes, with its whole text.
-fn files(root: &Path, results: &[Results]) -> Result<BTreeMap<PathBuf, String>> {
+fn files(root: &Path, results: &[Results], counts: &Record) -> Result<BTreeMap<PathBuf, String>> {
     let mut files = BTreeMap::new();
-    for (name, svg) in figures::all(results)? {
+    for (name, svg) in figures::all(results, counts)? {
         files.insert(root.join(FIGURES).join(name), svg);
     }
-    let sections = tables::sections(results);
+    let sections = tables::sections(results, counts);
     for page in PAGES {
         let path = root.join(page);
         let text =
@@ -160,6 +161,7 @@ fn names<'a>(root: &Path, paths: impl Iterator<Item = &'a PathBuf>) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::counts::tests::sample as counted;
 
     /// Results of the test double of libcuda: the shape of a file, with times that mean nothing.
     pub fn sample() -> Results {
@@ -180,12 +182,12 @@ pub(crate) mod tests {
     fn a_sample_gives_every_figure_and_table() {
         let page = "before\n<!-- report:gemv -->\nstale text\n<!-- /report:gemv -->\nafter\n";
         let root = workspace(page);
-        let files = files(root.path(), &[sample()]).expect("a report");
+        let files = files(root.path(), &[sample()], &counted()).expect("a report");
         let names: Vec<_> = files
             .keys()
             .filter_map(|path| path.file_name()?.to_str())
             .collect();
-        for figure in ["latency", "roofline", "bandwidth", "memory"] {
+        for figure in ["latency", "roofline", "bandwidth", "memory", "counts"] {
             assert!(
                 names.iter().any(|name| name.starts_with(figure)),
                 "{names:?}"
@@ -207,7 +209,7 @@ pub(crate) mod tests {
     #[test]
     fn what_is_written_is_fresh_and_what_is_changed_is_not() {
         let root = workspace("<!-- report:memory -->\n<!-- /report:memory -->\n");
-        let expected = files(root.path(), &[sample()]).expect("a report");
+        let expected = files(root.path(), &[sample()], &counted()).expect("a report");
         for (path, text) in stale(root.path(), &expected).expect("readable") {
             fs::create_dir_all(path.parent().expect("a folder")).expect("writable");
             fs::write(&path, text.expect("nothing has to go")).expect("writable");
@@ -215,7 +217,7 @@ pub(crate) mod tests {
         let again = || {
             stale(
                 root.path(),
-                &files(root.path(), &[sample()]).expect("a report"),
+                &files(root.path(), &[sample()], &counted()).expect("a report"),
             )
             .expect("readable")
         };
@@ -235,12 +237,12 @@ pub(crate) mod tests {
     #[test]
     fn without_results_the_place_says_so() {
         let root = workspace("<!-- report:gemv -->\n<!-- /report:gemv -->\n");
-        let files = files(root.path(), &[]).expect("a report");
+        let files = files(root.path(), &[], &counted()).expect("a report");
         assert!(files[&root.path().join("README.md")].contains("No GPU result"));
         let svgs = files
             .keys()
             .filter(|path| path.extension().is_some_and(|extension| extension == "svg"));
-        assert_eq!(svgs.count(), 1, "only static memory needs no GPU");
+        assert_eq!(svgs.count(), 2, "static memory and counts need no GPU");
     }
 
     #[test]

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use kernel_benches::{Case, LAUNCHED_EARLY, Pair, Results, SHAPES, Time, launched, packed_bytes};
 
 use super::targets;
+use crate::counts::{Product, Record};
 
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// Every section that a page can have.
-pub fn sections(results: &[Results]) -> BTreeMap<&'static str, String> {
+pub fn sections(results: &[Results], counts: &Record) -> BTreeMap<&'static str, String> {
     let of_gpus = |section: fn(&Results) -> String| match results {
         [] => "No GPU result is in `benches/results/` yet; docs/measuring.md says how to make one."
             .to_owned(),
@@ -27,6 +28,7 @@ pub fn sections(results: &[Results]) -> BTreeMap<&'static str, String> {
         ("model", of_gpus(model)),
         ("targets", of_gpus(targets::table)),
         ("memory", memory()),
+        ("counts", counted(counts)),
     ])
 }
 
@@ -294,6 +296,59 @@ fn model(results: &Results) -> String {
     ];
     format!(
         "{}\n\nLinear layers and quantization only: no attention, no sampling.",
+        table(&head, rows)
+    )
+}
+
+/// What products execute and move, counted by the emulator: the same on every machine.
+fn counted(counts: &Record) -> String {
+    let per_dp4a = |product: Option<&Product>| {
+        product.map_or_else(
+            || "-".to_owned(),
+            |product| format!("{:.2}", product.per_dp4a()),
+        )
+    };
+    let sectors = |product: Option<&Product>| {
+        product.map_or_else(
+            || "-".to_owned(),
+            |product| {
+                let weights = (product.n * product.k / 4 / 32) as f64;
+                format!("{:.2}", product.sectors as f64 / weights)
+            },
+        )
+    };
+    let rows = SHAPES.map(|shape| {
+        let of = |op, m| counts.find(op, m, shape);
+        let (one, eight, ladder) = (of("gemv", 1), of("gemv", 8), of("int8xint2", 1));
+        let peer = counts.find_peer(shape);
+        let (n, k) = shape;
+        vec![
+            format!("{n} x {k}"),
+            per_dp4a(one),
+            per_dp4a(ladder),
+            per_dp4a(peer),
+            per_dp4a(eight),
+            sectors(one),
+            sectors(ladder),
+            sectors(peer),
+        ]
+    });
+    let head = [
+        "N x K",
+        "`gemv`",
+        "`int8xint2`",
+        "Microsoft's",
+        "`gemv`, M = 8",
+        "sectors: `gemv`",
+        "`int8xint2`",
+        "Microsoft's",
+    ];
+    let source = counts.peer.as_ref().map_or_else(String::new, |peer| {
+        format!(" Microsoft's kernel: {}.", peer.source)
+    });
+    format!(
+        "{}\n\nInstructions for each `dp4a` that one token needs (N K / 4), and sectors of 32 bytes asked of global memory for each one of weights. \
+        `int8xint2` has Microsoft's weight layout and interface.{source}",
         table(&head, rows)
     )
 }

@@ -9,11 +9,16 @@ use chart::{Chart, Series};
 use kernel_benches::{Case, Results, SHAPES, packed_bytes};
 use plotters::prelude::*;
 
+use crate::counts::{Product, Record};
+
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// Every figure, by file name.
-pub fn all(results: &[Results]) -> Result<BTreeMap<String, String>> {
-    let mut figures = BTreeMap::from([("memory.svg".to_owned(), memory()?)]);
+pub fn all(results: &[Results], counts: &Record) -> Result<BTreeMap<String, String>> {
+    let mut figures = BTreeMap::from([
+        ("memory.svg".to_owned(), memory()?),
+        ("counts.svg".to_owned(), counted(counts)?),
+    ]);
     for results in results {
         let gpu = slug(&results.device.name);
         figures.insert(format!("latency-{gpu}.svg"), latency(results)?);
@@ -92,6 +97,37 @@ fn memory() -> Result<String> {
         lines: Vec::new(),
     };
     chart.draw(categories(shapes.len()), range.log_scale())
+}
+
+/// Instructions of one token's product, by shape, beside Microsoft's kernel.
+fn counted(counts: &Record) -> Result<String> {
+    let shapes = by_size(SHAPES.to_vec());
+    let series = |name: &str, per_dp4a: &dyn Fn((usize, usize)) -> Option<f64>| Series {
+        name: name.to_owned(),
+        points: shapes
+            .iter()
+            .enumerate()
+            .filter_map(|(index, &shape)| Some((index as f64, per_dp4a(shape)?)))
+            .collect(),
+    };
+    let ours = |op, shape| counts.find(op, 1, shape).map(Product::per_dp4a);
+    let series = vec![
+        series("gemv", &|shape| ours("gemv", shape)),
+        series("Microsoft's kernel", &|shape| {
+            counts.find_peer(shape).map(Product::per_dp4a)
+        }),
+        series("int8xint2", &|shape| ours("int8xint2", shape)),
+    ];
+    let highest = around(&series, |point| point.1).ok_or_else(|| anyhow!("no counts"))?;
+    let chart = Chart {
+        title: "One token's product: instructions for each dp4a that it needs, counted".to_owned(),
+        x_name: "N x K",
+        y_name: "instructions",
+        labels: shapes.iter().map(|&shape| shape_label(shape)).collect(),
+        series,
+        lines: Vec::new(),
+    };
+    chart.draw(categories(shapes.len()), 0.0..highest.end / 1.5 * 1.1)
 }
 
 /// Cold time of one token's product, by shape, beside the peers.
