@@ -319,9 +319,17 @@ fn open_gpu() {
     }
 }
 
+/// The text as a driver of CUDA 12.0 takes it. nvcc puts its own version of the PTX ISA into the file, which drivers that are older than nvcc
+/// refuse, whatever is in the rest; the kernels here use no instruction that is newer.
+fn for_older_drivers(ptx: &str) -> String {
+    let (before, after) = ptx.split_once(".version ").expect("PTX has a version");
+    let (_, after) = after.split_once('\n').expect("the version ends its line");
+    format!("{before}.version 8.0\n{after}")
+}
+
 /// The buffers of a case after its launch on the driver's GPU.
 fn on_the_gpu(case: &Case) -> Vec<Vec<u8>> {
-    let text = CString::new(case.ptx).unwrap();
+    let text = CString::new(for_older_drivers(case.ptx)).unwrap();
     let entry = CString::new(case.entry).unwrap();
     let (mut module, mut function) = (null_mut(), null_mut());
     // SAFETY: the text and the name end in NUL, the other pointers are to locals; no options are given.

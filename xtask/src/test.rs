@@ -179,7 +179,7 @@ fn tests() -> Outcome {
     cargo_command(&mut command)
 }
 
-/// All tests once more with a GPU as their device.
+/// All tests once more with a GPU as their device: one after the other, as the tests of a program share its context and its memory pool.
 fn gpu_tests() -> Outcome {
     let list = process::capture(
         Command::new("nvidia-smi").arg("--list-gpus"),
@@ -193,7 +193,8 @@ fn gpu_tests() -> Outcome {
         Ok(()) => cargo_command(
             workspace::cargo()
                 .args(["test", "--workspace", "--no-fail-fast"])
-                .env("BITNET_TEST_DEVICE", "cuda"),
+                .env("BITNET_TEST_DEVICE", "cuda")
+                .env("RUST_TEST_THREADS", "1"),
         ),
         Err(error) => Outcome::NoGpu(format!("this machine has no NVIDIA GPU: {error:#}")),
     }

@@ -44,6 +44,13 @@ impl Device {
         Ok(device)
     }
 
+    /// Opens a GPU without making it the one that [`Device::cuda`] returns, so that its streams and its pool are its own.
+    #[cfg(test)]
+    pub(super) fn unshared_cuda(ordinal: usize) -> Result<Self, DeviceError> {
+        let (driver, name) = CudaDriver::open(ordinal, false)?;
+        Self::new(Box::new(driver), name)
+    }
+
     /// How many GPUs the CUDA driver lists.
     ///
     /// # Errors

@@ -9,18 +9,6 @@ use super::{
     driver::{DriverError, Pitched, RawStream},
 };
 
-/// The widest row of a copy: drivers limit a pitch to less than 2 GiB (`CU_DEVICE_ATTRIBUTE_MAX_PITCH`).
-const MAX_ROW_BYTES: usize = 1 << 30;
-
-/// `len` contiguous bytes, at least one, as copies of rows without a gap: the first byte, the width and the number of rows of each.
-fn pieces(len: usize) -> impl Iterator<Item = (usize, usize, usize)> {
-    let rows = len / MAX_ROW_BYTES;
-    let whole = rows * MAX_ROW_BYTES;
-    [(0, MAX_ROW_BYTES, rows), (whole, len - whole, 1)]
-        .into_iter()
-        .filter(|&(_, width, rows)| width * rows > 0)
-}
-
 impl Device {
     /// Whether this device's copies read the memory of `peer` without going through the host, as GPUs do that NVLink or
     /// PCIe connects for it.
@@ -98,26 +86,19 @@ impl<T: Pod> Buffer<T> {
         let (core, other) = (self.device().core(), from.device().core());
         let allocations = [self.allocation(), from.allocation()];
         if Arc::ptr_eq(core, other) {
-            return pieces(bytes).try_for_each(|(first, width, rows)| {
-                let place = |address| Pitched {
-                    address: address + first as u64,
-                    pitch: width,
-                };
-                let submit = |raw: RawStream| {
-                    // SAFETY: the stream is alive as long as the borrow; both ranges are within allocations, which the marks of
-                    // the submission keep.
-                    unsafe {
-                        core.driver.copy_rows(
-                            raw,
-                            place(to_address),
-                            place(from_address),
-                            width,
-                            rows,
-                        )
-                    }
-                };
-                stream.submit_copy(OPERATION, 2 * width * rows, allocations, submit)
-            });
+            let all = |address| Pitched {
+                address,
+                pitch: bytes,
+            };
+            let submit = |raw: RawStream| {
+                // SAFETY: the stream is alive as long as the borrow; both ranges are within allocations, which the marks of
+                // the submission keep.
+                unsafe {
+                    core.driver
+                        .copy_rows(raw, all(to_address), all(from_address), bytes, 1)
+                }
+            };
+            return stream.submit_copy(OPERATION, 2 * bytes, allocations, submit);
         }
         if self.device().can_access_peer(from.device())? {
             return stream.submit_copy(
@@ -150,31 +131,5 @@ impl<T: Pod> Buffer<T> {
             // SAFETY: as above.
             unsafe { core.driver.copy_to_device(stream, to_address, &*host) }
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{MAX_ROW_BYTES, pieces};
-
-    #[test]
-    fn pieces_cover_everything_once_within_the_limit() {
-        for len in [
-            1,
-            4096,
-            MAX_ROW_BYTES - 1,
-            MAX_ROW_BYTES,
-            5 * MAX_ROW_BYTES + 3,
-        ] {
-            let mut next = 0;
-            for (first, width, rows) in pieces(len) {
-                assert_eq!(first, next);
-                assert!(rows > 0 && (1..=MAX_ROW_BYTES).contains(&width));
-                next += width * rows;
-            }
-            assert_eq!(next, len);
-        }
-        assert_eq!(pieces(4096).count(), 1);
-        assert_eq!(pieces(5 * MAX_ROW_BYTES).count(), 1);
     }
 }

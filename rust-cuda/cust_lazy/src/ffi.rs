@@ -52,6 +52,19 @@ pub struct CUlaunchAttribute {
     pub value: [u64; 8],
 }
 
+// Sizes and offsets as a C compiler has them from the `cuda.h` of CUDA 13.
+const _: () = {
+    assert!(size_of::<CUgraphExecUpdateResultInfo>() == 24);
+    assert!(std::mem::offset_of!(CUgraphExecUpdateResultInfo, errorFromNode) == 16);
+    assert!(size_of::<CUlaunchConfig>() == 56);
+    assert!(std::mem::offset_of!(CUlaunchConfig, hStream) == 32);
+    assert!(std::mem::offset_of!(CUlaunchConfig, numAttrs) == 48);
+    assert!(size_of::<CUlaunchAttribute>() == 72);
+    assert!(std::mem::offset_of!(CUlaunchAttribute, value) == 8);
+    assert!(size_of::<CUDA_MEMCPY2D>() == 128);
+    assert!(std::mem::offset_of!(CUDA_MEMCPY2D, dstPitch) == 104);
+};
+
 // The names, and with them the parameters, are CUDA's own.
 #[allow(missing_docs, non_snake_case)]
 unsafe extern "C" {
@@ -111,6 +124,12 @@ unsafe extern "C" {
         to_context: CUcontext,
         from: CUdeviceptr,
         from_context: CUcontext,
+        bytes: usize,
+        stream: CUstream,
+    ) -> c_int;
+    pub fn cuMemcpyDtoDAsync_v2(
+        to: CUdeviceptr,
+        from: CUdeviceptr,
         bytes: usize,
         stream: CUstream,
     ) -> c_int;

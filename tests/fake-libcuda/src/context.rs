@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     ffi::{c_int, c_void},
     sync::Arc,
+    thread::{self, ThreadId},
 };
 
 use ptx_emulator::{Config, Emulator, FaultKind, LaunchConfig, LaunchError, LoadedModule};
@@ -12,12 +13,12 @@ use crate::{
     driver::MEMORY_BYTES,
     status::{
         ILLEGAL_ADDRESS, INVALID_HANDLE, LAUNCH_FAILED, MISALIGNED_ADDRESS,
-        STREAM_CAPTURE_INVALIDATED, STREAM_CAPTURE_UNSUPPORTED,
+        STREAM_CAPTURE_IMPLICIT, STREAM_CAPTURE_INVALIDATED, STREAM_CAPTURE_UNSUPPORTED,
     },
 };
 
-/// The null stream. Unlike CUDA's, it waits for no other: what relies on that goes wrong here.
-const LEGACY_STREAM: Handle = 0;
+/// The null stream. Unlike CUDA's, it waits for no other: what relies on that goes wrong here. It refuses what CUDA's cannot wait for.
+pub(crate) const LEGACY_STREAM: Handle = 0;
 
 /// A handle, as the caller holds it: the GPU's ordinal is above its lowest bits.
 pub(crate) type Handle = usize;
@@ -35,6 +36,10 @@ pub(crate) struct Context {
     /// The code that every call returns since the context failed.
     pub(crate) lost: Option<c_int>,
     pub(crate) allocations: HashMap<u64, usize>,
+    /// Those of `cuMemAllocAsync` which their stream has not come to, or has come past: nothing may access them.
+    pub(crate) absent: HashSet<u64>,
+    /// Those that were made during a capture.
+    pub(crate) of_graphs: HashSet<u64>,
     /// Page-locked ranges of the host, by address.
     pub(crate) registered: HashMap<usize, usize>,
     /// The GPUs whose memory this context may access.
@@ -59,12 +64,24 @@ pub(crate) struct Stream {
     /// When each event's work was done, by its number.
     pub(crate) recorded: HashMap<u64, u64>,
     pub(crate) capture: Option<Capture>,
+    /// Made with `CU_STREAM_NON_BLOCKING`: the legacy stream does not wait for it.
+    pub(crate) non_blocking: bool,
 }
 
-#[derive(Default)]
 pub(crate) struct Capture {
     pub(crate) works: Vec<Work>,
     pub(crate) invalid: bool,
+    pub(crate) mode: CaptureMode,
+    /// The thread that began it.
+    pub(crate) thread: ThreadId,
+}
+
+/// `CUstreamCaptureMode`: which calls of which threads a capture forbids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CaptureMode {
+    Global,
+    ThreadLocal,
+    Relaxed,
 }
 
 /// The place of an event among the work of a stream.
@@ -101,6 +118,8 @@ pub(crate) enum Work {
     Launch {
         function: Handle,
         config: LaunchConfig,
+        /// Whether it may start before what is in front of it has ended. The double runs it in order all the same.
+        programmatic: bool,
         arguments: Vec<Vec<u8>>,
     },
     ToDevice {
@@ -125,7 +144,11 @@ pub(crate) enum Work {
         peer_address: u64,
         len: usize,
     },
+    /// From here on, memory of `cuMemAllocAsync` can be accessed.
+    Allocate(u64),
     Free(u64),
+    /// Until the graph's next replay, memory of its own cannot be accessed.
+    FreeOfGraph(u64),
     Record,
     Wait(Mark),
     /// What an executable graph had when it was submitted.
@@ -142,6 +165,8 @@ impl Context {
             })),
             lost: None,
             allocations: HashMap::new(),
+            absent: HashSet::new(),
+            of_graphs: HashSet::new(),
             registered: HashMap::new(),
             peers: HashSet::new(),
             streams: HashMap::from([(LEGACY_STREAM, Stream::default())]),
@@ -183,6 +208,17 @@ impl Context {
 
     /// Adds work to a stream, or to the graph that is captured from it.
     pub(crate) fn submit(&mut self, stream: *mut c_void, work: Work) -> Result<u64, c_int> {
+        if stream.addr() == LEGACY_STREAM {
+            // It would have to wait for a capture that is not over.
+            let mut blocking = self
+                .streams
+                .values_mut()
+                .filter(|stream| !stream.non_blocking);
+            if let Some(capture) = blocking.find_map(|stream| stream.capture.as_mut()) {
+                capture.invalid = true;
+                return Err(STREAM_CAPTURE_IMPLICIT);
+            }
+        }
         let stream = self.stream(stream)?;
         match &mut stream.capture {
             Some(capture) if capture.invalid => return Err(STREAM_CAPTURE_INVALIDATED),
@@ -193,6 +229,41 @@ impl Context {
             }
         }
         Ok(stream.submitted)
+    }
+
+    /// Fails for an address in memory that is not there at this point of the streams.
+    fn present(&self, address: u64) -> Result<(), c_int> {
+        let holds = |base: &&u64| {
+            let len = self.allocations.get(*base).map_or(0, |&len| len as u64);
+            (**base..**base + len).contains(&address)
+        };
+        match self.absent.iter().find(holds) {
+            Some(_) => Err(ILLEGAL_ADDRESS),
+            None => Ok(()),
+        }
+    }
+
+    /// Fails for what the reference of `cuThreadExchangeStreamCaptureMode` calls a potentially unsafe call, where a capture that is not
+    /// relaxed goes on, and spoils that capture.
+    pub(crate) fn refuse_unsafe_call(&mut self) -> Result<(), c_int> {
+        let here = thread::current().id();
+        let mut refused = Ok(());
+        for capture in self
+            .streams
+            .values_mut()
+            .filter_map(|stream| stream.capture.as_mut())
+        {
+            let forbids = match capture.mode {
+                CaptureMode::Global => true,
+                CaptureMode::ThreadLocal => capture.thread == here,
+                CaptureMode::Relaxed => false,
+            };
+            if forbids {
+                capture.invalid = true;
+                refused = Err(STREAM_CAPTURE_UNSUPPORTED);
+            }
+        }
+        refused
     }
 
     pub(crate) fn synchronize(&mut self) -> Result<(), c_int> {
@@ -241,7 +312,14 @@ impl Context {
                 function,
                 config,
                 arguments,
+                ..
             } => {
+                // Whatever has the size of a pointer: no other value comes near the addresses.
+                for bytes in arguments {
+                    if let Ok(bytes) = bytes.as_slice().try_into() {
+                        self.present(u64::from_ne_bytes(bytes))?;
+                    }
+                }
                 let function = self.functions.get(function).ok_or(LAUNCH_FAILED)?;
                 let module = self.modules.get(&function.module).ok_or(LAUNCH_FAILED)?;
                 let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
@@ -251,12 +329,14 @@ impl Context {
                     .map_err(|error| fault_code(&error))
             }
             &Work::ToDevice { address, host, len } => {
+                self.present(address)?;
                 let host = std::ptr::with_exposed_provenance::<u8>(host);
                 // SAFETY: the caller of the copy keeps the host memory until the stream is synchronized.
                 let bytes = unsafe { std::slice::from_raw_parts(host, len) };
                 self.emulator.write(address, bytes).map_err(memory)
             }
             &Work::ToHost { host, address, len } => {
+                self.present(address)?;
                 let host = std::ptr::with_exposed_provenance_mut::<u8>(host);
                 // SAFETY: as above, and nothing else accesses the memory meanwhile.
                 let bytes = unsafe { std::slice::from_raw_parts_mut(host, len) };
@@ -266,24 +346,41 @@ impl Context {
                 address,
                 value,
                 len,
-            } => self.emulator.fill(address, value, len).map_err(memory),
-            Work::CopyRows(copy) => (0..copy.rows).try_for_each(|row| {
-                let (to, from) = ((row * copy.to_pitch) as u64, (row * copy.from_pitch) as u64);
-                self.emulator
-                    .copy(copy.to + to, copy.from + from, copy.width)
-                    .map_err(memory)
-            }),
+            } => {
+                self.present(address)?;
+                self.emulator.fill(address, value, len).map_err(memory)
+            }
+            Work::CopyRows(copy) => {
+                self.present(copy.to)?;
+                self.present(copy.from)?;
+                (0..copy.rows).try_for_each(|row| {
+                    let (to, from) = ((row * copy.to_pitch) as u64, (row * copy.from_pitch) as u64);
+                    self.emulator
+                        .copy(copy.to + to, copy.from + from, copy.width)
+                        .map_err(memory)
+                })
+            }
             Work::FromPeer {
                 address,
                 peer,
                 peer_address,
                 len,
             } => {
+                self.present(*address)?;
                 let mut bytes = vec![0; *len];
                 peer.read(*peer_address, &mut bytes).map_err(memory)?;
                 self.emulator.write(*address, &bytes).map_err(memory)
             }
+            Work::Allocate(address) => {
+                self.absent.remove(address);
+                Ok(())
+            }
+            Work::FreeOfGraph(address) => {
+                self.absent.insert(*address);
+                Ok(())
+            }
             Work::Free(address) => {
+                self.present(*address)?;
                 self.allocations.remove(address).ok_or(ILLEGAL_ADDRESS)?;
                 self.emulator.free(*address).map_err(memory)
             }

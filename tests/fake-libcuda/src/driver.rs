@@ -361,7 +361,14 @@ unsafe extern "C" fn cuCtxGetDevice(device: *mut c_int) -> c_int {
 #[unsafe(no_mangle)]
 extern "C" fn cuCtxSetCurrent(context: *mut c_void) -> c_int {
     let device = context.addr().checked_sub(1);
-    if device.is_some_and(|device| device >= DEVICES) {
+    let driver = lock();
+    let exists = |device: usize| {
+        driver
+            .gpus
+            .get(device)
+            .is_some_and(|gpu| gpu.context.is_some())
+    };
+    if device.is_some_and(|device| !exists(device)) {
         return INVALID_CONTEXT;
     }
     CURRENT.set(device);

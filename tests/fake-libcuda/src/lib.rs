@@ -10,6 +10,9 @@
 //!   without waiting goes wrong every time.
 //! - Every handle is looked up; a destroyed or foreign one is `CUDA_ERROR_INVALID_HANDLE`.
 //! - A call without a current context is `CUDA_ERROR_INVALID_CONTEXT`, and each thread starts without one.
+//! - Memory of `cuMemAllocAsync` is there when its stream has come to the allocation, and gone when it has come to the free.
+//! - PTX of a newer version than a driver of CUDA 12.4 knows is refused.
+//! - Calls that a capture forbids, by its mode, are refused and spoil it.
 //! - A graph or a module that is destroyed while work with it is pending takes the context with it.
 //!
 //! There are [`DEVICES`](driver::DEVICES) equal GPUs, so that each test can have its own. Tests inject errors with

@@ -11,6 +11,8 @@ use crate::{
     },
 };
 
+const PAGE_BYTES: usize = 4096;
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> c_int {
     with_context("cuMemGetInfo_v2", |context| {
@@ -27,6 +29,7 @@ unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> c_i
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuMemAlloc_v2(address: *mut u64, bytes: usize) -> c_int {
     with_context("cuMemAlloc_v2", |context| {
+        context.refuse_unsafe_call()?;
         if bytes == 0 {
             return Err(INVALID_VALUE);
         }
@@ -42,21 +45,29 @@ unsafe extern "C" fn cuMemAlloc_v2(address: *mut u64, bytes: usize) -> c_int {
 #[unsafe(no_mangle)]
 extern "C" fn cuMemFree_v2(address: u64) -> c_int {
     with_context("cuMemFree_v2", |context| {
+        context.refuse_unsafe_call()?;
         context.allocations.remove(&address).ok_or(INVALID_VALUE)?;
+        context.absent.remove(&address);
         context.emulator.free(address).map_err(|_| INVALID_VALUE)
     })
 }
 
-/// Refuses memory that is locked already; locks nothing.
+/// Refuses pages that are locked already, also in part; locks nothing.
 #[unsafe(no_mangle)]
 extern "C" fn cuMemHostRegister_v2(memory: *mut c_void, bytes: usize, flags: c_uint) -> c_int {
     with_context("cuMemHostRegister_v2", |context| {
         if memory.is_null() || bytes == 0 || flags > 1 {
             return Err(INVALID_VALUE);
         }
+        context.refuse_unsafe_call()?;
         let start = memory.addr();
-        let overlaps =
-            |(&other, &len): (&usize, &usize)| start < other + len && other < start + bytes;
+        let pages =
+            |start: usize, len: usize| start / PAGE_BYTES..(start + len).div_ceil(PAGE_BYTES);
+        let new = pages(start, bytes);
+        let overlaps = |(&other, &len): (&usize, &usize)| {
+            let old = pages(other, len);
+            new.start < old.end && old.start < new.end
+        };
         if context.registered.iter().any(overlaps) {
             return Err(HOST_MEMORY_ALREADY_REGISTERED);
         }
@@ -73,7 +84,8 @@ extern "C" fn cuMemHostUnregister(memory: *mut c_void) -> c_int {
     })
 }
 
-/// The memory is there at once, whatever the stream does.
+/// "The allocation must not be accessed until the allocation operation completes": other streams have to wait for this one. In a capture the
+/// memory is the graph's, and there in each replay; the double keeps it as long as the context.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuMemAllocAsync(
     address: *mut u64,
@@ -84,27 +96,35 @@ unsafe extern "C" fn cuMemAllocAsync(
         if bytes == 0 {
             return Err(INVALID_VALUE);
         }
-        context.stream(stream)?;
+        let captured = context.stream(stream)?.capture.is_some();
         let allocated = context.emulator.alloc(bytes).map_err(|_| OUT_OF_MEMORY)?;
         context.allocations.insert(allocated, bytes);
+        context.absent.insert(allocated);
+        if captured {
+            context.of_graphs.insert(allocated);
+        }
+        context.submit(stream, Work::Allocate(allocated))?;
         // SAFETY: the caller passes a pointer that is valid for the write.
         unsafe { address.write(allocated) };
         Ok(())
     })
 }
 
-/// Memory that is allocated and freed while a stream is being captured belongs to the graph, and is there in each replay. The
-/// double keeps it as long as the context.
+/// "During stream capture, this function results in the creation of a free node and must therefore be passed the address of a graph
+/// allocation."
 #[unsafe(no_mangle)]
 extern "C" fn cuMemFreeAsync(address: u64, stream: *mut c_void) -> c_int {
     with_context("cuMemFreeAsync", |context| {
         if !context.allocations.contains_key(&address) {
             return Err(INVALID_VALUE);
         }
-        if context.stream(stream)?.capture.is_some() {
-            return Ok(());
-        }
-        context.submit(stream, Work::Free(address)).map(drop)
+        let captured = context.stream(stream)?.capture.is_some();
+        let work = match (captured, context.of_graphs.contains(&address)) {
+            (true, true) => Work::FreeOfGraph(address),
+            (true, false) => return Err(INVALID_VALUE),
+            (false, _) => Work::Free(address),
+        };
+        context.submit(stream, work).map(drop)
     })
 }
 
@@ -181,12 +201,15 @@ struct Memcpy2d {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuMemcpy2DAsync_v2(copy: *const c_void, stream: *mut c_void) -> c_int {
     const DEVICE: c_uint = 2;
+    /// `CU_DEVICE_ATTRIBUTE_MAX_PITCH`.
+    const MAX_PITCH: usize = i32::MAX as usize;
     with_context("cuMemcpy2DAsync_v2", |context| {
         // SAFETY: the caller passes a `CUDA_MEMCPY2D`.
         let copy = unsafe { &*copy.cast::<Memcpy2d>() };
         let whole = copy.src_x == 0 && copy.src_y == 0 && copy.dst_x == 0 && copy.dst_y == 0;
         let pitches = copy.src_pitch >= copy.width && copy.dst_pitch >= copy.width;
-        if copy.src_type != DEVICE || copy.dst_type != DEVICE || !whole || !pitches {
+        let fits = copy.src_pitch <= MAX_PITCH && copy.dst_pitch <= MAX_PITCH;
+        if copy.src_type != DEVICE || copy.dst_type != DEVICE || !whole || !pitches || !fits {
             return Err(INVALID_VALUE);
         }
         let work = Work::CopyRows(CopyRows {
@@ -196,6 +219,21 @@ unsafe extern "C" fn cuMemcpy2DAsync_v2(copy: *const c_void, stream: *mut c_void
             from_pitch: copy.src_pitch,
             width: copy.width,
             rows: copy.height,
+        });
+        context.submit(stream, work).map(drop)
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: *mut c_void) -> c_int {
+    with_context("cuMemcpyDtoDAsync_v2", |context| {
+        let work = Work::CopyRows(CopyRows {
+            to,
+            to_pitch: bytes,
+            from,
+            from_pitch: bytes,
+            width: bytes,
+            rows: 1,
         });
         context.submit(stream, work).map(drop)
     })

@@ -13,14 +13,18 @@ use crate::{
     driver::with_context,
     status::{
         COOPERATIVE_LAUNCH_TOO_LARGE, INVALID_HANDLE, INVALID_PTX, INVALID_VALUE,
-        LAUNCH_OUT_OF_RESOURCES, NO_BINARY_FOR_GPU, NOT_FOUND,
+        LAUNCH_OUT_OF_RESOURCES, NO_BINARY_FOR_GPU, NOT_FOUND, UNSUPPORTED_PTX_VERSION,
     },
 };
 
-/// Dynamic shared memory that a function may use before it opts in to more.
+/// The newest PTX ISA of a driver of this version: a newer `.version` is refused, whatever the text makes of it.
+const PTX_ISA: (u32, u32) = (8, 4);
+/// Shared memory of a function, its own included, before it opts in to more.
 const DEFAULT_SHARED: u32 = 48 << 10;
 const MOST_SHARED: u32 = 227 << 10;
 const MOST_THREADS: u32 = 1024;
+const MOST_BLOCK: [u32; 3] = [1024, 1024, 64];
+const MOST_GRID: [u32; 3] = [i32::MAX as u32, 65_535, 65_535];
 /// Blocks that a cooperative launch may have, at one a multiprocessor.
 const MOST_RESIDENT: u64 = 132;
 
@@ -36,6 +40,7 @@ unsafe extern "C" fn cuModuleLoadDataEx(
     values: *mut *mut c_void,
 ) -> c_int {
     with_context("cuModuleLoadDataEx", |context| {
+        context.refuse_unsafe_call()?;
         // SAFETY: PTX is passed as a C string.
         let ptx = unsafe { CStr::from_ptr(image.cast()) }.to_string_lossy();
         match load(context, &ptx) {
@@ -56,6 +61,13 @@ unsafe extern "C" fn cuModuleLoadDataEx(
 fn load(context: &mut Context, ptx: &str) -> Result<usize, (c_int, String)> {
     let parsed = ptx_emulator::Module::parse(ptx)
         .map_err(|error| (INVALID_PTX, format!("ptxas fatal   : {error}")))?;
+    if parsed.ptx_version() > PTX_ISA {
+        let (major, minor) = parsed.ptx_version();
+        return Err((
+            UNSUPPORTED_PTX_VERSION,
+            format!("ptxas fatal   : Unsupported .version {major}.{minor}"),
+        ));
+    }
     let parsed = Arc::new(parsed);
     let loaded = context
         .emulator
@@ -107,6 +119,7 @@ unsafe fn write_log(options: usize, names: *const c_int, values: *mut *mut c_voi
 #[unsafe(no_mangle)]
 extern "C" fn cuModuleUnload(module: *mut c_void) -> c_int {
     with_context("cuModuleUnload", |context| {
+        context.refuse_unsafe_call()?;
         context
             .modules
             .remove(&module.addr())
@@ -134,12 +147,13 @@ unsafe extern "C" fn cuModuleGetFunction(
             .get(&module.addr())
             .ok_or(INVALID_HANDLE)?
             .parsed;
-        parsed.entry(&name).ok_or(NOT_FOUND)?;
+        let entry = parsed.entry(&name).ok_or(NOT_FOUND)?;
+        let max_dynamic_shared = DEFAULT_SHARED.saturating_sub(entry.static_shared as u32);
         let handle = context.new_handle();
         let new = Function {
             module: module.addr(),
             name,
-            max_dynamic_shared: DEFAULT_SHARED,
+            max_dynamic_shared,
         };
         context.functions.insert(handle, new);
         // SAFETY: the caller passes a pointer that is valid for the write.
@@ -256,7 +270,7 @@ unsafe extern "C" fn cuLaunchKernel(
             cooperative: false,
         };
         // SAFETY: the caller passes a pointer for each parameter.
-        unsafe { launch(context, function, config, stream, parameters) }
+        unsafe { launch(context, function, config, false, stream, parameters) }
     })
 }
 
@@ -308,7 +322,7 @@ unsafe extern "C" fn cuLaunchKernelEx(
             cooperative: false,
         };
         // SAFETY: the caller passes a pointer for each parameter.
-        unsafe { launch(context, function, config, extended.stream, parameters) }
+        unsafe { launch(context, function, config, true, extended.stream, parameters) }
     })
 }
 
@@ -337,7 +351,7 @@ unsafe extern "C" fn cuLaunchCooperativeKernel(
             return Err(COOPERATIVE_LAUNCH_TOO_LARGE);
         }
         // SAFETY: the caller passes a pointer for each parameter.
-        unsafe { launch(context, function, config, stream, parameters) }
+        unsafe { launch(context, function, config, false, stream, parameters) }
     })
 }
 
@@ -348,12 +362,16 @@ unsafe fn launch(
     context: &mut Context,
     function: *mut c_void,
     config: LaunchConfig,
+    programmatic: bool,
     stream: *mut c_void,
     parameters: *const *const c_void,
 ) -> Result<(), c_int> {
     let (state, entry) = entry(context, function)?;
-    let sizes = config.grid.iter().chain(&config.block);
-    if sizes.clone().any(|&size| size == 0) || config.dynamic_shared > state.max_dynamic_shared {
+    let mut sizes = config.grid.iter().chain(&config.block);
+    let mut limits = MOST_GRID.iter().chain(&MOST_BLOCK);
+    if !sizes.all(|&size| size > 0 && limits.next().is_some_and(|&most| size <= most))
+        || config.dynamic_shared > state.max_dynamic_shared
+    {
         return Err(INVALID_VALUE);
     }
     if config.block.iter().product::<u32>() > max_threads(entry) {
@@ -370,6 +388,7 @@ unsafe fn launch(
     let work = Work::Launch {
         function: function.addr(),
         config,
+        programmatic,
         arguments,
     };
     context.submit(stream, work).map(drop)

@@ -2,15 +2,15 @@
 
 use std::{
     ffi::{c_int, c_uint, c_void},
-    ptr,
+    ptr, thread,
 };
 
 use crate::{
-    context::{Capture, Mark, Stream, Work, owner, refuse_capture},
+    context::{Capture, CaptureMode, LEGACY_STREAM, Mark, Stream, Work, owner, refuse_capture},
     driver::{run_to_event, with_context},
     status::{
         GRAPH_EXEC_UPDATE_FAILURE, INVALID_HANDLE, INVALID_VALUE, NOT_READY,
-        STREAM_CAPTURE_INVALIDATED,
+        STREAM_CAPTURE_INVALIDATED, STREAM_CAPTURE_UNSUPPORTED, STREAM_CAPTURE_WRONG_THREAD,
     },
 };
 
@@ -24,7 +24,11 @@ unsafe extern "C" fn cuStreamCreate(stream: *mut *mut c_void, flags: c_uint) -> 
             return Err(INVALID_VALUE);
         }
         let handle = context.new_handle();
-        context.streams.insert(handle, Stream::default());
+        let new = Stream {
+            non_blocking: flags == 1,
+            ..Stream::default()
+        };
+        context.streams.insert(handle, new);
         // SAFETY: the caller passes a pointer that is valid for the write.
         unsafe { stream.write(ptr::without_provenance_mut(handle)) };
         Ok(())
@@ -144,11 +148,26 @@ extern "C" fn cuEventDestroy_v2(event: *mut c_void) -> c_int {
 #[unsafe(no_mangle)]
 extern "C" fn cuStreamBeginCapture_v2(stream: *mut c_void, mode: c_int) -> c_int {
     with_context("cuStreamBeginCapture_v2", |context| {
-        let stream = context.stream(stream)?;
-        if stream.capture.is_some() || !(0..=2).contains(&mode) {
-            return Err(INVALID_VALUE);
+        // "Capture may not be initiated if stream is CU_STREAM_LEGACY."
+        if stream.addr() == LEGACY_STREAM {
+            return Err(STREAM_CAPTURE_UNSUPPORTED);
         }
-        stream.capture = Some(Capture::default());
+        let stream = context.stream(stream)?;
+        let modes = [
+            CaptureMode::Global,
+            CaptureMode::ThreadLocal,
+            CaptureMode::Relaxed,
+        ];
+        let mode = usize::try_from(mode).ok().and_then(|mode| modes.get(mode));
+        let Some(&mode) = mode.filter(|_| stream.capture.is_none()) else {
+            return Err(INVALID_VALUE);
+        };
+        stream.capture = Some(Capture {
+            works: Vec::new(),
+            invalid: false,
+            mode,
+            thread: thread::current().id(),
+        });
         Ok(())
     })
 }
@@ -156,11 +175,13 @@ extern "C" fn cuStreamBeginCapture_v2(stream: *mut c_void, mode: c_int) -> c_int
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuStreamEndCapture(stream: *mut c_void, graph: *mut *mut c_void) -> c_int {
     with_context("cuStreamEndCapture", |context| {
-        let capture = context
-            .stream(stream)?
-            .capture
-            .take()
-            .ok_or(INVALID_VALUE)?;
+        let stream = context.stream(stream)?;
+        let capture = stream.capture.as_ref().ok_or(INVALID_VALUE)?;
+        // "If the mode argument to cuStreamBeginCapture was not CU_STREAM_CAPTURE_MODE_RELAXED, this call must be from the same thread."
+        if capture.mode != CaptureMode::Relaxed && capture.thread != thread::current().id() {
+            return Err(STREAM_CAPTURE_WRONG_THREAD);
+        }
+        let capture = stream.capture.take().ok_or(INVALID_VALUE)?;
         let handle = context.new_handle();
         // SAFETY: the caller passes a pointer that is valid for the write.
         unsafe { graph.write(ptr::null_mut()) };
@@ -216,7 +237,8 @@ struct UpdateResult {
     from_node: *mut c_void,
 }
 
-/// Replays submitted before keep what they had.
+/// Replays submitted before keep what they had. As the reference has it, a node cannot become cooperative or cease to be so; a
+/// launch that may start early depends on what is in front of it by another kind of edge, and edges cannot change.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuGraphExecUpdate_v2(
     executable: *mut c_void,
@@ -225,6 +247,7 @@ unsafe extern "C" fn cuGraphExecUpdate_v2(
 ) -> c_int {
     const TOPOLOGY_CHANGED: c_int = 2;
     const UNSUPPORTED_FUNCTION_CHANGE: c_int = 7;
+    const ATTRIBUTES_CHANGED: c_int = 8;
     with_context("cuGraphExecUpdate_v2", |context| {
         let old = context.executables.get(&executable.addr());
         let new = context.graphs.get(&graph.addr());
@@ -235,11 +258,29 @@ unsafe extern "C" fn cuGraphExecUpdate_v2(
             (Work::Launch { function: old, .. }, Work::Launch { function: new, .. }) => old == new,
             _ => true,
         };
+        let early = |work: &Work| {
+            matches!(
+                work,
+                Work::Launch {
+                    programmatic: true,
+                    ..
+                }
+            )
+        };
+        let cooperative =
+            |work: &Work| matches!(work, Work::Launch { config, .. } if config.cooperative);
+        let same = |has: &dyn Fn(&Work) -> bool| {
+            old.iter()
+                .zip(new.iter())
+                .all(|(old, new)| has(old) == has(new))
+        };
         let pairs = || old.iter().zip(new.iter());
-        let result = if old.len() != new.len() || !pairs().all(same_kind) {
+        let result = if old.len() != new.len() || !pairs().all(same_kind) || !same(&early) {
             TOPOLOGY_CHANGED
         } else if !pairs().all(same_function) {
             UNSUPPORTED_FUNCTION_CHANGE
+        } else if !same(&cooperative) {
+            ATTRIBUTES_CHANGED
         } else {
             0
         };

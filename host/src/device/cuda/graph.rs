@@ -1,14 +1,12 @@
-use std::{ffi::c_int, ptr};
+use std::ptr;
 
 use cust::sys::CUgraphExec;
 use cust_lazy::ffi::{self, CUgraph, CUgraphExecUpdateResultInfo};
 
 use super::{
     super::driver::{DriverError, RawGraph, RawStream},
-    CudaDriver, NOT_FOUND, stream,
+    CudaDriver, stream,
 };
-
-const GRAPH_EXEC_UPDATE_FAILURE: c_int = 910;
 
 /// Ends the capture of a stream, and makes an executable graph of what it collected.
 ///
@@ -58,11 +56,11 @@ unsafe fn executable(
         });
         match updated {
             Ok(()) => return Ok(into),
-            // Something that an update cannot change, or a driver before CUDA 12.0.
-            Err(DriverError::Code {
-                code: GRAPH_EXEC_UPDATE_FAILURE | NOT_FOUND,
-                ..
-            }) => tracing::debug!(reason = info.result, "a graph is instantiated anew"),
+            // Something that an update cannot change, or a driver before CUDA 12.0. The reference says that drivers may come to refuse
+            // more, and not by which code: another graph says what is wrong, where something is.
+            Err(DriverError::Code { name, .. }) => {
+                tracing::debug!(name, reason = info.result, "a graph is instantiated anew");
+            }
             Err(error) => return Err(error),
         }
     }

@@ -5,15 +5,16 @@ use std::{
     ptr,
 };
 
+use cust::sys::{CUDA_MEMCPY2D, CUmemorytype};
 use cust_lazy::ffi;
 
 use super::{
     super::{
         core::lock,
-        driver::{DriverError, MemoryRange, RawStream},
+        driver::{DriverError, MemoryRange, Pitched, RawStream},
         pages::Pages,
     },
-    CudaDriver, NOT_FOUND, stream,
+    CudaDriver, INVALID_VALUE, NOT_FOUND, stream,
 };
 
 const OUT_OF_MEMORY: c_int = 2;
@@ -109,6 +110,62 @@ pub(super) unsafe fn free_host(driver: &CudaDriver, address: u64) -> Result<(), 
     })?;
     lock(&driver.host_memory).remove(&address);
     Ok(())
+}
+
+/// # Safety
+///
+/// As for [`Driver::copy_rows`](super::Driver::copy_rows).
+pub(super) unsafe fn copy_rows(
+    driver: &CudaDriver,
+    raw: RawStream,
+    to: Pitched,
+    from: Pitched,
+    width: usize,
+    rows: usize,
+) -> Result<(), DriverError> {
+    let copy = |to: u64, from: u64, bytes: usize| {
+        driver.call("cuMemcpyDtoDAsync", || {
+            // SAFETY: the caller passes a live stream and rows within allocations, and these are bytes of such rows.
+            unsafe { ffi::cuMemcpyDtoDAsync_v2(to, from, bytes, stream(raw)) }
+        })
+    };
+    // No limit to a pitch is in the way of bytes without a gap.
+    if rows == 1 || (to.pitch == width && from.pitch == width) {
+        return copy(to.address, from.address, width * rows);
+    }
+    let pitched = CUDA_MEMCPY2D {
+        srcXInBytes: 0,
+        srcY: 0,
+        srcMemoryType: CUmemorytype::CU_MEMORYTYPE_DEVICE,
+        srcHost: ptr::null(),
+        srcDevice: from.address,
+        srcArray: ptr::null_mut(),
+        srcPitch: from.pitch,
+        dstXInBytes: 0,
+        dstY: 0,
+        dstMemoryType: CUmemorytype::CU_MEMORYTYPE_DEVICE,
+        dstHost: ptr::null_mut(),
+        dstDevice: to.address,
+        dstArray: ptr::null_mut(),
+        dstPitch: to.pitch,
+        WidthInBytes: width,
+        Height: rows,
+    };
+    let copied = driver.call("cuMemcpy2DAsync", || {
+        // SAFETY: the caller passes a live stream and rows within allocations.
+        unsafe { ffi::cuMemcpy2DAsync_v2(&pitched, stream(raw)) }
+    });
+    match copied {
+        // "On intra-device memory copies, cuMemcpy2DAsync() may fail for pitches not computed by cuMemAllocPitch()", says the reference.
+        Err(DriverError::Code {
+            code: INVALID_VALUE,
+            ..
+        }) => (0..rows as u64).try_for_each(|row| {
+            let place = |rows: Pitched| rows.address + row * rows.pitch as u64;
+            copy(place(to), place(from), width)
+        }),
+        copied => copied,
+    }
 }
 
 /// The allocation that holds the byte at an address, where the device reaches it.

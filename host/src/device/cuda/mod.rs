@@ -20,7 +20,7 @@ use std::{
     },
 };
 
-use cust::sys::{CUDA_MEMCPY2D, CUcontext, CUdevice, CUevent, CUgraphExec, CUmemorytype, CUstream};
+use cust::sys::{CUcontext, CUdevice, CUevent, CUgraphExec, CUstream};
 use cust_lazy::ffi;
 
 use super::{
@@ -279,28 +279,8 @@ impl Driver for CudaDriver {
         width: usize,
         rows: usize,
     ) -> Result<(), DriverError> {
-        let copy = CUDA_MEMCPY2D {
-            srcXInBytes: 0,
-            srcY: 0,
-            srcMemoryType: CUmemorytype::CU_MEMORYTYPE_DEVICE,
-            srcHost: ptr::null(),
-            srcDevice: from.address,
-            srcArray: ptr::null_mut(),
-            srcPitch: from.pitch,
-            dstXInBytes: 0,
-            dstY: 0,
-            dstMemoryType: CUmemorytype::CU_MEMORYTYPE_DEVICE,
-            dstHost: ptr::null_mut(),
-            dstDevice: to.address,
-            dstArray: ptr::null_mut(),
-            dstPitch: to.pitch,
-            WidthInBytes: width,
-            Height: rows,
-        };
         // SAFETY: the caller passes a live stream and rows within allocations.
-        self.call("cuMemcpy2DAsync", || unsafe {
-            ffi::cuMemcpy2DAsync_v2(&copy, stream(raw))
-        })
+        unsafe { memory::copy_rows(self, raw, to, from, width, rows) }
     }
 
     fn reaches(&self, peer: &dyn Driver) -> Result<bool, DriverError> {

@@ -22,6 +22,12 @@ const FUNCTION_SHARED_SIZE_BYTES: c_int = 1;
 
 /// Compiles PTX for the device.
 pub(super) fn load(driver: &CudaDriver, ptx: &str) -> Result<RawModule, DriverError> {
+    // The driver tells a cubin, a fat binary and PTX apart by how they begin, and says nothing of what it does with an empty image.
+    if ptx.trim_ascii().is_empty() {
+        return Err(DriverError::InvalidPtx {
+            log: "the text is empty".to_owned(),
+        });
+    }
     let image = CString::new(ptx).map_err(|error| DriverError::InvalidPtx {
         log: format!("byte {} is NUL", error.nul_position()),
     })?;
@@ -78,7 +84,8 @@ pub(super) unsafe fn function(
     let no_such_kernel = || DriverError::NoSuchKernel {
         kernel: kernel.to_owned(),
     };
-    let name = CString::new(kernel).map_err(|_| no_such_kernel())?;
+    let name = CString::new(kernel).ok().filter(|name| !name.is_empty());
+    let name = name.ok_or_else(no_such_kernel)?;
     let mut function = ptr::null_mut();
     let found = driver.call("cuModuleGetFunction", || {
         // SAFETY: the caller passes a loaded module; the name is a C string and `function` valid for the write.

@@ -133,8 +133,8 @@ fn a_driver_that_cannot_update_makes_another_graph() {
     let mut graph = Graph::capture(&stream, |stream| add_one(stream, &buffers[0])).unwrap();
     graph.launch(&stream).unwrap();
     let alive = gpu.alive();
-    for target in [1, 0] {
-        gpu.inject("cuGraphExecUpdate_v2", 1, NOT_FOUND);
+    for (target, code) in [(1, NOT_FOUND), (0, NOT_PERMITTED)] {
+        gpu.inject("cuGraphExecUpdate_v2", 1, code);
         graph
             .update(&stream, |stream| add_one(stream, &buffers[target]))
             .unwrap();
@@ -144,8 +144,9 @@ fn a_driver_that_cannot_update_makes_another_graph() {
     assert_eq!(buffers[0].to_vec().unwrap(), [2; 8]);
     assert_eq!(buffers[1].to_vec().unwrap(), [11; 8]);
 
-    // Any other error is the caller's, and changes nothing.
+    // Where that fails, too, the caller hears of it, and the graph stays.
     gpu.inject("cuGraphExecUpdate_v2", 1, NOT_PERMITTED);
+    gpu.inject("cuGraphInstantiateWithFlags", 1, NOT_PERMITTED);
     let updated = graph.update(&stream, |stream| add_one(stream, &buffers[1]));
     let error = updated.unwrap_err();
     assert!(

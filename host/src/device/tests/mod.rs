@@ -2,7 +2,8 @@
 //!
 //! On a machine without a GPU the latter is the test double in `tests/fake-libcuda`, which gives each test a GPU of its
 //! own. With `BITNET_TEST_DEVICE=cuda`, and no other driver named in `CUST_LAZY_LIBCUDA`, it is the real
-//! driver, and the tests that need the double's injected errors say that they are skipped.
+//! driver: the tests that need the double's injected errors say that they are skipped, and the others take turns, each
+//! with a device of its own on the first GPU.
 
 mod dependent_launches;
 mod external;
@@ -20,11 +21,12 @@ mod programmatic;
 mod threads;
 
 use std::{
+    cell::RefCell,
     env,
     ffi::{CString, c_char, c_int},
     path::PathBuf,
     sync::{
-        LazyLock,
+        LazyLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -119,12 +121,32 @@ impl FakeGpu {
     }
 }
 
+/// The tests that use a real GPU, one at a time: they share its primary context, where nothing may wait for the whole context
+/// while a stream is being captured.
+static REAL_GPU: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+thread_local! {
+    /// Held until the test's thread ends, and so longer than the test's devices.
+    static TURN: RefCell<Option<std::sync::MutexGuard<'static, ()>>> = const { RefCell::new(None) };
+}
+
+/// Waits until no other test uses the real GPU.
+fn take_turn() {
+    TURN.with_borrow_mut(|turn| {
+        turn.get_or_insert_with(|| REAL_GPU.lock().unwrap_or_else(PoisonError::into_inner));
+    });
+}
+
 /// One device of each driver (under Miri, two emulated ones), that a test may use as it likes short of breaking it.
 fn devices() -> [Device; 2] {
     let gpu = match FakeGpu::take() {
         Some(gpu) => gpu.open(),
         None if cfg!(miri) => Device::emulated().expect("the default configuration is valid"),
-        None => Device::cuda(0).expect("BITNET_TEST_DEVICE=cuda asks for a GPU"),
+        None => {
+            take_turn();
+            // Not the one that the process shares: it would keep the pool of an earlier test.
+            Device::unshared_cuda(0).expect("BITNET_TEST_DEVICE=cuda asks for a GPU")
+        }
     };
     [
         gpu,

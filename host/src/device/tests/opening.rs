@@ -35,11 +35,14 @@ fn names_open_devices() {
         };
         assert_eq!(Device::from_name(name).unwrap_err(), expected);
     }
-    if let Some(gpu) = FakeGpu::take() {
-        // No other test uses the first two GPUs.
-        let first = FakeGpu { ordinal: 0, ..gpu };
-        first.inject("cuDevicePrimaryCtxRetain", 1, 999);
-        assert!(Device::auto().unwrap().name().starts_with("cuda:1 ("));
+    match FakeGpu::take() {
+        Some(gpu) => {
+            // No other test uses the first two GPUs.
+            let first = FakeGpu { ordinal: 0, ..gpu };
+            first.inject("cuDevicePrimaryCtxRetain", 1, 999);
+            assert!(Device::auto().unwrap().name().starts_with("cuda:1 ("));
+        }
+        None => take_turn(),
     }
     let count = Device::cuda_count().unwrap();
     let expected = DeviceError::NoSuchDevice {

@@ -109,6 +109,28 @@ fn a_kernel_that_waits_is_launched_early_unless_that_is_turned_off() {
 }
 
 #[test]
+fn a_graph_of_early_launches_is_updated_with_ordinary_ones_and_back() {
+    for device in devices() {
+        if !device.capabilities().programmatic_launch {
+            continue;
+        }
+        let stream = device.new_stream().unwrap();
+        let buffer = Buffer::<u32>::zeroed(&device, 100).unwrap();
+        let twice = |stream: &Stream| {
+            add_one_by(stream, "follow", &buffer)?;
+            add_one_by(stream, "follow", &buffer)
+        };
+        let mut graph = Graph::capture(&stream, twice).unwrap();
+        for (round, early) in [(1, true), (2, false), (3, false), (4, true)] {
+            device.set_programmatic_launch(early);
+            graph.update(&stream, twice).unwrap();
+            graph.launch(&stream).unwrap();
+            assert_eq!(buffer.to_vec().unwrap(), [2 * round; 100], "{device:?}");
+        }
+    }
+}
+
+#[test]
 fn it_cannot_be_turned_on_where_it_is_not_possible() {
     let old = EmulatedConfig {
         compute_capability: (8, 0),
