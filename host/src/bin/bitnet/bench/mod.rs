@@ -16,7 +16,7 @@ use crate::output::{Outcome, Output};
 use anyhow::{Context, Result, ensure};
 use bitnet_cuda::device::{Device, DeviceKind};
 use kernel_benches::Results;
-use peers::{Bitlinear, Peer};
+use peers::{Bitlinear, Peer, Redirected};
 use plan::ModelArgs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -92,7 +92,13 @@ pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
             folder(path).display()
         );
     }
+    // Microsoft's library says there which shapes it does not know.
+    let redirected = match request.peers.is_empty() {
+        true => None,
+        false => Some(Redirected::to_stderr().context("stdout cannot be kept from the peers")?),
+    };
     let results = run::run(&request)?;
+    drop(redirected);
     output.print(&results, table::text)?;
     let cases = results.cases.iter().map(|case| case.mismatches);
     let models = results.models.iter().map(|model| model.mismatches);

@@ -1,7 +1,7 @@
 //! W2A8 products of one shape: every variant, and the library's choice beside its peers.
 
 use super::measure::{case, measure, sets_to_rotate};
-use super::peers::{Peer, TOLERANCE};
+use super::peers::Peer;
 use super::plan::Plan;
 use super::timing::Replay;
 use crate::operations::{Fused, Kernels, Operation, Product, ProductData};
@@ -222,7 +222,7 @@ impl<'a> Shape<'a> {
             ratio_high: ratio.high_us,
             their_weight_bytes: peer.weight_bytes(self.data.n, self.data.k),
             mismatches: check.mismatches,
-            tolerance: TOLERANCE,
+            tolerance: peer.tolerance(),
         })
     }
 }

@@ -63,6 +63,7 @@ impl Gemm for GemmEx {
     type Plan = ();
     const NAME: &'static str = "cublas bf16";
     const TOKENS: usize = 1;
+    const EXACT: bool = false;
 
     fn open(device: &Device, stream: &Stream) -> Result<Self> {
         let library = library::open(LIBRARIES)?;

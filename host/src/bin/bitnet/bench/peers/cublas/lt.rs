@@ -229,6 +229,7 @@ impl Gemm for Lt {
     const NAME: &'static str = "cublaslt int8";
     /// cuBLASLt takes int8 matrices whose sizes are multiples of 4.
     const TOKENS: usize = 4;
+    const EXACT: bool = true;
 
     fn open(device: &Device, stream: &Stream) -> Result<Self> {
         let library = library::open(LIBRARIES)?;

@@ -7,7 +7,7 @@ mod lt;
 pub use gemm_ex::GemmEx;
 pub use lt::Lt;
 
-use super::{Peer, PeerWeights, is_close};
+use super::{Expected, Peer, PeerWeights, TOLERANCE};
 use crate::operations::{Check, Operation, ProductData};
 use anyhow::Result;
 use bitnet_cuda::device::{Buffer, Device, ForeignError, Stream};
@@ -37,6 +37,8 @@ pub trait Gemm: Sized + 'static {
     const NAME: &'static str;
     /// Tokens are padded to a multiple of this.
     const TOKENS: usize;
+    /// Whether outputs are the sums themselves, and not rounded.
+    const EXACT: bool;
 
     /// Opens the newest version that the loader finds, for products on this stream.
     fn open(device: &Device, stream: &Stream) -> Result<Self>;
@@ -95,6 +97,10 @@ impl<G: Gemm> Peer for GemmPeer<G> {
         G::NAME
     }
 
+    fn tolerance(&self) -> f64 {
+        if G::EXACT { 0.0 } else { TOLERANCE }
+    }
+
     fn weight_bytes(&self, n: usize, k: usize) -> usize {
         n * k * size_of::<G::Input>()
     }
@@ -131,13 +137,8 @@ impl<G: Gemm> PeerWeights for Weights<G> {
             .map(|&q| G::input(q))
             .collect();
         input.resize(shape.m * data.k, G::input(0));
-        // Rounded as the peer's outputs are, but once.
-        let expected: Rc<Vec<f32>> = Rc::new(
-            data.sums[..m * data.n]
-                .iter()
-                .map(|&sum| sum as f32)
-                .collect(),
-        );
+        let sums = data.sums[..m * data.n].iter().map(|&sum| sum as f32);
+        let expected = Rc::new(Expected::new(sums.collect()));
         let product = |weights: &Rc<Buffer<G::Input>>| -> Result<Box<dyn Operation>> {
             let device = weights.device();
             Ok(Box::new(Product {
@@ -161,7 +162,7 @@ struct Product<G: Gemm> {
     input: Buffer<G::Input>,
     output: Buffer<G::Output>,
     shape: GemmShape,
-    expected: Rc<Vec<f32>>,
+    expected: Rc<Expected>,
 }
 
 impl<G: Gemm> Operation for Product<G> {
@@ -191,15 +192,13 @@ impl<G: Gemm> Operation for Product<G> {
     }
 
     fn check(&self) -> Result<Check> {
-        let found: Vec<f32> = self.output.to_vec()?[..self.expected.len()]
-            .iter()
-            .map(|&y| G::output(y))
-            .collect();
-        Ok(Check::compare(
-            &found,
-            &self.expected,
-            |&found, &expected| is_close(found, expected),
-        ))
+        let outputs = self.output.to_vec()?;
+        let tokens = &outputs[..self.expected.values.len()];
+        let found: Vec<f32> = tokens.iter().map(|&y| G::output(y)).collect();
+        if G::EXACT {
+            return Ok(Check::compare(&found, &self.expected.values, f32::eq));
+        }
+        Ok(self.expected.check(&found))
     }
 
     fn bytes(&self) -> usize {
