@@ -316,6 +316,9 @@ fn open_gpu() {
             ffi::cuDevicePrimaryCtxRetain(&mut context, 0),
         );
         done("cuCtxSetCurrent", ffi::cuCtxSetCurrent(context));
+        // No compiler knows how deep `recursion` goes, and beyond the driver's 1 KiB a thread it would overwrite what it finds.
+        const STACK_SIZE: c_int = 0;
+        done("cuCtxSetLimit", ffi::cuCtxSetLimit(STACK_SIZE, 4 << 10));
     }
 }
 

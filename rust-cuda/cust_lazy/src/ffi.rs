@@ -89,6 +89,7 @@ unsafe extern "C" {
     pub fn cuCtxGetCurrent(context: *mut CUcontext) -> c_int;
     pub fn cuCtxSetCurrent(context: CUcontext) -> c_int;
     pub fn cuCtxGetDevice(device: *mut CUdevice) -> c_int;
+    pub fn cuCtxSetLimit(limit: c_int, value: usize) -> c_int;
     pub fn cuCtxSynchronize() -> c_int;
 
     pub fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> c_int;

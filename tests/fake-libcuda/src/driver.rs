@@ -375,6 +375,16 @@ extern "C" fn cuCtxSetCurrent(context: *mut c_void) -> c_int {
     SUCCESS
 }
 
+/// Takes the stack's size only, and does nothing with it.
+#[unsafe(no_mangle)]
+extern "C" fn cuCtxSetLimit(limit: c_int, _value: usize) -> c_int {
+    const STACK_SIZE: c_int = 0;
+    with_context("cuCtxSetLimit", |_| match limit {
+        STACK_SIZE => Ok(()),
+        _ => Err(INVALID_VALUE),
+    })
+}
+
 #[unsafe(no_mangle)]
 extern "C" fn cuCtxSynchronize() -> c_int {
     with_context("cuCtxSynchronize", Context::synchronize)

@@ -364,3 +364,52 @@ fn a_device_lost_anywhere_around_a_graph_says_so_and_leaves_nothing() {
         }
     }
 }
+
+/// In a process of its own: on a real GPU the fault may take all later work of its process with it, which is what this is to find out.
+#[test]
+fn a_fault_of_the_real_driver_is_reported_and_the_gpu_opened_anew_or_refused() {
+    const CHILD: &str = "BITNET_TEST_FAULT";
+    const NAME: &str = "device::tests::faults::a_fault_of_the_real_driver_is_reported_and_the_gpu_opened_anew_or_refused";
+    if cfg!(miri) || FAKE.is_some() {
+        eprintln!("skipped: this is about the real driver");
+        return;
+    }
+    if env::var_os(CHILD).is_none() {
+        take_turn();
+        let child = std::process::Command::new(env::current_exe().unwrap())
+            .args(["--exact", NAME, "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (printed, errors) = (text(&child.stdout), text(&child.stderr));
+        assert!(child.status.success(), "{printed}{errors}");
+        assert!(printed.contains("1 passed"), "{printed}");
+        println!("{printed}");
+        return;
+    }
+    let device = Device::cuda(0).unwrap();
+    let stream = device.new_stream().unwrap();
+    let buffer = Buffer::<u32>::zeroed(&device, 8).unwrap();
+    // A GiB beyond the buffer: what lies next to it in its page is mapped.
+    let n = 1 << 28;
+    let launched = stream.launch(
+        &function(&device, "add_one"),
+        config(n / 256, 256),
+        &[write(&buffer), scalar(n)],
+    );
+    let (cause, launches) = lost(launched.and_then(|()| stream.synchronize()).unwrap_err());
+    assert!(cause.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{cause}");
+    assert_eq!(launches[0].kernel, "add_one");
+    match Device::cuda(0) {
+        Ok(again) => {
+            println!("the GPU was opened anew");
+            let fresh = Buffer::<u32>::zeroed(&again, 8).unwrap();
+            add_one(&again.default_stream(), &fresh).unwrap();
+            drop((buffer, stream, device));
+            assert_eq!(fresh.to_vec().unwrap(), [1; 8]);
+        }
+        // "To continue using CUDA, the process must be terminated and relaunched", says the reference of this code.
+        Err(error) => println!("the driver refuses until the process ends: {error}"),
+    }
+}
