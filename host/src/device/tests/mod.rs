@@ -154,6 +154,11 @@ fn devices() -> [Device; 2] {
     ]
 }
 
+/// Whether a real driver stands behind the device, of which less is known than of the double.
+fn is_real(device: &Device) -> bool {
+    device.kind() == DeviceKind::Cuda && FAKE.is_none()
+}
+
 fn function(device: &Device, kernel: &str) -> Function {
     let module = device.load_module(PTX).expect("the PTX is valid");
     module.function(kernel).expect("the kernel is in the PTX")

@@ -71,7 +71,8 @@ fn capabilities_come_from_the_driver_or_the_specification() {
             device.kind() == DeviceKind::Cuda
         );
         let (free, total) = device.memory_info().unwrap();
-        assert!(free <= total && total <= capabilities.memory_bytes);
+        // Two functions of the driver say how much memory a GPU has.
+        assert!(free <= total && (is_real(&device) || total == capabilities.memory_bytes));
     }
     if FAKE.is_some() {
         let [gpu, _] = devices();
