@@ -20,6 +20,12 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
+    if !folder.is_dir() {
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("there is no folder {}; make it first", folder.display()),
+        ));
+    }
     let mut builder = tempfile::Builder::new();
     // As other programs make files: the umask decides who may read it.
     #[cfg(unix)]
@@ -45,7 +51,9 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"2");
         let error = write(folder.path(), b"3").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-        assert!(write(&folder.path().join("none/file"), b"4").is_err());
+        let error = write(&folder.path().join("none/file"), b"4").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().contains("none; make it first"), "{error}");
         let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
         assert_eq!(left.len(), 1, "{left:?}");
     }

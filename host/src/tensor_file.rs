@@ -159,7 +159,7 @@ pub enum TensorFileError {
     },
 }
 
-/// Names of tensors, sorted; printed as a list that ends early where there are many.
+/// Names of tensors, sorted; printed as a list that ends early where there are many, without line breaks or other control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorNames(pub Vec<String>);
 
@@ -169,7 +169,10 @@ impl fmt::Display for TensorNames {
         if self.0.is_empty() {
             return f.write_str("none");
         }
-        f.write_str(&self.0[..self.0.len().min(SHOWN)].join(", "))?;
+        for (index, name) in self.0.iter().take(SHOWN).enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{}", name.escape_debug())?;
+        }
         match self.0.len().saturating_sub(SHOWN) {
             0 => Ok(()),
             more => write!(f, " and {more} more"),
@@ -581,6 +584,8 @@ mod tests {
         let names = |n: usize| TensorNames((0..n).map(|i| i.to_string()).collect()).to_string();
         assert_eq!(names(0), "none");
         assert_eq!(names(3), "0, 1, 2");
+        let odd = TensorNames(vec!["a\n\u{1b}[31m".to_owned(), "ü".to_owned()]);
+        assert_eq!(odd.to_string(), "a\\n\\u{1b}[31m, ü");
         assert!(names(21).ends_with("18, 19 and 1 more"));
     }
 }

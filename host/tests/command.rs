@@ -283,6 +283,9 @@ fn nothing_that_is_read_or_is_no_file_is_replaced() {
         );
     }
     assert_eq!(std::fs::read(&weights).unwrap(), before);
+    let nowhere = folder.path().join("none/y").to_str().unwrap().to_owned();
+    let error = refusal(&[&linear(&weights, "w", &input)[..], &["--output", &nowhere]].concat());
+    assert!(error.contains("none; make it first"), "{error}");
 }
 
 #[test]
@@ -331,6 +334,15 @@ fn what_cannot_be_run_is_one_line_and_exit_2() {
     assert!(
         refusal(&["gemv", "--n", "4", "--k", "4", "--variant", "fast"]).contains("gemv_m1_t1_w2")
     );
+    // What is padded to more than any memory, and refused before that is asked for.
+    let huge = ["--n", "2000000000", "--k", "1"];
+    for command in [&["gemv"][..], &["profile", "gemv"]] {
+        let error = refusal(&[command, &huge].concat());
+        assert!(
+            error.contains("n 2000000000 k 1") && error.contains("padded"),
+            "{error}"
+        );
+    }
     assert!(linear("none.safetensors", "w").contains("none.safetensors"));
     assert!(linear(&weights, "v").contains("it has w"));
 

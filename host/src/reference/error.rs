@@ -7,7 +7,7 @@ use crate::layout::MAX_K;
 #[non_exhaustive]
 pub enum ReferenceError {
     /// A dimension is zero.
-    #[error("{what} of {rows} x {columns} has no elements: both sizes must be at least 1")]
+    #[error("{what}: {rows} x {columns} is no matrix, both sizes must be at least 1")]
     ZeroSize {
         /// The operand.
         what: &'static str,
@@ -17,7 +17,7 @@ pub enum ReferenceError {
         columns: usize,
     },
     /// An operand is not as long as its shape says.
-    #[error("{what} has {actual} elements where {rows} x {columns} were expected")]
+    #[error("{what}: {actual} elements, where {rows} x {columns} were expected")]
     WrongLength {
         /// The operand.
         what: &'static str,

@@ -1,5 +1,6 @@
 //! `bitnet gemv`: a product of random matrices, checked against the reference.
 
+use crate::operations::Sizes;
 use crate::output::{Outcome, Output};
 use anyhow::{Result, ensure};
 use bitnet_cuda::device::{Buffer, Device, DeviceKind};
@@ -31,7 +32,7 @@ pub struct Args {
     seed: Option<u64>,
 }
 
-/// The largest random matrix: 4 GiB of int8.
+/// The largest random matrix: 4 GiB of int8, or 1 GiB of packed weights.
 const MAX_ELEMENTS: usize = 1 << 32;
 
 #[derive(Serialize)]
@@ -57,10 +58,7 @@ pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
     // Before anything of that size is made.
     Layout::Tiled.padded_shape(n, k)?;
     ensure!(m > 0, "m = 0: give at least one token");
-    ensure!(
-        n.saturating_mul(k) <= MAX_ELEMENTS && m.saturating_mul(n.max(k)) <= MAX_ELEMENTS,
-        "m = {m}, n = {n}, k = {k}: matrices of more than {MAX_ELEMENTS} elements are not made up and checked here"
-    );
+    Sizes { m, n, k }.require_at_most(MAX_ELEMENTS)?;
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     let mut random = fastrand::Rng::with_seed(seed);
     let mut ternary = vec![0; n * k];

@@ -81,10 +81,7 @@ impl Family {
             },
             k: given(args.k, "k")?,
         };
-        ensure!(
-            sizes.m.max(sizes.n).saturating_mul(sizes.k) <= MAX_ELEMENTS,
-            "{sizes}: matrices of more than {MAX_ELEMENTS} elements are not made up and checked here"
-        );
+        sizes.require_at_most(MAX_ELEMENTS)?;
         Ok(sizes)
     }
 }

@@ -11,8 +11,9 @@ pub use product::{MAX_TOKENS, PRODUCTS, Product, ProductData};
 pub use rows::ROW_OPERATIONS;
 pub use weights::WEIGHT_OPERATIONS;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use bitnet_cuda::device::{Buffer, Device, Stream};
+use bitnet_cuda::layout::tiled::BLOCK_COLUMNS;
 use std::fmt;
 use std::ops::Range;
 
@@ -22,6 +23,23 @@ pub struct Sizes {
     pub m: usize,
     pub n: usize,
     pub k: usize,
+}
+
+impl Sizes {
+    /// Fails where a matrix of these sizes, as the kernels pad it, has more than `limit` elements: before anything of that size is made.
+    pub fn require_at_most(&self, limit: usize) -> Result<()> {
+        let rows = self.m.max(self.n);
+        // Of all layouts, `Tiled` pads k the most.
+        let columns = self
+            .k
+            .next_multiple_of(BLOCK_COLUMNS)
+            .max(self.n.min(self.m));
+        ensure!(
+            rows.saturating_mul(columns) <= limit,
+            "{self}: matrices of more than {limit} elements, k padded to a multiple of {BLOCK_COLUMNS}, are not made up and checked here"
+        );
+        Ok(())
+    }
 }
 
 impl fmt::Display for Sizes {
