@@ -276,6 +276,11 @@ fn addresses_of_parameters() {
             ld.u32 %r3, [%rd4+-4];
             ld.param.b32 %r4, [list];
             sub.u32 %r2, %r3, %r4;
+            // nvcc reads members of packed structures in this way.
+            ld.param.b32 %r5, [%rd1+8];
+            ld.param::func.b8 %r4, [%rd1+9];
+            add.u32 %r2, %r2, %r5;
+            add.u32 %r2, %r2, %r4;
         last:
             st.param.b32 [result], %r2;
             ret;
@@ -289,7 +294,7 @@ fn addresses_of_parameters() {
         call.uni (r), pick, (a, b);
         ld.param.b32 %r3, [r]; }",
         |thread| match thread % 5 {
-            0 => 1000,
+            0 => 1000 + thread * 10 + 2 + (thread * 10 + 2) / 256,
             at => thread * 10 + at + 1000,
         },
     );

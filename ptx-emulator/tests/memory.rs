@@ -327,7 +327,7 @@ fn refused() {
         ),
         (
             "ld.mmio.relaxed.gpu.global.u32 %r2, [%rd1];",
-            "`.relaxed.sys`",
+            "an order and `.sys`",
         ),
         (
             "ld.mmio.relaxed.sys.v2.u32 {%r2, %r3}, [%rd1];",

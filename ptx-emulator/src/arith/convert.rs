@@ -5,6 +5,9 @@ use super::half;
 use super::soft;
 use crate::isa::{Conversion, HalfType, Rounding, Type};
 
+/// The NaN of `f32` as an `f64`: what conversions from narrower floats give.
+const WIDENED_NAN: u64 = 0x7fff_ffff_e000_0000;
+
 /// Converts one lane. The result is extended to the destination register.
 pub(crate) fn convert(conversion: Conversion, bits: u64) -> u64 {
     let Conversion { to, from, .. } = conversion;
@@ -139,7 +142,8 @@ fn float_to_float(conversion: Conversion, bits: u64) -> u64 {
         return match to {
             _ if conversion.sat => 0,
             Type::F16 | Type::BF16 => u64::from(half::NAN),
-            Type::F64 => NAN_F64,
+            Type::F64 if conversion.from == Type::F64 => NAN_F64,
+            Type::F64 => WIDENED_NAN,
             _ => u64::from(NAN_F32),
         };
     }

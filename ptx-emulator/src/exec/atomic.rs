@@ -149,7 +149,8 @@ fn vector(
     changes
 }
 
-/// The new value. Additions of `.f32` to global memory flush subnormal numbers to zero, those to shared memory do not.
+/// The new value. Without `.noftz`, additions of `.f32` to global memory flush subnormal numbers to zero; those to shared
+/// memory never do.
 fn combine(op: AtomicOp, old: u64, b: u64, c: u64, global: bool) -> u64 {
     let wide = op.ty.bits() == 64;
     let signed = matches!(op.ty, Type::S(_));
@@ -165,7 +166,7 @@ fn combine(op: AtomicOp, old: u64, b: u64, c: u64, global: bool) -> u64 {
         AtomicKind::Add => match op.ty {
             Type::F32 => {
                 let mode = FloatMode {
-                    ftz: global,
+                    ftz: global && !op.no_ftz,
                     ..FloatMode::default()
                 };
                 let sum = float::add(f32::from_bits(old as u32), f32::from_bits(b as u32), mode);

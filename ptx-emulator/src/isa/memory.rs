@@ -91,6 +91,8 @@ pub(crate) enum Scope {
 pub(crate) struct AtomicOp {
     pub(crate) kind: AtomicKind,
     pub(crate) ty: Type,
+    /// `.noftz`: subnormal numbers of `.f32` stay.
+    pub(crate) no_ftz: bool,
     /// `red`: no result.
     pub(crate) reduction: bool,
 }

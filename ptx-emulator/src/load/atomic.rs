@@ -12,7 +12,7 @@ use crate::syntax::ast::{Instruction, Operand};
 fn has_scalar(kind: AtomicKind, no_ftz: bool, ty: Type) -> bool {
     let half = matches!(ty, Type::F16 | Type::F16x2 | Type::BF16 | Type::BF16x2);
     if half || no_ftz {
-        return half && no_ftz && kind == AtomicKind::Add;
+        return no_ftz && kind == AtomicKind::Add && (half || ty == Type::F32);
     }
     match kind {
         AtomicKind::Add => matches!(ty, Type::U(32 | 64) | Type::S(32) | Type::F32 | Type::F64),
@@ -28,7 +28,7 @@ fn has_scalar(kind: AtomicKind, no_ftz: bool, ty: Type) -> bool {
 /// Whether there is the operation on a vector.
 fn has_vector(kind: AtomicKind, no_ftz: bool, ty: Type, count: usize) -> bool {
     match (ty, kind) {
-        (Type::F32, AtomicKind::Add) => !no_ftz && count <= 4,
+        (Type::F32, AtomicKind::Add) => count <= 4,
         (Type::F16 | Type::BF16, AtomicKind::Add | AtomicKind::Min | AtomicKind::Max) => no_ftz,
         (Type::F16x2 | Type::BF16x2, AtomicKind::Add | AtomicKind::Min | AtomicKind::Max) => {
             no_ftz && count <= 4
@@ -122,6 +122,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             atomic: Some(AtomicOp {
                 kind,
                 ty,
+                no_ftz,
                 reduction,
             }),
         };

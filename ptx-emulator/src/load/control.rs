@@ -182,19 +182,21 @@ impl<'a> FunctionBuilder<'a, '_> {
         modifiers.finish()?;
         let (number, count) = match numbers {
             [number] if kind != BarrierKind::Arrive => (number, None),
+            [_, Operand::Number(Number::Integer(0))] if kind == BarrierKind::Arrive => {
+                return modifiers.error("arrives for 0 threads");
+            }
+            // All threads of the block, as without a count.
+            [number, Operand::Number(Number::Integer(0))] => (number, None),
             [number, count] => (number, Some(count)),
             _ => return modifiers.error("wrong number of operands"),
         };
-        if let Operand::Number(Number::Integer(16..)) = number {
-            return modifiers.error("barriers have numbers from 0 to 15");
-        }
         if let Some(Operand::Number(Number::Integer(count))) = count
             && !count.is_multiple_of(32)
         {
             return modifiers.error(format!("{count} threads is not a multiple of 32"));
         }
         let u32 = Type::U(32);
-        let number = self.src(number, u32)?;
+        let number = self.src_within(&modifiers, number, 0..=15, 1)?;
         let has_count = count.is_some();
         let count = match count {
             Some(count) => self.src(count, u32)?,

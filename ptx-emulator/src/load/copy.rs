@@ -6,7 +6,8 @@ use crate::error::LoadError;
 use crate::isa::{AccessSpace, AsyncOp, Class, Op, Place, Slot, Type, ZERO_SLOT};
 use crate::syntax::ast::{Instruction, Number, Operand};
 
-const U32: Type = Type::U(32);
+/// Most bytes of one bulk copy.
+const MAX_BULK: u64 = (1 << 20) - 16;
 
 /// The spaces of a copy's two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +141,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             None => {}
             Some(size) if self.is_predicate(size) => ignore = Some(self.pred(size)?),
             Some(size) => {
-                size_slot = self.src(size, U32)?;
+                size_slot = self.src_within(&modifiers, size, 0..=bytes.into(), 1)?;
                 has_size = true;
             }
         }
@@ -233,7 +234,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             (Side::Block | Side::Cluster, Side::Global, true, [dst, src, size, mbarrier]) => {
                 let (to_slot, to) = self.place(dst, AccessSpace::Shared)?;
                 let (from_slot, from, _) = self.address(src, AccessSpace::Global)?;
-                let size = self.src(size, U32)?;
+                let size = self.bulk_size(&modifiers, size)?;
                 let (at_slot, at) = self.place(mbarrier, AccessSpace::Shared)?;
                 let op = AsyncOp::BulkLoad { to, from, at };
                 let src = [to_slot, from_slot, size, at_slot];
@@ -242,7 +243,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             (Side::Global, Side::Block, false, [dst, src, size]) => {
                 let (to_slot, to, _) = self.address(dst, AccessSpace::Global)?;
                 let (from_slot, from) = self.place(src, AccessSpace::Shared)?;
-                let size = self.src(size, U32)?;
+                let size = self.bulk_size(&modifiers, size)?;
                 let op = AsyncOp::BulkStore { to, from };
                 let src = [to_slot, from_slot, size, ZERO_SLOT];
                 self.emit_async(op, ZERO_SLOT, src, Class::StoreGlobal);
@@ -255,6 +256,15 @@ impl<'a> FunctionBuilder<'a, '_> {
         }
         Ok(())
     }
+
+    fn bulk_size(
+        &mut self,
+        modifiers: &Modifiers<'_>,
+        size: &Operand<'a>,
+    ) -> Result<Slot, LoadError> {
+        self.src_within(modifiers, size, 0..=MAX_BULK, 16)
+    }
+
     /// `cp.async.bulk.prefetch.L2.global{.L2::cache_hint} [src], size{, policy}`.
     fn bulk_prefetch(
         &mut self,
@@ -271,7 +281,8 @@ impl<'a> FunctionBuilder<'a, '_> {
             return modifiers.error("wrong number of operands");
         };
         let (base, from, _) = self.address(address, AccessSpace::Global)?;
-        let src = [base, self.src(size, U32)?, policy, ZERO_SLOT];
+        let size = self.bulk_size(&modifiers, size)?;
+        let src = [base, size, policy, ZERO_SLOT];
         let op = AsyncOp::BulkPrefetch { from };
         self.emit_async(op, ZERO_SLOT, src, Class::Other);
         Ok(())

@@ -102,6 +102,8 @@ pub(super) struct FunctionBuilder<'a, 'm> {
     /// Results that the function declares as registers, and where they go when it returns.
     pub(super) results: Vec<(ParamPlace, Slot)>,
     location: (u32, u32),
+    /// It is a kernel.
+    pub(super) entry: bool,
 }
 
 impl<'a, 'm> FunctionBuilder<'a, 'm> {
@@ -147,6 +149,7 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
             label_targets: Vec::new(),
             results: Vec::new(),
             location: (0, 0),
+            entry: function.entry,
         };
         builder.declare_params(function)?;
         builder.statements(body)?;

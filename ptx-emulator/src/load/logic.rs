@@ -4,7 +4,7 @@ use super::function::FunctionBuilder;
 use super::modifiers::Modifiers;
 use crate::error::LoadError;
 use crate::isa::{Class, IntOp, IntUnaryOp, Op, PredOp, PrmtMode, Type, ZERO_SLOT};
-use crate::syntax::ast::{Instruction, Operand};
+use crate::syntax::ast::{Instruction, Number, Operand};
 
 const S32: Type = Type::S(32);
 const U32: Type = Type::U(32);
@@ -107,12 +107,14 @@ impl<'a> FunctionBuilder<'a, '_> {
             "bfe" => {
                 let ty = modifiers.ty_of(&[U32, S32, Type::U(64), Type::S(64)])?;
                 modifiers.finish()?;
+                self.check_field(&modifiers, instruction)?;
                 let op = Op::Bfe(self.int_type(&modifiers, ty)?);
                 self.emit_typed(instruction, op, [ty, ty, U32, U32], class)
             }
             "bfi" => {
                 let ty = modifiers.ty_of(&[B32, Type::B(64)])?;
                 modifiers.finish()?;
+                self.check_field(&modifiers, instruction)?;
                 let wide = ty.bits() == 64;
                 self.emit_typed(instruction, Op::Bfi { wide }, [ty, ty, ty, U32, U32], class)
             }
@@ -193,6 +195,21 @@ impl<'a> FunctionBuilder<'a, '_> {
             }
             _ => modifiers.error("unknown instruction"),
         }
+    }
+
+    /// Position and length of a bit field, which come last, are bytes.
+    fn check_field(
+        &self,
+        modifiers: &Modifiers<'_>,
+        instruction: &Instruction<'_>,
+    ) -> Result<(), LoadError> {
+        for operand in instruction.operands.iter().rev().take(2) {
+            if let Operand::Number(Number::Integer(value @ 256..)) = operand {
+                let value = *value as i64;
+                return modifiers.error(format!("{value} is not from 0 to 255"));
+            }
+        }
+        Ok(())
     }
 
     fn clamp_or_wrap(&self, modifiers: &mut Modifiers<'_>) -> Result<bool, LoadError> {

@@ -3,8 +3,11 @@
 use super::function::FunctionBuilder;
 use super::modifiers::Modifiers;
 use crate::error::LoadError;
-use crate::isa::{AccessSpace, AsyncOp, Class, MbarrierOp, Op, Type, ZERO_SLOT};
+use crate::isa::{AccessSpace, AsyncOp, Class, MbarrierOp, Op, Slot, Type, ZERO_SLOT};
 use crate::syntax::ast::{Instruction, Operand};
+
+/// Most arrivals that an object counts.
+const MAX_COUNT: u64 = (1 << 20) - 1;
 
 const U32: Type = Type::U(32);
 const U64: Type = Type::U(64);
@@ -97,18 +100,19 @@ impl<'a> FunctionBuilder<'a, '_> {
                 Ok(())
             }
             (Kind::Invalidate, [address]) => {
-                self.emit_mbarrier(MbarrierOp::Invalidate, None, address, space, None)
+                self.emit_mbarrier(MbarrierOp::Invalidate, None, address, space, ZERO_SLOT)
             }
             (Kind::Init, [address, count]) => {
-                self.emit_mbarrier(MbarrierOp::Init, None, address, space, Some((count, U32)))
+                let count = self.src_within(&modifiers, count, 1..=MAX_COUNT, 1)?;
+                self.emit_mbarrier(MbarrierOp::Init, None, address, space, count)
             }
             (Kind::ExpectTx, [address, count]) => {
-                let op = MbarrierOp::ExpectTx;
-                self.emit_mbarrier(op, None, address, space, Some((count, U32)))
+                let count = self.src(count, U32)?;
+                self.emit_mbarrier(MbarrierOp::ExpectTx, None, address, space, count)
             }
             (Kind::CompleteTx, [address, count]) => {
-                let op = MbarrierOp::CompleteTx;
-                self.emit_mbarrier(op, None, address, space, Some((count, U32)))
+                let count = self.src(count, U32)?;
+                self.emit_mbarrier(MbarrierOp::CompleteTx, None, address, space, count)
             }
             (Kind::Arrive { drop }, [state, address, count @ ..]) if count.len() < 2 => {
                 if count.is_empty() && (expect_tx || no_complete) {
@@ -121,7 +125,11 @@ impl<'a> FunctionBuilder<'a, '_> {
                     no_complete,
                     release: !relaxed,
                 };
-                let count = count.first().map(|count| (count, U32));
+                let count = match count.first() {
+                    Some(bytes) if expect_tx => self.src(bytes, U32)?,
+                    Some(count) => self.src_within(&modifiers, count, 1..=MAX_COUNT, 1)?,
+                    None => ZERO_SLOT,
+                };
                 self.emit_mbarrier(op, Some(state), address, space, count)
             }
             (Kind::Wait, [done, address, state, hint @ ..])
@@ -137,8 +145,12 @@ impl<'a> FunctionBuilder<'a, '_> {
                     acquire: !relaxed,
                     dst: self.pred_dst(done)?,
                 };
-                let ty = if parity { U32 } else { U64 };
-                self.emit_mbarrier(op, None, address, space, Some((state, ty)))
+                let state = if parity {
+                    self.src_within(&modifiers, state, 0..=1, 1)?
+                } else {
+                    self.src(state, U64)?
+                };
+                self.emit_mbarrier(op, None, address, space, state)
             }
             _ => modifiers.error("wrong number of operands"),
         }
@@ -150,13 +162,9 @@ impl<'a> FunctionBuilder<'a, '_> {
         state: Option<&'a Operand<'a>>,
         address: &'a Operand<'a>,
         space: AccessSpace,
-        count: Option<(&'a Operand<'a>, Type)>,
+        count: Slot,
     ) -> Result<(), LoadError> {
         let (slot, at) = self.place(address, space)?;
-        let count = match count {
-            Some((count, ty)) => self.src(count, ty)?,
-            None => ZERO_SLOT,
-        };
         let dst = match state {
             Some(state) => self.dst(state, U64)?,
             None => ZERO_SLOT,

@@ -172,7 +172,8 @@ impl<'a> FunctionBuilder<'a, '_> {
         Ok(bytes)
     }
 
-    /// An address whose parameter, if it is one, is that of a kernel or a function as the space says.
+    /// An address whose parameter, if it is one, is that of a kernel or a function as the space says. In a function, a register
+    /// with the address of a parameter has that of its copy in local memory.
     fn qualified_address(
         &mut self,
         modifiers: &Modifiers<'a>,
@@ -180,6 +181,10 @@ impl<'a> FunctionBuilder<'a, '_> {
         qualifiers: Qualifiers,
     ) -> Result<(Slot, i64, AccessSpace), LoadError> {
         let (base, offset, space) = self.address(address, qualifiers.space)?;
+        let of_kernel = self.entry || qualifiers.parameters == Some(AccessSpace::KernelParam);
+        if space == AccessSpace::KernelParam && base != ZERO_SLOT && !of_kernel {
+            return Ok((base, offset, AccessSpace::Local));
+        }
         match qualifiers.parameters {
             Some(owner) if owner != space => modifiers.error(if space == AccessSpace::FrameParam {
                 "the parameter is a function's: use `.param::func`"

@@ -1,5 +1,7 @@
 //! Operands to rows, predicates and addresses, with their types checked.
 
+use std::ops::RangeInclusive;
+
 use super::function::{FunctionBuilder, Name, Register};
 use super::modifiers::Modifiers;
 use super::special;
@@ -59,6 +61,27 @@ impl<'a> FunctionBuilder<'a, '_> {
     /// A source operand of a type.
     pub(super) fn src(&mut self, operand: &Operand<'a>, ty: Type) -> Result<Slot, LoadError> {
         self.src_width(operand, ty, Width::Exact)
+    }
+
+    /// A source operand of `.u32`. As a literal it is in a range, and a multiple of `step`.
+    pub(super) fn src_within(
+        &mut self,
+        modifiers: &Modifiers<'_>,
+        operand: &Operand<'a>,
+        range: RangeInclusive<u64>,
+        step: u64,
+    ) -> Result<Slot, LoadError> {
+        if let Operand::Number(Number::Integer(value)) = operand
+            && !(range.contains(value) && value.is_multiple_of(step))
+        {
+            let value = *value as i64;
+            let (low, high) = range.into_inner();
+            return modifiers.error(match step {
+                1 => format!("{value} is not from {low} to {high}"),
+                _ => format!("{value} is not a multiple of {step} from {low} to {high}"),
+            });
+        }
+        self.src(operand, Type::U(32))
     }
 
     pub(super) fn src_width(

@@ -99,7 +99,9 @@ impl FunctionBuilder<'_, '_> {
         if strength == Strength::Mmio && !anywhere {
             return modifiers.error("`.mmio` is for `.global`");
         }
-        if !weak && !anywhere && space != AccessSpace::Shared {
+        // Nobody else sees local memory: `.volatile` orders nothing there.
+        let private = space == AccessSpace::Local && strength == Strength::Volatile;
+        if !weak && !private && !anywhere && space != AccessSpace::Shared {
             return modifiers.error("this state space has weak accesses only");
         }
         let non_coherent = !store && modifiers.flag("nc");
@@ -156,8 +158,8 @@ impl FunctionBuilder<'_, '_> {
         }
         let system = modifiers.has("sys");
         let scope = Self::memory_scope(modifiers);
-        if mmio && !(system && strength == Strength::Scoped && ordering == Ordering::Relaxed) {
-            return modifiers.error("`.mmio` needs `.relaxed.sys`");
+        if mmio && !(system && strength == Strength::Scoped) {
+            return modifiers.error("`.mmio` needs an order and `.sys`, as in `.relaxed.sys`");
         }
         match (strength, scope) {
             (Strength::Scoped, None) => {

@@ -130,6 +130,10 @@ fn refused() {
             "cp.async.ca.shared.global [%r3], [%rd3];",
             "number of operands",
         ),
+        (
+            "cp.async.ca.shared.global [%r3], [%rd3], 8, 9;",
+            "9 is not from 0 to 8",
+        ),
         ("cp.async.commit_group 1;", "0 operands"),
         ("cp.async.wait_group %r1;", "integer literal"),
         ("cp.async.wait_group 8589934592;", "too many"),
@@ -139,6 +143,22 @@ fn refused() {
             "`.tensor` is not supported",
         ),
         ("cp.async.bulk.prefetch.L2 [%rd3], 16;", "`.L2.global`"),
+        (
+            "cp.async.bulk.prefetch.L2.global [%rd3], 24;",
+            "24 is not a multiple of 16",
+        ),
+        (
+            "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r3], [%rd3], 8, [%r5];",
+            "8 is not a multiple of 16",
+        ),
+        (
+            "cp.async.bulk.global.shared::cta.bulk_group [%rd3], [%r3], -16;",
+            "-16 is not a multiple of 16 from 0 to 1048560",
+        ),
+        (
+            "cp.async.bulk.global.shared::cta.bulk_group [%rd3], [%r3], 1048576;",
+            "from 0 to 1048560",
+        ),
         (
             "cp.async.bulk.shared.global.mbarrier::complete_tx::bytes [%r3], [%rd3], 16, [%r5];",
             "this way",
@@ -168,6 +188,16 @@ fn refused() {
         ("mbarrier.init.b32 [%rd1], 1;", ".b32 is not a type"),
         ("mbarrier.init.global.b64 [%rd1], 1;", "`.global`"),
         ("mbarrier.init.shared.b64 [%r5];", "number of operands"),
+        ("mbarrier.init.shared.b64 [%r5], 0;", "0 is not from 1"),
+        (
+            "mbarrier.init.shared.b64 [%r5], 1048576;",
+            "1048576 is not from 1 to 1048575",
+        ),
+        ("mbarrier.arrive.shared.b64 _, [%r5], 0;", "0 is not from 1"),
+        (
+            "mbarrier.test_wait.parity.shared.b64 %p1, [%r5], 2;",
+            "2 is not from 0 to 1",
+        ),
         (
             "mbarrier.arrive.expect_tx.shared.b64 _, [%r5];",
             "needs a count",

@@ -15,7 +15,7 @@ macro_rules! scopes {
 
 macro_rules! scalars {
     () => {
-        ".{add.u32,add.s32,add.u64,add.f32,add.f64,add.noftz.f16,add.noftz.f16x2,add.noftz.bf16,add.noftz.bf16x2,\
+        ".{add.u32,add.s32,add.u64,add.f32,add.noftz.f32,add.f64,add.noftz.f16,add.noftz.f16x2,add.noftz.bf16,add.noftz.bf16x2,\
 min.u32,min.s32,min.u64,min.s64,max.u32,max.s32,max.u64,max.s64,and.b32,and.b64,or.b32,or.b64,xor.b32,xor.b64,inc.u32,dec.u32}"
     };
 }
@@ -29,7 +29,7 @@ macro_rules! some_scalars {
 
 macro_rules! vectors {
     () => {
-        ".{add.v2.f32,add.v4.f32}"
+        ".{add.v2.f32,add.v4.f32,add.noftz.v2.f32,add.noftz.v4.f32}"
     };
 }
 
@@ -91,7 +91,7 @@ fn narrow(x: f64, format: Format) -> u64 {
 /// The sum, or the lesser or greater number. `f64` has more than twice the bits of the narrower formats, so that to
 /// round a sum twice is to round it once.
 fn float_result(form: &Form, old: u64, b: u64, format: Format, flush: bool) -> u64 {
-    let flush = flush && format == F32;
+    let flush = flush && format == F32 && !form.has("noftz");
     if form.has("add") {
         if format == F64 {
             let sum = f64::from_bits(old) + f64::from_bits(b);
@@ -234,7 +234,8 @@ fn zero_extended(result: &str, elements: &str, bits: u32) -> String {
     )
 }
 
-/// The old elements, and all bytes afterwards. On global memory additions of `.f32` flush subnormal numbers to zero.
+/// The old elements, and all bytes afterwards. On global memory additions of `.f32` flush subnormal
+/// numbers to zero, but for `.noftz`.
 fn expected(form: &Form, [a, b, c, e]: Operands, flush: bool) -> Operands {
     let bits = form.ty().bits;
     let mask = u128::from(u64::MAX >> (64 - bits));

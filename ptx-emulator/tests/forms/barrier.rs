@@ -57,13 +57,15 @@ fn exchanged(_: &Form, inputs: &[Operands], outputs: &[Operands]) -> Result<(), 
     Ok(())
 }
 
-fn sync(syntax: &'static str) -> [Family; 3] {
+fn sync(syntax: &'static str) -> [Family; 4] {
     let text = |operands: &str| {
         let text = format!("st.shared.b32 [%shared], {{a}};\n{{form}} {operands};\n{READ}");
         move |_: &Form| Code::new(text.clone(), &[32], &[32; 4])
     };
     [
         Family::new(syntax, text("7"), |_| exchanges(|_| 0, 0, 64), exchanged),
+        // A count of 0 is none: only `.arrive` needs one.
+        Family::new(syntax, text("7, 0"), |_| exchanges(|_| 0, 0, 64), exchanged),
         Family::new(
             syntax,
             text("{b}, {c}"),
@@ -276,6 +278,7 @@ fn operands_that_are_refused() {
         ("barrier.sync 16;", "from 0 to 15"),
         ("bar.sync 0, 63;", "multiple of 32"),
         ("bar.arrive 0;", "number of operands"),
+        ("bar.arrive 0, 0;", "0 threads"),
         ("bar.sync 0, 64, 1;", "number of operands"),
         ("bar.red.popc.u32 _, 0, %p1;", "cannot be `_`"),
         ("bar.red.and.pred %p1;", "number of operands"),

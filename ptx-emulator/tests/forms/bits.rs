@@ -439,3 +439,18 @@ pub fn families() -> Vec<Family> {
     families.extend([0x00, 0x01, 0x80, 0x96, 0xff].map(table_with_predicate));
     families
 }
+
+#[test]
+fn fields_that_are_refused() {
+    for (instruction, words) in [
+        (
+            "bfe.u32 %r0, %r1, 256, 1;",
+            "`bfe.u32`: 256 is not from 0 to 255",
+        ),
+        ("bfe.s64 %rd0, %rd1, 0, 256;", "256 is not from 0 to 255"),
+        ("bfi.b32 %r0, %r1, %r2, -1, 1;", "-1 is not from 0 to 255"),
+    ] {
+        let scope = format!(".reg .b32 %r<3>; .reg .b64 %rd<2>; {instruction}");
+        super::refused(&scope, words);
+    }
+}

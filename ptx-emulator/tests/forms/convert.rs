@@ -149,7 +149,12 @@ fn reformatted(form: &Form, from: Format, to: Format, bits: u64) -> u64 {
         result
     };
     if to.is_nan(result) {
-        return if form.has("sat") { 0 } else { to.nan() };
+        return match to {
+            _ if form.has("sat") => 0,
+            // The ISA leaves it open; `ptxas` makes this of the NaN of `.f32`, 0x7fffffff.
+            F64 if from != F64 => 0x7fff_ffff_e000_0000,
+            _ => to.nan(),
+        };
     }
     if form.has("relu") && to.is_negative(result) {
         0

@@ -167,7 +167,11 @@ pub fn families() -> Vec<Family> {
             "%shared_generic",
         ),
         own(concat!("ld{.weak}", shapes!()), TO_LOCAL, "%local_generic"),
-        own(concat!("ld{.weak}.local", shapes!()), TO_LOCAL, "%local"),
+        own(
+            concat!("ld{.weak,.volatile}.local", shapes!()),
+            TO_LOCAL,
+            "%local",
+        ),
         own(
             concat!("ld{.weak}.{param,param::func}", shapes!()),
             CALL,
@@ -177,7 +181,7 @@ pub fn families() -> Vec<Family> {
         constant(concat!("ld{.weak}.const", shapes!())),
         own(concat!("ld.global.nc", shapes!()), "", "{input}"),
         own(
-            "ld.mmio.relaxed.sys{.global}.{b8,u8,s8,b16,u16,s16,b32,u32,s32,f32,b64,u64,s64,f64}",
+            "ld.mmio.{relaxed,acquire}.sys{.global}.{b8,u8,s8,b16,u16,s16,b32,u32,s32,f32,b64,u64,s64,f64}",
             "",
             "{input}",
         ),

@@ -120,10 +120,14 @@ pub fn families() -> Vec<Family> {
         // Generic addresses of other memory.
         stores(concat!("st", orders!(), shapes!()), "", "%shared_generic"),
         stores(concat!("st{.weak}", shapes!()), "", "%local_generic"),
-        stores(concat!("st{.weak}.local", shapes!()), ".local", "%local"),
+        stores(
+            concat!("st{.weak,.volatile}.local", shapes!()),
+            ".local",
+            "%local",
+        ),
         arguments(concat!("st{.weak}.{param,param::func}", shapes!())),
         stores(
-            "st.mmio.relaxed.sys{.global}.{b8,u8,s8,b16,u16,s16,b32,u32,s32,f32,b64,u64,s64,f64}",
+            "st.mmio.{relaxed,release}.sys{.global}.{b8,u8,s8,b16,u16,s16,b32,u32,s32,f32,b64,u64,s64,f64}",
             ".global",
             "%global",
         ),

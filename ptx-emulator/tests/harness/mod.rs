@@ -28,7 +28,7 @@ pub struct Form {
     pub operands: &'static [u32],
 }
 
-pub const HEADER: &str = ".version 8.6\n.target sm_90\n.address_size 64\n";
+pub const HEADER: &str = ".version 9.5\n.target sm_90\n.address_size 64\n";
 
 pub fn parse(ptx: &str) -> Arc<Module> {
     assemble(ptx);
