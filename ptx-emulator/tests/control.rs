@@ -300,6 +300,67 @@ fn addresses_of_parameters() {
     );
 }
 
+/// `.align` holds in every space, and in every call whatever its caller has in local memory.
+#[test]
+fn alignments() {
+    check(
+        ".global .b8 before;
+        .global .align 4096 .b8 global[3];
+        .const .align 1024 .b8 constant[3];
+        .func (.param .b32 result) misaligned(.param .align 128 .b8 list[8], .param .b32 depth)
+        {
+            .local .b8 odd[7];
+            .local .align 256 .b8 own[5];
+            .reg .pred %p;
+            .reg .b32 %r<4>;
+            .reg .b64 %rd<4>;
+            mov.b64 %rd1, own;
+            cvta.local.u64 %rd1, %rd1;
+            and.b64 %rd2, %rd1, 255;
+            mov.b64 %rd1, list;
+            cvta.local.u64 %rd1, %rd1;
+            and.b64 %rd3, %rd1, 127;
+            or.b64 %rd2, %rd2, %rd3;
+            cvt.u32.u64 %r1, %rd2;
+            ld.param.b32 %r2, [depth];
+            setp.eq.u32 %p, %r2, 0;
+            @%p bra last;
+            sub.u32 %r2, %r2, 1;
+            { .param .align 128 .b8 a[8]; .param .b32 b; .param .b32 r;
+            st.param.b64 [a], %rd1;
+            st.param.b32 [b], %r2;
+            call (r), misaligned, (a, b);
+            ld.param.b32 %r3, [r]; }
+            or.b32 %r1, %r1, %r3;
+        last:
+            st.param.b32 [result], %r1;
+            ret;
+        }",
+        ".local .b8 odd[3];
+        .shared .b8 first;
+        .shared .align 2048 .b8 shared[3];
+        { .param .align 128 .b8 a[8]; .param .b32 b; .param .b32 r;
+        mov.b64 %rd4, 0;
+        st.param.b64 [a], %rd4;
+        rem.u32 %r2, %r1, 4;
+        st.param.b32 [b], %r2;
+        call (r), misaligned, (a, b);
+        ld.param.b32 %r3, [r]; }
+        mov.u64 %rd4, global;
+        and.b64 %rd4, %rd4, 4095;
+        cvt.u32.u64 %r2, %rd4;
+        or.b32 %r3, %r3, %r2;
+        mov.u64 %rd4, constant;
+        and.b64 %rd4, %rd4, 1023;
+        cvt.u32.u64 %r2, %rd4;
+        or.b32 %r3, %r3, %r2;
+        mov.u32 %r2, shared;
+        and.b32 %r2, %r2, 2047;
+        or.b32 %r3, %r3, %r2;",
+        |_| 0,
+    );
+}
+
 /// Fibonacci numbers, each lane to another depth, with a local variable in every call.
 #[test]
 fn recursion() {

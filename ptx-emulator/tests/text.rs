@@ -86,7 +86,7 @@ $L__info_string0:
     let entry = bench.module.entry("k").unwrap();
     assert_eq!(entry.max_threads, Some([128, 1, 1]));
     assert_eq!(bench.module.target(), 90);
-    assert_eq!(bench.module.ptx_version(), (8, 6));
+    assert_eq!(bench.module.ptx_version(), (9, 5));
     let mut output = vec![9; 3];
     let report = bench
         .run("k", line(3), &mut [Arg::Words(&mut output)])

@@ -11,7 +11,7 @@ use crate::exec::{WINDOW_CONST, WINDOW_GLOBAL};
 const POISON: u32 = 0xa5a5_a5a5;
 
 /// Alignment of allocations, as `cuMemAlloc` gives it.
-const ALIGN: u64 = 256;
+pub(super) const ALIGN: u64 = 256;
 
 /// Unmapped bytes after every allocation, so that small overruns do not land in the next one.
 const GAP: u64 = 64 << 10;
@@ -245,6 +245,7 @@ impl Memory {
     pub(crate) fn alloc(
         &mut self,
         len: u64,
+        align: u64,
         name: Option<String>,
         constant: bool,
     ) -> Result<u64, MemoryError> {
@@ -265,7 +266,7 @@ impl Memory {
         } else {
             &mut self.next
         };
-        let base = *next;
+        let base = next.next_multiple_of(align);
         let after = (base + len).next_multiple_of(ALIGN) + GAP;
         if constant && after > WINDOW_GLOBAL {
             return Err(refused);

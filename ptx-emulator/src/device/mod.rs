@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) use in_flight::EarlyAccess;
 pub use launch::LaunchConfig;
 pub(crate) use launch::{Image, Launch, RESERVED_SHARED, function_at};
+use memory::ALIGN;
 pub(crate) use memory::{Allocation, Memory};
 
 use crate::error::{LaunchError, Leak, LeakError, LoadError, MemoryError};
@@ -132,7 +133,7 @@ impl Emulator {
     /// Zero bytes, or more than the memory limit leaves.
     #[track_caller]
     pub fn alloc(&self, bytes: usize) -> Result<u64, MemoryError> {
-        lock(&self.memory).alloc(bytes as u64, None, false)
+        lock(&self.memory).alloc(bytes as u64, ALIGN, None, false)
     }
 
     /// Frees an allocation. Later accesses to it are use after free.
@@ -258,7 +259,8 @@ impl Emulator {
             let in_memory = constant || variable.kind == VariableKind::Global;
             let address = if in_memory && variable.size > 0 {
                 let name = Some(variable.name.clone());
-                match memory.alloc(variable.size as u64, name, constant) {
+                let align = ALIGN.max(variable.align as u64);
+                match memory.alloc(variable.size as u64, align, name, constant) {
                     Ok(address) => address,
                     Err(error) => {
                         drop(memory);
@@ -328,7 +330,7 @@ impl Emulator {
             return self.run(&mut memory, module, entry, config, args, 0);
         }
         let name = Some("workspace of the cooperative launch".to_owned());
-        let workspace = memory.alloc(GRID_WORKSPACE, name, false)?;
+        let workspace = memory.alloc(GRID_WORKSPACE, ALIGN, name, false)?;
         let outcome = memory
             .write(workspace, &[0; GRID_WORKSPACE as usize])
             .map_err(LaunchError::from)

@@ -72,8 +72,8 @@ impl Warp {
             debug_assert_ne!(mask, 0);
             return Ok(Flow::Reschedule);
         }
-        let local_base = caller.local_end;
         let function = context.launch.images[callee as usize].function;
+        let local_base = caller.local_end.next_multiple_of(function.local_align);
         if self.depth >= MAX_DEPTH || local_base + function.local_bytes > MAX_LOCAL {
             return Stop::first(FaultKind::StackOverflow, callers);
         }

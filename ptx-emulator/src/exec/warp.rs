@@ -139,7 +139,7 @@ impl Warp {
         });
     }
 
-    /// Makes the frame of a function, with its constants in place. Its local memory starts at or after `local_base`.
+    /// Makes the frame of a function, with its constants in place. Its local memory starts at `local_base`.
     pub(crate) fn push_frame(
         &mut self,
         launch: &Launch<'_>,
@@ -164,7 +164,6 @@ impl Warp {
             self.frames.len() as u32 - 1
         });
         let image = &launch.images[function as usize];
-        let local_base = local_base.next_multiple_of(16);
         let local_end = local_base + image.function.local_bytes;
         for lane in super::lanes::lanes(lanes) {
             let local = &mut self.local[lane];

@@ -41,8 +41,9 @@ pub(crate) struct Function {
     pub(crate) returns: Vec<ParamPlace>,
     /// Bytes a lane of the parameter area, which holds own parameters, results and those of calls.
     pub(crate) param_bytes: u32,
-    /// Bytes a lane of local memory.
+    /// Bytes a lane of local memory, and what they are aligned to.
     pub(crate) local_bytes: u32,
+    pub(crate) local_align: u32,
     /// Parameters whose address is taken, and where in local memory a call puts them.
     pub(crate) stacked: Vec<(ParamPlace, u32)>,
     /// Whether the function can change what other blocks see, other than by plain stores.
@@ -137,6 +138,7 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
                 returns: Vec::new(),
                 param_bytes: 0,
                 local_bytes: 0,
+                local_align: 1,
                 stacked: Vec::new(),
                 strong: false,
                 waits: false,
@@ -313,6 +315,7 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
             return self.error("local memory of a thread is at most 512 KiB");
         }
         self.out.local_bytes = (offset + size) as u32;
+        self.out.local_align = self.out.local_align.max(align as u32);
         Ok(offset as u32)
     }
 

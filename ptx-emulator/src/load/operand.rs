@@ -12,8 +12,8 @@ use crate::isa::{
 };
 use crate::syntax::ast::{AddressBase, Number, Operand};
 
-/// Alignment of parameters in local memory: that of the widest access.
-const STACK_ALIGN: usize = 16;
+/// Alignment of parameters in local memory: the greatest that one can be declared with.
+const STACK_ALIGN: usize = 128;
 
 /// Bits of a literal used as a value of a type.
 pub(super) fn literal_bits(number: Number, ty: Type) -> u64 {
