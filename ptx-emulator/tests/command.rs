@@ -48,6 +48,33 @@ fn setup() -> tempfile::TempDir {
     folder
 }
 
+/// What reads stdout may stop before everything is written, as `head` does.
+#[test]
+fn closed_stdout() {
+    let folder = setup();
+    for arguments in [
+        &[&RUN[..], &["--arg", "u32:100"]].concat()[..],
+        &["list", "k.ptx"],
+        &["list", "k.ptx", "--json"],
+        &["--help"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = std::process::Command::new(assert_cmd::cargo_bin!("ptx-emu"));
+        let output = command
+            .args(arguments)
+            .current_dir(folder.path())
+            .stdout(writer)
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && errors.is_empty(),
+            "{arguments:?}: {errors}"
+        );
+    }
+}
+
 const RUN: [&str; 14] = [
     "run",
     "k.ptx",

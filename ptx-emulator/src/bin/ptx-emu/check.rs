@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ptx_emulator::{Config, Fault};
 use serde_json::json;
 
-use crate::output::fault_json;
+use crate::output::{fault_json, put};
 use crate::run::Kernel;
 use crate::{Outcome, load};
 
@@ -81,7 +81,7 @@ pub fn check_kernel(check: &Check) -> anyhow::Result<Outcome> {
             }
         }
     }
-    print(check, &found, &differences);
+    put(&text(check, &found, &differences))?;
     if found.is_empty() && differences.is_empty() {
         Ok(Outcome::Ran)
     } else {
@@ -89,7 +89,8 @@ pub fn check_kernel(check: &Check) -> anyhow::Result<Outcome> {
     }
 }
 
-fn print(check: &Check, found: &[Found], differences: &[Difference]) {
+/// What is printed: the findings, or that there are none.
+fn text(check: &Check, found: &[Found], differences: &[Difference]) -> String {
     let orders = check.seeds + 1;
     if check.kernel.json {
         let findings = found.iter().map(|found| {
@@ -107,22 +108,21 @@ fn print(check: &Check, found: &[Found], differences: &[Difference]) {
         });
         let findings: Vec<_> = findings.collect();
         let differences: Vec<_> = differences.collect();
-        println!(
-            "{}",
-            json!({"orders": orders, "findings": findings, "differences": differences})
-        );
-        return;
+        let object = json!({"orders": orders, "findings": findings, "differences": differences});
+        return format!("{object}\n");
     }
+    let mut text = String::new();
     for Found { fault, seeds } in found {
-        println!("{fault}; in {} of {orders} orders", seeds.len());
+        text += &format!("{fault}; in {} of {orders} orders\n", seeds.len());
     }
     for difference in differences {
-        println!(
-            "argument {} depends on the order: byte {} with seed {}",
+        text += &format!(
+            "argument {} depends on the order: byte {} with seed {}\n",
             difference.argument, difference.byte, difference.seed
         );
     }
     if found.is_empty() && differences.is_empty() {
-        println!("nothing found in {orders} orders");
+        text += &format!("nothing found in {orders} orders\n");
     }
+    text
 }

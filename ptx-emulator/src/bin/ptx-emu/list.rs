@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
+use crate::output::put;
 use crate::{Outcome, load};
 
 pub fn list(file: &Path, as_json: bool) -> anyhow::Result<Outcome> {
@@ -28,26 +29,26 @@ pub fn list(file: &Path, as_json: bool) -> anyhow::Result<Outcome> {
             })
             .collect();
         let (major, minor) = module.ptx_version();
-        println!(
-            "{}",
-            json!({"target": module.target(), "version": format!("{major}.{minor}"), "entries": entries})
-        );
+        let version = format!("{major}.{minor}");
+        let object = json!({"target": module.target(), "version": version, "entries": entries});
+        put(&format!("{object}\n"))?;
         return Ok(Outcome::Ran);
     }
-    println!("sm_{}", module.target());
+    let mut text = format!("sm_{}\n", module.target());
     for entry in module.entries() {
         let sizes: Vec<_> = entry
             .params
             .iter()
             .map(|param| param.size.to_string())
             .collect();
-        println!(
-            "{}  line {}, parameters of {} bytes, {} bytes of static shared memory",
+        text += &format!(
+            "{}  line {}, parameters of {} bytes, {} bytes of static shared memory\n",
             entry.name,
             entry.line,
             sizes.join(" "),
             entry.static_shared
         );
     }
+    put(&text)?;
     Ok(Outcome::Ran)
 }

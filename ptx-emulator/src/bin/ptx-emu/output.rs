@@ -1,5 +1,8 @@
 //! What the commands print.
 
+use std::io::{ErrorKind, Write};
+
+use anyhow::Context;
 use ptx_emulator::{Fault, FaultKind, Report, Site, WaitReason, Waiter};
 use serde_json::json;
 
@@ -55,9 +58,23 @@ fn waiter_json(waiter: &Waiter) -> serde_json::Value {
     })
 }
 
-pub fn print_counters(report: &Report) {
+/// Writes to stdout.
+pub fn put(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        // Who reads has seen enough, as `head` has.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to stdout"),
+    }
+}
+
+/// The counters of a launch, a line each.
+pub fn counters(report: &Report) -> String {
     let counters = &report.counters;
-    println!("instructions          lanes        warps");
+    let mut text = "instructions          lanes        warps\n".to_owned();
     let (lane, warp) = (&counters.lane, &counters.warp);
     for (name, lanes, warps) in [
         ("total", lane.total, warp.total),
@@ -70,28 +87,29 @@ pub fn print_counters(report: &Report) {
         ("branch", lane.branch, warp.branch),
         ("other", lane.other, warp.other),
     ] {
-        println!("  {name:<12} {lanes:>12} {warps:>12}");
+        text += &format!("  {name:<12} {lanes:>12} {warps:>12}\n");
     }
     let global = &counters.global;
-    println!(
-        "global loads          {} requests, {} sectors, {} bytes, {:.1} % of the sectors' bytes",
+    text += &format!(
+        "global loads          {} requests, {} sectors, {} bytes, {:.1} % of the sectors' bytes\n",
         global.load_requests,
         global.load_sectors,
         global.bytes_read,
         100.0 * global.load_efficiency()
     );
-    println!(
-        "global stores         {} requests, {} sectors, {} bytes, {:.1} % of the sectors' bytes",
+    text += &format!(
+        "global stores         {} requests, {} sectors, {} bytes, {:.1} % of the sectors' bytes\n",
         global.store_requests,
         global.store_sectors,
         global.bytes_written,
         100.0 * global.store_efficiency()
     );
     let shared = &counters.shared;
-    println!(
-        "shared memory         {} requests, {} wavefronts, {} of them bank conflicts",
+    text += &format!(
+        "shared memory         {} requests, {} wavefronts, {} of them bank conflicts\n",
         shared.requests, shared.wavefronts, shared.bank_conflicts
     );
-    println!("divergent branches    {}", counters.divergent_branches);
-    println!("barrier arrivals      {}", counters.barriers);
+    text += &format!("divergent branches    {}\n", counters.divergent_branches);
+    text += &format!("barrier arrivals      {}\n", counters.barriers);
+    text
 }

@@ -10,7 +10,7 @@ use ptx_emulator::{
 use serde_json::json;
 
 use crate::arguments::{Argument, argument};
-use crate::output::{fault_json, print_counters};
+use crate::output::{counters, fault_json, put};
 use crate::{Outcome, load};
 
 /// A kernel of a file, and how to launch it.
@@ -176,12 +176,10 @@ pub fn run_kernel(run: &Run) -> anyhow::Result<Outcome> {
         Err(fault) => {
             if kernel.json {
                 let printed = &fault.printed;
-                println!(
-                    "{}",
-                    json!({"fault": fault_json(&fault), "printed": printed})
-                );
+                let object = json!({"fault": fault_json(&fault), "printed": printed});
+                put(&format!("{object}\n"))?;
             } else {
-                print!("{}", fault.printed);
+                put(&fault.printed)?;
             }
             eprintln!("ptx-emu: {fault}");
             return Ok(Outcome::Found);
@@ -208,13 +206,13 @@ pub fn run_kernel(run: &Run) -> anyhow::Result<Outcome> {
             object["lines"] = json!(report.lines);
             object["sources"] = json!(report.sources());
         }
-        println!("{object}");
+        put(&format!("{object}\n"))?;
     } else {
-        print!("{}", report.printed);
-        print_counters(&report);
+        let mut text = report.printed.clone() + &counters(&report);
         if run.profile {
-            print!("\n{}", report.profile(HOTTEST));
+            text += &format!("\n{}", report.profile(HOTTEST));
         }
+        put(&text)?;
     }
     Ok(Outcome::Ran)
 }
