@@ -52,14 +52,15 @@ impl Ceilings {
     }
 }
 
-/// Median of the milliseconds between events around `submit`, which is called once more before.
+/// Median of the milliseconds between events around `submit`, which is called once more before each: the GPU is then busy until the timed work is
+/// submitted, and waits for no host in between.
 fn median_ms(
     stream: &Stream,
     mut submit: impl FnMut() -> Result<(), OpError>,
 ) -> Result<f64, OpError> {
-    submit()?;
     let mut times = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
+        submit()?;
         let start = stream.record()?;
         submit()?;
         let end = stream.record()?;

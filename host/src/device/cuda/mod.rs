@@ -108,8 +108,8 @@ fn check(call: &'static str, code: c_int) -> Result<(), DriverError> {
         // These leave the context unusable, says the reference of `CUresult`: CUDA_ERROR_DEINITIALIZED,
         // ECC_UNCORRECTABLE, NVLINK_UNCORRECTABLE, CONTAINED, ILLEGAL_ADDRESS, LAUNCH_TIMEOUT,
         // CONTEXT_IS_DESTROYED, ASSERT, HARDWARE_STACK_ERROR, ILLEGAL_INSTRUCTION, MISALIGNED_ADDRESS,
-        // INVALID_ADDRESS_SPACE, INVALID_PC, LAUNCH_FAILED, TENSOR_MEMORY_LEAK, EXTERNAL_DEVICE.
-        4 | 214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 911 => {
+        // INVALID_ADDRESS_SPACE, INVALID_PC, LAUNCH_FAILED, TENSOR_MEMORY_LEAK, MPS_CLIENT_TERMINATED, EXTERNAL_DEVICE.
+        4 | 214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 810 | 911 => {
             Err(DriverError::Fault {
                 cause: format!("{call} returned {} ({code})", cust_lazy::error_name(code)),
             })

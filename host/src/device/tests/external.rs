@@ -2,7 +2,13 @@
 
 use std::ptr;
 
+use cust_lazy::ffi;
+
 use super::*;
+use crate::launch::Gemv;
+use crate::layout::{Layout, PackedWeights};
+use crate::ops::BitLinear;
+use crate::reference::RowScales;
 
 /// On the legacy default stream, which every device has.
 fn callers_stream(device: &Device) -> Stream {
@@ -134,6 +140,66 @@ fn scratch_memory_that_a_graph_uses_lives_as_long_as_the_graph() {
             graph.launch(&stream).unwrap();
             assert_eq!(result.to_vec().unwrap(), [round; 64], "{device:?}");
         }
+    }
+}
+
+/// As PyTorch captures: in the mode that refuses whatever a replay would not repeat.
+#[test]
+fn a_layer_and_its_scratch_memory_go_into_a_callers_graph() {
+    const NON_BLOCKING: u32 = 1;
+    const GLOBAL: i32 = 0;
+    let done = |code: i32| assert_eq!(code, 0, "{}", cust_lazy::error_name(code));
+    let [device, _] = devices();
+    if device.kind() != DeviceKind::Cuda {
+        return;
+    }
+    let (n, k) = (40, 300);
+    let packed = PackedWeights::pack(Layout::Tiled, &vec![1; n * k], n, k).unwrap();
+    let scales = RowScales::per_tensor(n, 1.0).unwrap();
+    // Its blocks meet in a workspace.
+    let split = Gemv::named("gemv_m1_t1_w4_k2").unwrap();
+    let layer = BitLinear::from_packed(&device, &packed, &scales)
+        .unwrap()
+        .with_variant(split)
+        .unwrap();
+    let input = Buffer::from_slice(&device, &vec![0.5_f32; k]).unwrap();
+    let mut output = Buffer::<f32>::uninit(&device, n).unwrap();
+
+    device.core().driver.make_current().unwrap();
+    let mut handle = ptr::null_mut();
+    // SAFETY: the context is current, and the pointer is to a local.
+    done(unsafe { ffi::cuStreamCreate(&mut handle, NON_BLOCKING) });
+    // SAFETY: destroyed below, after the `Stream`.
+    let stream = unsafe { Stream::from_raw(&device, handle.cast()) }.unwrap();
+    // Loads the kernels, which a capture of this mode does not allow.
+    layer.forward(&stream, &input, &mut output).unwrap();
+    let expected = output.to_vec().unwrap();
+    output.fill_bytes(0xa5).unwrap();
+
+    let (mut graph, mut executable) = (ptr::null_mut(), ptr::null_mut());
+    // SAFETY: the handle is live.
+    done(unsafe { ffi::cuStreamBeginCapture_v2(handle, GLOBAL) });
+    let submitted = layer.forward(&stream, &input, &mut output);
+    // SAFETY: the handles are live, and the pointers are to locals.
+    unsafe {
+        done(ffi::cuStreamEndCapture(handle, &mut graph));
+        submitted.unwrap();
+        done(ffi::cuGraphInstantiateWithFlags(&mut executable, graph, 0));
+    }
+    for _ in 0..2 {
+        output.fill_bytes(0xa5).unwrap();
+        // SAFETY: the handles are live, as is what the graph uses.
+        done(unsafe { ffi::cuGraphLaunch(executable, handle) });
+        stream.synchronize().unwrap();
+        assert_eq!(output.to_vec().unwrap(), expected);
+    }
+    assert!(expected.iter().all(|&y| (y - 150.0).abs() < 1.0));
+    drop(stream);
+    // SAFETY: all work with them is done.
+    unsafe {
+        done(ffi::cuGraphExecDestroy(executable));
+        done(ffi::cuGraphDestroy(graph));
+        done(ffi::cuStreamDestroy_v2(handle));
     }
 }
 
