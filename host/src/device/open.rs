@@ -75,7 +75,18 @@ impl Device {
     ///
     /// [`DeviceError::InvalidConfig`] for a configuration that describes no GPU.
     pub fn emulated_with(config: EmulatedConfig) -> Result<Self, DeviceError> {
-        let (driver, name) = EmulatedDriver::new(config)?;
+        let (driver, name) = EmulatedDriver::new(config, None)?;
+        Self::new(Box::new(driver), name)
+    }
+
+    /// Makes an emulated device for which the library chooses the kernels that it chooses for `gpu`: processors, caches, clocks and limits of
+    /// [`Device::capabilities`] are that device's, compute capability and memory those of `config`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::emulated_with`].
+    pub fn emulated_like(gpu: &Self, config: EmulatedConfig) -> Result<Self, DeviceError> {
+        let (driver, name) = EmulatedDriver::new(config, Some(gpu.capabilities()))?;
         Self::new(Box::new(driver), name)
     }
 

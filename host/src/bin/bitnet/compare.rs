@@ -86,7 +86,8 @@ pub fn run(device: &str, args: &Args, output: Output) -> Result<Outcome> {
         compute_capability: (arch / 10, arch % 10),
         ..EmulatedConfig::default()
     };
-    let emulator = Device::emulated_with(config)?;
+    // So that a kernel which the emulator ran is one that the GPU ran.
+    let emulator = Device::emulated_like(&gpu, config)?;
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
 
     let mut comparisons = Vec::new();

@@ -33,8 +33,11 @@ impl Default for EmulatedConfig {
 }
 
 /// The limits of a compute capability, from the table of technical specifications in NVIDIA's CUDA C++
-/// Programming Guide.
-pub(super) fn capabilities(config: &EmulatedConfig) -> Result<Capabilities, DeviceError> {
+/// Programming Guide; or those of the GPU `like`.
+pub(super) fn capabilities(
+    config: &EmulatedConfig,
+    like: Option<&Capabilities>,
+) -> Result<Capabilities, DeviceError> {
     // Multiprocessors, MiB of L2, threads and KiB of shared memory of a multiprocessor, KiB of a block.
     let (multiprocessors, l2_mib, threads, shared_kib, block_kib) = match config.compute_capability
     {
@@ -61,7 +64,7 @@ pub(super) fn capabilities(config: &EmulatedConfig) -> Result<Capabilities, Devi
         });
     }
     let (major, minor) = config.compute_capability;
-    Ok(Capabilities {
+    let emulated = Capabilities {
         model: format!("emulated (sm_{major}{minor})"),
         compute_capability: config.compute_capability,
         multiprocessors,
@@ -82,5 +85,20 @@ pub(super) fn capabilities(config: &EmulatedConfig) -> Result<Capabilities, Devi
         memory_clock_khz: None,
         memory_bus_bits: None,
         driver_version: None,
+    };
+    Ok(match like {
+        None => emulated,
+        Some(gpu) => Capabilities {
+            multiprocessors: gpu.multiprocessors,
+            l2_bytes: gpu.l2_bytes,
+            max_threads_per_multiprocessor: gpu.max_threads_per_multiprocessor,
+            shared_bytes_per_multiprocessor: gpu.shared_bytes_per_multiprocessor,
+            shared_bytes_per_block_optin: gpu.shared_bytes_per_block_optin,
+            registers_per_multiprocessor: gpu.registers_per_multiprocessor,
+            clock_khz: gpu.clock_khz,
+            memory_clock_khz: gpu.memory_clock_khz,
+            memory_bus_bits: gpu.memory_bus_bits,
+            ..emulated
+        },
     })
 }

@@ -54,8 +54,11 @@ pub(super) struct EmulatedDriver {
 }
 
 impl EmulatedDriver {
-    pub(super) fn new(config: EmulatedConfig) -> Result<(Self, String), DeviceError> {
-        let capabilities = capabilities(&config)?;
+    pub(super) fn new(
+        config: EmulatedConfig,
+        like: Option<&Capabilities>,
+    ) -> Result<(Self, String), DeviceError> {
+        let capabilities = capabilities(&config, like)?;
         let (major, minor) = config.compute_capability;
         let name = capabilities.model.clone();
         let emulator = Emulator::new(ptx_emulator::Config {

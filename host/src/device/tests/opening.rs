@@ -1,6 +1,8 @@
 //! Names, identity and what devices say about themselves.
 
 use super::*;
+use crate::launch::Gemv;
+use crate::layout::Layout;
 
 #[test]
 fn a_gpu_opened_twice_is_one_device_and_emulated_ones_are_many() {
@@ -103,4 +105,28 @@ fn an_emulated_device_is_a_gpu_that_exists() {
     assert_eq!(device.capabilities().shared_bytes_per_block_optin, 99 << 10);
     assert_eq!(device.capabilities().clock_khz, None);
     assert_eq!(device.memory_info().unwrap(), (1 << 20, 1 << 20));
+}
+
+#[test]
+fn an_emulated_device_makes_the_choices_of_a_gpu() {
+    let [gpu, emulated] = devices();
+    let config = EmulatedConfig {
+        memory_bytes: 1 << 20,
+        ..Default::default()
+    };
+    let like = Device::emulated_like(&gpu, config).unwrap();
+    assert_eq!(like.name(), emulated.name());
+    assert_eq!(like.capabilities().memory_bytes, 1 << 20);
+    assert_eq!(like.capabilities().clock_khz, gpu.capabilities().clock_khz);
+    let choices = |device: &Device| {
+        let shapes = [(2560, 2560), (2560, 6912), (3200, 3200), (3200, 10_240)];
+        shapes.map(|(n, k)| {
+            let choose = |m| Gemv::choose(device.capabilities(), Layout::Tiled, m, n, k).unwrap();
+            (choose(1), choose(8))
+        })
+    };
+    assert_eq!(choices(&like), choices(&gpu));
+    if FAKE.is_some() {
+        assert_ne!(like.capabilities(), emulated.capabilities());
+    }
 }
