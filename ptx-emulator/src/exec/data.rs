@@ -60,10 +60,10 @@ pub(crate) fn execute(
             carry_in,
             carry_out,
         } => {
-            let carry = if carry_in { frame.carry } else { 0 };
-            let (result, carries) = super::integer::carry(op, ty, carry, ra, rb, rc);
+            let flag = carry_in.then_some(frame.carry);
+            let (result, flags) = super::integer::carry(op, ty, flag, ra, rb, rc);
             if carry_out {
-                frame.carry = (frame.carry & !active) | (carries & active);
+                frame.carry = (frame.carry & !active) | (flags & active);
             }
             result
         }

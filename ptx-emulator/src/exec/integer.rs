@@ -209,8 +209,16 @@ pub(crate) fn mad(op: MadOp, ty: IntType, a: &Row, b: &Row, c: &Row) -> Row {
     }
 }
 
-/// Arithmetic with carry: the result, and the lanes that carry (or, for a subtraction, borrow).
-pub(crate) fn carry(op: CarryOp, ty: IntType, carry: u32, a: &Row, b: &Row, c: &Row) -> (Row, u32) {
+/// Arithmetic with carry: the result, and the flag of each lane. A subtraction sets the flag where it borrows nothing, and takes one
+/// more where the flag is not set, as if it added the complement; without a flag, it takes nothing more.
+pub(crate) fn carry(
+    op: CarryOp,
+    ty: IntType,
+    flag: Option<u32>,
+    a: &Row,
+    b: &Row,
+    c: &Row,
+) -> (Row, u32) {
     let (width, _) = shape(ty);
     let cut = u64::MAX >> (64 - width);
     let addend = match op {
@@ -222,21 +230,27 @@ pub(crate) fn carry(op: CarryOp, ty: IntType, carry: u32, a: &Row, b: &Row, c: &
         CarryOp::MadLo => for_type!(ty, T => map2(a, b, |a: T, b: T| a.wrapping_mul(b))),
         CarryOp::MadHi => for_type!(ty, T => map2(a, b, |a: T, b: T| high(a, b))),
     };
+    let subtracts = op == CarryOp::Sub;
+    let more = match flag {
+        Some(flag) if subtracts => !flag,
+        Some(flag) => flag,
+        None => 0,
+    };
     let mut out = [0; 32];
-    let mut carries = 0;
+    let mut overflows = 0;
     for lane in 0..32 {
-        let carry = i128::from(carry >> lane & 1);
+        let more = i128::from(more >> lane & 1);
         let (x, y) = (
             i128::from(first[lane] & cut),
             i128::from(addend[lane] & cut),
         );
-        let result = if op == CarryOp::Sub {
-            x - y - carry
+        let result = if subtracts {
+            x - y - more
         } else {
-            x + y + carry
+            x + y + more
         };
         out[lane] = result as u64 & cut;
-        carries |= u32::from(result < 0 || result > i128::from(cut)) << lane;
+        overflows |= u32::from(result < 0 || result > i128::from(cut)) << lane;
     }
-    (out, carries)
+    (out, if subtracts { !overflows } else { overflows })
 }

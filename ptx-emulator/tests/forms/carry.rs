@@ -39,13 +39,8 @@ fn difference(ty: Type, a: u64, b: u64, borrow: u64) -> (u64, u64) {
 }
 
 /// A sum or difference of `{c}` and `{e}` sets the carry, the form uses it or not, and the last instruction shows what it is then.
-fn between(form: &Form, instruction: &str, opposite: bool) -> Code {
+fn between(form: &Form, instruction: &str, [first, last]: [&str; 2]) -> Code {
     let (ty, bits) = (form.ty().name, form.ty().bits);
-    let (first, last) = if opposite {
-        ("sub", "subc")
-    } else {
-        ("add", "addc")
-    };
     let text = format!(
         "{{.reg .b{bits} %first; {first}.cc.{ty} %first, {{c}}, {{e}}; {instruction} {last}.{ty} {{d1}}, 0, 0;}}"
     );
@@ -55,7 +50,7 @@ fn between(form: &Form, instruction: &str, opposite: bool) -> Code {
 fn sums(syntax: &'static str, instruction: &'static str) -> Family {
     Family::new(
         syntax,
-        move |form| between(form, instruction, false),
+        move |form| between(form, instruction, ["add", "addc"]),
         integers,
         gives_all(|form, [a, b, c, e]: Operands| {
             let ty = form.ty();
@@ -79,7 +74,7 @@ fn sums(syntax: &'static str, instruction: &'static str) -> Family {
 fn differences(syntax: &'static str) -> Family {
     Family::new(
         syntax,
-        |form| between(form, "{form} {d}, {a}, {b};", true),
+        |form| between(form, "{form} {d}, {a}, {b};", ["sub", "subc"]),
         integers,
         gives_all(|form, [a, b, c, e]: Operands| {
             let ty = form.ty();
@@ -93,8 +88,40 @@ fn differences(syntax: &'static str) -> Family {
     )
 }
 
+/// A sum, or a difference as the sum with the complement: what is left of a difference is carried like a sum's, so that the one can
+/// follow the other. nvcc divides numbers of 128 bits in this way.
+fn step(form: &str, ty: Type, a: u64, b: u64, carry: Option<u64>) -> (u64, u64) {
+    match form {
+        "sub" => sum(ty, a, !b, carry.unwrap_or(1)),
+        _ => sum(ty, a, b, carry.unwrap_or(0)),
+    }
+}
+
+/// A sum or difference between two others of either kind.
+fn mixed(syntax: &'static str, [first, last]: [&'static str; 2]) -> Family {
+    Family::new(
+        syntax,
+        move |form| between(form, "{form} {d}, {a}, {b};", [first, last]),
+        integers,
+        gives_all(move |form, [a, b, c, e]: Operands| {
+            let ty = form.ty();
+            let (_, before) = step(first, ty, c, e, None);
+            let kind = &form.opcode()[..3];
+            let (result, after) = step(
+                kind,
+                ty,
+                a,
+                b,
+                form.opcode().ends_with('c').then_some(before),
+            );
+            let shown = if form.has("cc") { after } else { before };
+            [result, step(&last[..3], ty, 0, 0, Some(shown)).0, 0, 0]
+        }),
+    )
+}
+
 pub fn families() -> Vec<Family> {
-    vec![
+    let mut families = vec![
         sums("add.cc.{u32,s32,u64,s64}", "{form} {d}, {a}, {b};"),
         sums("addc{.cc}.{u32,s32,u64,s64}", "{form} {d}, {a}, {b};"),
         sums(
@@ -107,5 +134,18 @@ pub fn families() -> Vec<Family> {
         ),
         differences("sub.cc.{u32,s32,u64,s64}"),
         differences("subc{.cc}.{u32,s32,u64,s64}"),
-    ]
+    ];
+    for syntax in [
+        "add.cc.{u32,s32,u64,s64}",
+        "addc{.cc}.{u32,s32,u64,s64}",
+        "sub.cc.{u32,s32,u64,s64}",
+        "subc{.cc}.{u32,s32,u64,s64}",
+    ] {
+        for first in ["add", "sub"] {
+            for last in ["addc", "subc"] {
+                families.push(mixed(syntax, [first, last]));
+            }
+        }
+    }
+    families
 }

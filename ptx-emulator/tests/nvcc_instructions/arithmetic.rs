@@ -143,3 +143,43 @@ fn bf16_pairs() {
         }
     }
 }
+
+/// Numbers of every length, so that quotients have every number of digits.
+#[test]
+fn division_of_128_bits() {
+    let n = 500;
+    let numbers = |seed: u32| -> Vec<u128> {
+        random(5 * n, seed)
+            .chunks_exact(5)
+            .map(|words| {
+                let bits = words[..4]
+                    .iter()
+                    .fold(0, |bits, &word| bits << 32 | u128::from(word));
+                (bits >> (words[4] % 128)).max(1)
+            })
+            .collect()
+    };
+    let (a, b) = (numbers(7), numbers(8));
+    let [mut da, mut db] = [&a, &b].map(|values| bytes_of(values, u128::to_le_bytes));
+    let [mut quotients, mut remainders] = [vec![0; 16 * n], vec![0; 16 * n]];
+    run(
+        include_str!("../cuda/division.ptx"),
+        "divide",
+        LaunchConfig {
+            grid: [8, 1, 1],
+            ..line(64)
+        },
+        vec![
+            Arg::Bytes(&mut da),
+            Arg::Bytes(&mut db),
+            Arg::Bytes(&mut quotients),
+            Arg::Bytes(&mut remainders),
+            Arg::U32(n as u32),
+        ],
+    );
+    let pairs = a.iter().zip(&b);
+    let want: Vec<_> = pairs.clone().map(|(a, b)| a / b).collect();
+    assert_eq!(quotients, bytes_of(&want, u128::to_le_bytes));
+    let want: Vec<_> = pairs.map(|(a, b)| a % b).collect();
+    assert_eq!(remainders, bytes_of(&want, u128::to_le_bytes));
+}
