@@ -18,8 +18,6 @@ use super::{
 };
 
 const OUT_OF_MEMORY: c_int = 2;
-/// What the operating system has refused, such as more locked memory than its limit.
-const OPERATING_SYSTEM: c_int = 304;
 const NOT_SUPPORTED: c_int = 801;
 
 /// For copies of all contexts.
@@ -87,11 +85,8 @@ pub(super) fn allocate_host(driver: &CudaDriver, bytes: usize) -> Result<u64, Dr
             lock(&driver.host_memory).insert(address, pages);
             Ok(address)
         }
-        Err(DriverError::Code {
-            call,
-            name,
-            code: OUT_OF_MEMORY | OPERATING_SYSTEM,
-        }) => Err(DriverError::PinnedMemory {
+        // Too much, more than the operating system allows, or something that a container or virtual machine does not offer.
+        Err(DriverError::Code { call, name, .. }) => Err(DriverError::PinnedMemory {
             requested: bytes,
             reason: format!("{call} returned {name}"),
         }),

@@ -87,6 +87,24 @@ fn gpus_that_reach_each_other_do_not_go_through_the_host() {
 }
 
 #[test]
+fn where_access_is_refused_the_host_is_the_way() {
+    // CUDA_ERROR_PEER_ACCESS_UNSUPPORTED, CUDA_ERROR_NOT_SUPPORTED
+    for code in [217, 801] {
+        let Some(gpu) = FakeGpu::take() else { return };
+        let near = gpu.other(true);
+        let (device, source) = (gpu.open(), near.open());
+        let from = Buffer::from_slice(&source, &[5_u32; 8]).unwrap();
+        let mut to = Buffer::<u32>::zeroed(&device, 8).unwrap();
+        gpu.inject("cuCtxEnablePeerAccess", 1, code);
+        let stream = device.new_stream().unwrap();
+        to.copy_from_buffer(&stream, &from).unwrap();
+        assert_eq!(to.to_vec().unwrap(), [5; 8]);
+        assert_eq!(gpu.calls("cuMemcpyPeerAsync"), 0);
+        assert!(!device.can_access_peer(&source).unwrap());
+    }
+}
+
+#[test]
 fn memory_stays_until_the_other_gpu_has_copied_it() {
     for pool in [false, true] {
         let Some(gpu) = FakeGpu::take() else { return };

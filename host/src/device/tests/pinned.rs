@@ -3,6 +3,7 @@
 use super::*;
 
 const OUT_OF_MEMORY: i32 = 2;
+const NOT_SUPPORTED: i32 = 801;
 const ILLEGAL_ADDRESS: i32 = 700;
 const MIB: usize = 1 << 20;
 
@@ -132,8 +133,10 @@ fn pages_that_cannot_be_locked_are_an_error_with_the_numbers() {
         DeviceError::PinnedMemory { requested, .. } => assert_eq!(*requested, bytes, "{error}"),
         other => panic!("{other:?}"),
     };
-    gpu.inject("cuMemHostRegister_v2", 1, OUT_OF_MEMORY);
-    refused(PinnedBuffer::<u32>::zeroed(&device, 25).unwrap_err(), 100);
+    for code in [OUT_OF_MEMORY, NOT_SUPPORTED] {
+        gpu.inject("cuMemHostRegister_v2", 1, code);
+        refused(PinnedBuffer::<u32>::zeroed(&device, 25).unwrap_err(), 100);
+    }
     assert_eq!(PinnedBuffer::<u32>::zeroed(&device, 25).unwrap().len(), 25);
 
     let limits = MemoryPoolConfig {
