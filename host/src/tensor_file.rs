@@ -32,7 +32,9 @@ use std::{fmt, fs, io};
 
 use half::{bf16, f16};
 use safetensors::tensor::{TensorView, serialize};
-use safetensors::{Dtype, SafeTensorError, SafeTensors};
+use safetensors::{SafeTensorError, SafeTensors};
+
+pub use safetensors::Dtype;
 
 use crate::layout::{Layout, LayoutError, PackedWeights};
 use crate::new_file;

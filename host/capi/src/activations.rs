@@ -3,22 +3,17 @@
 use std::ffi::{c_int, c_void};
 use std::sync::{PoisonError, RwLock};
 
-use bitnet_cuda::device::{CurrentContext, Device, DeviceKind};
+use bitnet_cuda::device::Device;
 use bitnet_cuda::layout::MAX_K;
 use bitnet_cuda::ops::{QuantizedActivations, quantize_activations};
 
 use crate::arguments::{self, Dtype, Out, with_dtype};
-use crate::device::OpenDevice;
+use crate::device::{OpenDevice, keep_context};
 use crate::error::{Error, Status, call};
 use crate::handles;
 
 /// Activations behind a handle: a call quantizes into them, or others read them.
 pub type Shared = RwLock<QuantizedActivations>;
-
-/// The thread's CUDA context, to be restored after a call that uses the device.
-pub fn keep_context(device: &Device) -> Option<CurrentContext> {
-    (device.kind() == DeviceKind::Cuda).then(CurrentContext::save)
-}
 
 fn shape(m: i64, k: i64) -> Result<(usize, usize), Error> {
     Ok((
@@ -43,7 +38,7 @@ pub unsafe extern "C" fn bitnet_activations_create(
         let (m, k) = shape(m, k)?;
         // SAFETY: the caller's contract.
         let out = unsafe { Out::new("activations", activations) }?;
-        let _context = device.keep_context();
+        let _context = keep_context(&device.device);
         let made = QuantizedActivations::uninit(&device.device, m, k)?;
         out.write(handles::insert(Shared::new(made)));
         Ok(())
@@ -75,7 +70,7 @@ pub unsafe extern "C" fn bitnet_activations_create_from(
                 Out::new("activations", activations)?,
             )
         };
-        let _context = device.keep_context();
+        let _context = keep_context(&device.device);
         let made = QuantizedActivations::from_values(&device.device, m, k, values, scales)?;
         out.write(handles::insert(Shared::new(made)));
         Ok(())

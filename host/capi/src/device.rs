@@ -27,6 +27,11 @@ fn is_emulated(device: &Device) -> bool {
     device.kind() == DeviceKind::Emulated
 }
 
+/// The thread's CUDA context, to be restored after a call that uses the device.
+pub fn keep_context(device: &Device) -> Option<CurrentContext> {
+    (!is_emulated(device)).then(CurrentContext::save)
+}
+
 impl OpenDevice {
     /// The open device of that name, or a new one. A process has one emulated device: addresses have to mean one thing where
     /// there is no handle beside them.
@@ -67,16 +72,11 @@ impl OpenDevice {
         let mut alive = open.iter().filter_map(Weak::upgrade);
         alive.find(|known| fits(&known.device) && !known.device.is_lost())
     }
-
-    /// The thread's CUDA context, to be restored after a call that uses this device.
-    pub fn keep_context(&self) -> Option<CurrentContext> {
-        (!is_emulated(&self.device)).then(CurrentContext::save)
-    }
 }
 
 impl Drop for OpenDevice {
     fn drop(&mut self) {
-        let _context = self.keep_context();
+        let _context = keep_context(&self.device);
         let memory = std::mem::take(
             self.memory
                 .get_mut()
@@ -125,7 +125,7 @@ pub extern "C" fn bitnet_device_close(device: usize) -> Status {
     call(|| {
         if device != 0 {
             let device = handles::remove::<OpenDevice>("device", device)?;
-            let _context = device.keep_context();
+            let _context = keep_context(&device.device);
             drop(device);
         }
         Ok(())
@@ -173,7 +173,7 @@ pub unsafe extern "C" fn bitnet_alloc(
         let bytes = arguments::size("bytes", bytes, ANY)?;
         // SAFETY: the caller's contract.
         let out = unsafe { Out::new("pointer", pointer) }?;
-        let _context = device.keep_context();
+        let _context = keep_context(&device.device);
         let buffer = Buffer::<u8>::uninit(&device.device, bytes)?;
         let address = buffer.device_ptr();
         lock(&device.memory).insert(address, buffer);
@@ -200,7 +200,7 @@ pub extern "C" fn bitnet_free(device: usize, pointer: *mut c_void) -> Status {
         if !lock(&device.memory).contains_key(&address) {
             return Err(unknown());
         }
-        let _context = device.keep_context();
+        let _context = keep_context(&device.device);
         if !device.device.is_lost() {
             device.device.synchronize_context()?;
         }
@@ -224,7 +224,7 @@ pub unsafe extern "C" fn bitnet_copy_to_device(
     call(|| {
         let device = handles::get::<OpenDevice>("device", device)?;
         let bytes = arguments::size("bytes", bytes, ANY)?;
-        let _context = device.keep_context();
+        let _context = keep_context(&device.device);
         let device = &device.device;
         // SAFETY: the caller's contract.
         let (from, mut to, stream) = unsafe {
@@ -252,7 +252,7 @@ pub unsafe extern "C" fn bitnet_copy_to_host(
     call(|| {
         let device = handles::get::<OpenDevice>("device", device)?;
         let bytes = arguments::size("bytes", bytes, ANY)?;
-        let _context = device.keep_context();
+        let _context = keep_context(&device.device);
         let device = &device.device;
         // SAFETY: the caller's contract.
         let (to, from, stream) = unsafe {
@@ -273,7 +273,7 @@ pub unsafe extern "C" fn bitnet_copy_to_host(
 pub unsafe extern "C" fn bitnet_synchronize(device: usize, stream: *mut c_void) -> Status {
     call(|| {
         let device = handles::get::<OpenDevice>("device", device)?;
-        let _context = device.keep_context();
+        let _context = keep_context(&device.device);
         // SAFETY: the caller's contract.
         let stream = unsafe { arguments::stream(&device.device, stream) }?;
         Ok(stream.synchronize()?)

@@ -7,9 +7,9 @@ use bitnet_cuda::layout::{Layout, PackedWeights};
 use bitnet_cuda::ops::{BitLinear, Norm};
 use bitnet_cuda::reference::RowScales;
 
-use crate::activations::{Shared, keep_context};
+use crate::activations::Shared;
 use crate::arguments::{self, Dtype, Out, Range, with_dtype};
-use crate::device::OpenDevice;
+use crate::device::{OpenDevice, keep_context};
 use crate::error::{Error, Status, call};
 use crate::handles;
 use crate::weights::packed_weights;
@@ -80,7 +80,7 @@ pub unsafe extern "C" fn bitnet_linear_create(
                 Out::new("linear", linear)?,
             )
         };
-        let _context = device.keep_context();
+        let _context = keep_context(&device.device);
         let layer = BitLinear::from_weights(&device.device, weights, n, k)?;
         // SAFETY: the caller's contract.
         unsafe { finish(layer, bias, out) }
@@ -117,7 +117,7 @@ pub unsafe extern "C" fn bitnet_linear_create_ternary(
         };
         let packed = PackedWeights::pack(Layout::Tiled, ternary, n, k)
             .map_err(|error| Error::from(error).about("ternary"))?;
-        let _context = device.keep_context();
+        let _context = keep_context(&device.device);
         let layer = BitLinear::from_packed(&device.device, &packed, &scales)?;
         // SAFETY: the caller's contract.
         unsafe { finish(layer, bias, out) }
@@ -150,7 +150,7 @@ pub unsafe extern "C" fn bitnet_linear_create_packed(
             let scales = row_scales(scales, ranges, packed.n())?;
             (packed, scales, Out::new("linear", linear)?)
         };
-        let _context = device.keep_context();
+        let _context = keep_context(&device.device);
         let layer = BitLinear::from_packed(&device.device, &packed, &scales)?;
         // SAFETY: the caller's contract.
         unsafe { finish(layer, bias, out) }

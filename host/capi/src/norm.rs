@@ -8,9 +8,9 @@ use bitnet_cuda::device::Device;
 use bitnet_cuda::layout::MAX_K;
 use bitnet_cuda::ops::{GateUp, Norm, OpError, QuantizedActivations};
 
-use crate::activations::{Shared, keep_context};
+use crate::activations::Shared;
 use crate::arguments::{self, Dtype, Out, Range, with_dtype};
-use crate::device::OpenDevice;
+use crate::device::{OpenDevice, keep_context};
 use crate::error::{Error, Status, call};
 use crate::handles;
 
@@ -34,7 +34,7 @@ unsafe fn create(
             let beta = arguments::optional_host("beta", beta, width)?;
             (gamma, beta, Out::new("norm", norm)?)
         };
-        let _context = device.keep_context();
+        let _context = keep_context(&device.device);
         let made = make(&device.device, width, [gamma, beta])?;
         out.write(handles::insert(made));
         Ok(())

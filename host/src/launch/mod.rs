@@ -41,7 +41,7 @@ pub(crate) use weights::{
 };
 pub(crate) use workspace::Workspaces;
 
-use crate::device::{Buffer, KernelArg, LaunchConfig, Stream};
+use crate::device::{Buffer, DeviceError, KernelArg, LaunchConfig, Stream};
 use bytemuck::Pod;
 
 /// Elements of a buffer that a kernel reads.
@@ -124,6 +124,18 @@ fn require<T: Pod>(
             actual: buffer.len(),
         }),
     }
+}
+
+/// Refuses what the kernels' vectors cannot read or write. Only memory of the caller's begins elsewhere.
+pub(crate) fn require_alignment<T: Pod>(
+    buffer: &Buffer<T>,
+    alignment: usize,
+) -> Result<(), LaunchError> {
+    let address = buffer.device_ptr();
+    if address.is_multiple_of(alignment as u64) {
+        return Ok(());
+    }
+    Err(DeviceError::MisalignedPointer { address, alignment }.into())
 }
 
 /// A size as a kernel takes it, after a check of its range `1..=limit`.

@@ -39,7 +39,7 @@ pub(super) fn takes<P>(variant: &Variant<P>, width: usize, padded: usize, aligne
 
 /// Whether a buffer begins where vectors of 16 bytes may. Only memory of the caller's does not.
 pub(super) fn is_aligned<T: Pod>(buffer: &Buffer<T>) -> bool {
-    buffer.device_ptr().is_multiple_of(16)
+    super::require_alignment(buffer, 16).is_ok()
 }
 
 /// Threads of a block: enough for one chunk each, whole warps.

@@ -1,7 +1,7 @@
 //! Weight quantization and the packed layouts: launchers.
 
 use super::floats::Floats;
-use super::{Float, Input, LaunchError, Output, launch};
+use super::{Float, Input, LaunchError, Output, launch, require_alignment};
 use crate::device::{Buffer, LaunchConfig, Stream};
 use crate::layout::{Layout, MAX_K};
 use crate::reference::quantize::WeightGranularity;
@@ -74,6 +74,7 @@ pub(crate) fn weight_sums<T: Float>(
     matrix: Matrix,
 ) -> Result<(), LaunchError> {
     let sizes = matrix.arguments()?;
+    require_alignment(weights, 16)?;
     let arguments = (
         Floats(Input::new("weights", weights, matrix.n * matrix.k)?),
         T::DTYPE as u32,
@@ -144,6 +145,7 @@ pub(crate) fn quantize_weights<T: Float>(
     matrix: Matrix,
 ) -> Result<(), LaunchError> {
     let sizes = matrix.arguments()?;
+    require_alignment(weights, 16)?;
     let arguments = (
         Floats(Input::new("weights", weights, matrix.n * matrix.k)?),
         T::DTYPE as u32,
@@ -178,6 +180,7 @@ pub(crate) fn dequantize_weights<T: Float>(
     matrix: Matrix,
 ) -> Result<(), LaunchError> {
     let sizes = matrix.arguments()?;
+    require_alignment(output, 16)?;
     let arguments = (
         Input::new("packed", packed, matrix.packed_len())?,
         Input::new("scale", scale, matrix.n)?,
@@ -209,6 +212,7 @@ pub(crate) fn pack_ternary(
     matrix: Matrix,
 ) -> Result<(), LaunchError> {
     let sizes = matrix.arguments()?;
+    require_alignment(values, 4)?;
     let arguments = (
         Input::new("values", values, matrix.n * matrix.k)?,
         Output::new("packed", packed, matrix.packed_len())?,
@@ -239,6 +243,7 @@ pub(crate) fn unpack_ternary(
     matrix: Matrix,
 ) -> Result<(), LaunchError> {
     let sizes = matrix.arguments()?;
+    require_alignment(values, 4)?;
     let arguments = (
         Input::new("packed", packed, matrix.packed_len())?,
         Output::new("values", values, matrix.n * matrix.k)?,
@@ -285,5 +290,50 @@ pub(crate) fn convert_layout(
             config,
             arguments,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{Device, DeviceError};
+    use crate::layout::PackedWeights;
+    use crate::ops::{OpError, TernaryWeights, WeightQuantizer};
+
+    #[test]
+    fn memory_that_vectors_are_not_aligned_to_is_refused() {
+        let device = Device::emulated().unwrap();
+        let stream = device.default_stream();
+        let memory = Buffer::<u8>::zeroed(&device, 256).unwrap();
+        // SAFETY: the memory outlives the two, and nothing else uses it.
+        let (mut floats, mut values) = unsafe {
+            let address = memory.device_ptr();
+            (
+                Buffer::<f32>::from_raw(&device, address + 4, 16).unwrap(),
+                Buffer::<i8>::from_raw(&device, address + 130, 16).unwrap(),
+            )
+        };
+        let refused = |result: Result<(), OpError>, multiple| {
+            let Err(OpError::Launch(LaunchError::Device(error))) = result else {
+                panic!("{result:?}");
+            };
+            assert!(
+                matches!(error, DeviceError::MisalignedPointer { alignment, .. } if alignment == multiple),
+                "{error}"
+            );
+        };
+        let quantize = |weights: &Buffer<f32>| {
+            let (quantizer, granularity) = (WeightQuantizer::Ternary, WeightGranularity::Tensor);
+            crate::ops::quantize_weights(&stream, weights, 4, 4, quantizer, granularity)
+        };
+        refused(quantize(&floats).map(drop), 16);
+        let weights = Buffer::from_slice(&device, &[0.5_f32; 16]).unwrap();
+        let quantized = quantize(&weights).unwrap();
+        refused(quantized.dequantize(&stream, &mut floats), 16);
+        let packed = TernaryWeights::pack(&stream, Layout::Tiled, &values, 4, 4);
+        refused(packed.map(drop), 4);
+        let packed = PackedWeights::pack(Layout::Tiled, &[1; 16], 4, 4).unwrap();
+        let packed = TernaryWeights::from_packed(&device, &packed).unwrap();
+        refused(packed.unpack(&stream, &mut values), 4);
     }
 }

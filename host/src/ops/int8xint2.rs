@@ -1,11 +1,11 @@
 use super::OpError;
 use super::error::require_matrix;
-use crate::device::{Buffer, DeviceError, Stream};
+use crate::device::{Buffer, Stream};
 use crate::launch::{self, Int8xInt2, Int8xInt2Sizes};
 use crate::layout::Layout;
 
 /// Bytes of the kernel's loads: what its pointers have to be multiples of.
-const ALIGNMENT: u64 = 16;
+const ALIGNMENT: usize = 16;
 
 /// Computes what Microsoft's `bitlinear_int8xint2` does: `output[m, n] = sum_k q[m, k] w[n, k] / s[m] * row_scale[n / (N / groups)]`
 /// in f32, rounded to bf16, for `q`, `[m, k]` without padding. There are as many groups as row scales.
@@ -15,7 +15,7 @@ const ALIGNMENT: u64 = 16;
 ///
 /// # Errors
 /// When a length does not fit `m`, `n` and `k`, `m` exceeds 65,535, the groups do not divide `n`, the weights are not aligned to 16
-/// bytes, a buffer is on another device, or the launch fails. [`DeviceError::Capturing`] where such a copy is needed while
+/// bytes, a buffer is on another device, or the launch fails. [`DeviceError::Capturing`](crate::device::DeviceError::Capturing) where such a copy is needed while
 /// the stream is being captured into a [`Graph`](crate::device::Graph).
 pub fn bitlinear_int8xint2(
     stream: &Stream,
@@ -38,15 +38,7 @@ pub fn bitlinear_int8xint2(
         ("1", 1),
     )?;
     require_matrix("output", operands.output.len(), ("m", m), ("n", n))?;
-    let weights = operands.weights.device_ptr();
-    if !weights.is_multiple_of(ALIGNMENT) {
-        let alignment = ALIGNMENT as usize;
-        return Err(DeviceError::MisalignedPointer {
-            address: weights,
-            alignment,
-        }
-        .into());
-    }
+    launch::require_alignment(operands.weights, ALIGNMENT)?;
     let sizes = Int8xInt2Sizes {
         m,
         n,
@@ -54,11 +46,12 @@ pub fn bitlinear_int8xint2(
         k_pitch: k_padded,
         groups: operands.row_scale.len(),
     };
-    if k == k_padded && operands.activations.device_ptr().is_multiple_of(ALIGNMENT) {
+    let activations = operands.activations;
+    if k == k_padded && launch::require_alignment(activations, ALIGNMENT).is_ok() {
         return Ok(launch::int8xint2(stream, operands, sizes)?);
     }
     let mut padded = Buffer::zeroed_on(stream, m * k_padded)?;
-    stream.copy_to_pitched(&mut padded, k_padded, operands.activations, k, m)?;
+    stream.copy_to_pitched(&mut padded, k_padded, activations, k, m)?;
     Ok(launch::int8xint2(
         stream,
         Int8xInt2 {

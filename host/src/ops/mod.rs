@@ -3,6 +3,41 @@
 //! Operations are submitted to a [`Stream`](crate::device::Stream) and run in its order, asynchronously on a GPU. Matrices are
 //! row-major: `[m, k]` is `m` tokens of `k` features, and weights are `[n, k]`, a row for each of `n` output features. Up to 8 tokens
 //! take one pass over the weights; more go in groups of 8.
+//!
+//! A feed-forward block of BitNet b1.58, on bf16 tokens `[m, hidden]`, of three launches where `m` is 1, captured
+//! once as a [`Graph`](crate::device::Graph):
+//!
+//! ```
+//! use bitnet_cuda::device::{Buffer, Device, Graph, Stream};
+//! use bitnet_cuda::ops::{Activation, BitLinear, GateUp, Norm, OpError, QuantizedActivations};
+//! use half::bf16;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # fn weights(n: usize, k: usize) -> Vec<f32> { (0..n * k).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect() }
+//! let (device, m, hidden, inner) = (Device::emulated()?, 1, 64, 192);
+//! // The rows of gate, then those of up: `PackedWeights::concat` joins those of a checkpoint.
+//! let gate_up = BitLinear::from_weights(&device, &weights(2 * inner, hidden), 2 * inner, hidden)?;
+//! let down = BitLinear::from_weights(&device, &weights(hidden, inner), hidden, inner)?;
+//! let norm = Norm::rms(&device, hidden, None, 1e-5)?;
+//! let sub_norm = Norm::rms(&device, inner, None, 1e-5)?;
+//!
+//! let mut both = Buffer::<bf16>::uninit(&device, m * 2 * inner)?;
+//! let mut middle = QuantizedActivations::uninit(&device, m, inner)?;
+//! let x = Buffer::from_slice(&device, &vec![bf16::ONE; m * hidden])?;
+//! let mut y = Buffer::<bf16>::uninit(&device, m * hidden)?;
+//! let mut block = |stream: &Stream| -> Result<(), OpError> {
+//!     gate_up.forward_norm(stream, &norm, &x, None, &mut both)?;
+//!     let gate_up = GateUp::Concatenated(&both);
+//!     sub_norm.forward_gated_quantized(stream, Activation::SquaredRelu, gate_up, &mut middle)?;
+//!     down.forward_residual(stream, &middle, Some(&x), &mut y)
+//! };
+//! let stream = device.new_stream()?;
+//! let graph = Graph::capture(&stream, &mut block)?;
+//! graph.launch(&stream)?;
+//! assert_eq!(y.to_vec()?.len(), hidden);
+//! # Ok(())
+//! # }
+//! ```
 
 mod activation;
 mod error;

@@ -217,7 +217,8 @@ impl QuantizedWeights {
 ///
 /// # Errors
 /// [`ReferenceError::NonFiniteWeight`] with the first weight that is NaN or infinite; when the shape is not one that
-/// [`Layout::padded_shape`] takes or not that of `weights`, the stream is on another device, or a launch fails.
+/// [`Layout::padded_shape`] takes or not that of `weights`, `weights` are memory of the caller's that is not aligned to 16 bytes, the stream is
+/// on another device, or a launch fails.
 pub fn quantize_weights<T: Float + Element>(
     stream: &Stream,
     weights: &Buffer<T>,

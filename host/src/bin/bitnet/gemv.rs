@@ -53,83 +53,116 @@ struct Report {
     counters: Option<Counters>,
 }
 
+/// Random operands of a product, and its exact sums.
+struct Operands {
+    shape: Shape,
+    /// `[n, k]`
+    packed: PackedWeights,
+    /// `[m, k]`
+    values: Vec<i8>,
+    token_scales: Vec<f32>,
+    row_scales: RowScales,
+    bias: Vec<f32>,
+    /// `[m, n]`
+    sums: Vec<i32>,
+}
+
+impl Operands {
+    fn random(shape: Shape, random: &mut fastrand::Rng) -> Result<Self> {
+        let Shape { m, n, k } = shape;
+        let mut ternary = vec![0; n * k];
+        ternary.fill_with(|| random.i8(-1..=1));
+        let mut values = vec![0; m * k];
+        values.fill_with(|| random.i8(..));
+        let mut scales =
+            |count, most| -> Vec<f32> { (0..count).map(|_| most * (0.5 + random.f32())).collect() };
+        let (token_scales, row_scales) = (scales(m, 40.0), scales(n, 0.02));
+        Ok(Self {
+            shape,
+            packed: PackedWeights::pack(Layout::Tiled, &ternary, n, k)?,
+            sums: accumulate(&values, &ternary, shape)?,
+            values,
+            token_scales,
+            row_scales: RowScales::per_row(&row_scales)?,
+            bias: (0..n).map(|_| random.f32() - 0.5).collect(),
+        })
+    }
+
+    /// A layer of the weights; `variant: None` leaves the choice to the library.
+    fn layer(
+        &self,
+        device: &Device,
+        scales: &RowScales,
+        variant: Option<Gemv>,
+    ) -> Result<BitLinear> {
+        let layer = BitLinear::from_packed(device, &self.packed, scales)?;
+        Ok(match variant {
+            Some(variant) => layer.with_variant(variant)?,
+            None => layer,
+        })
+    }
+
+    fn activations(&self, device: &Device, scales: &[f32]) -> Result<QuantizedActivations> {
+        let Shape { m, k, .. } = self.shape;
+        Ok(QuantizedActivations::from_values(
+            device,
+            m,
+            k,
+            &self.values,
+            scales,
+        )?)
+    }
+
+    /// Outputs that are not the integer sums, which they are with scales of 1.
+    fn wrong_sums(&self, device: &Device, variant: Option<Gemv>) -> Result<usize> {
+        let Shape { m, n, .. } = self.shape;
+        let plain = self.layer(device, &RowScales::per_tensor(n, 1.0)?, variant)?;
+        let activations = self.activations(device, &vec![1.0; m])?;
+        let mut y = Buffer::<f32>::uninit(device, m * n)?;
+        plain.forward_quantized(&device.default_stream(), &activations, &mut y)?;
+        let sums: Vec<f32> = self.sums.iter().map(|&sum| sum as f32).collect();
+        Ok(differing(&y.to_vec()?, &sums))
+    }
+
+    /// What the outputs have to be, bit for bit.
+    fn expected(&self) -> Result<Vec<f32>> {
+        let terms = Epilogue {
+            activation_scales: &self.token_scales,
+            row_scales: &self.row_scales,
+            bias: Some(&self.bias),
+            residual: None,
+        };
+        Ok(epilogue(&self.sums, self.shape.m, self.shape.n, &terms)?)
+    }
+}
+
+fn differing(found: &[f32], expected: &[f32]) -> usize {
+    let pairs = found.iter().zip(expected);
+    pairs.filter(|(y, e)| y.to_bits() != e.to_bits()).count()
+}
+
 pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
     let &Args { n, k, m, .. } = args;
     // Before anything of that size is made.
     Layout::Tiled.padded_shape(n, k)?;
     ensure!(m > 0, "m = 0: give at least one token");
     Sizes { m, n, k }.require_at_most(MAX_ELEMENTS)?;
-    let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut ternary = vec![0; n * k];
-    ternary.fill_with(|| random.i8(-1..=1));
-    let mut values = vec![0; m * k];
-    values.fill_with(|| random.i8(..));
-    let random_scale = |random: &mut fastrand::Rng| 0.5 + random.f32();
-    let token_scales: Vec<f32> = (0..m).map(|_| 40.0 * random_scale(&mut random)).collect();
-    let row_scales: Vec<f32> = (0..n).map(|_| 0.02 * random_scale(&mut random)).collect();
-    let bias: Vec<f32> = (0..n).map(|_| random.f32() - 0.5).collect();
-
-    let packed = PackedWeights::pack(Layout::Tiled, &ternary, n, k)?;
     let variant = args.variant.as_deref().map(Gemv::named).transpose()?;
-    let with_variant = |layer: BitLinear| match variant {
-        Some(variant) => layer.with_variant(variant),
-        None => Ok(layer),
-    };
-    let sums = accumulate(&values, &ternary, Shape { m, n, k })?;
+    let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
+    let operands = Operands::random(Shape { m, n, k }, &mut fastrand::Rng::with_seed(seed))?;
+    let wrong_sums = operands.wrong_sums(device, variant)?;
 
-    // With scales of 1 an output is its integer sum.
-    let plain = with_variant(BitLinear::from_packed(
-        device,
-        &packed,
-        &RowScales::per_tensor(n, 1.0)?,
-    )?)?;
-    let activations = QuantizedActivations::from_values(device, m, k, &values, &vec![1.0; m])?;
-    let mut y = Buffer::<f32>::uninit(device, m * n)?;
+    let layer = operands.layer(device, &operands.row_scales, variant)?;
+    let layer = layer.with_bias(&operands.bias)?;
+    let activations = operands.activations(device, &operands.token_scales)?;
     let stream = device.default_stream();
-    plain.forward_quantized(&stream, &activations, &mut y)?;
-    let mut mismatches = y
-        .to_vec()?
-        .iter()
-        .zip(&sums)
-        .filter(|&(&y, &sum)| y != sum as f32)
-        .count();
+    let mut y = Buffer::<f32>::uninit(device, m * n)?;
+    layer.forward_quantized(&stream, &activations, &mut y)?;
+    let wrong_outputs = differing(&y.to_vec()?, &operands.expected()?);
 
-    let row_scales = RowScales::per_row(&row_scales)?;
-    let scaled =
-        with_variant(BitLinear::from_packed(device, &packed, &row_scales)?)?.with_bias(&bias)?;
-    let activations = QuantizedActivations::from_values(device, m, k, &values, &token_scales)?;
-    scaled.forward_quantized(&stream, &activations, &mut y)?;
-    let terms = Epilogue {
-        activation_scales: &token_scales,
-        row_scales: &row_scales,
-        bias: Some(&bias),
-        residual: None,
-    };
-    let expected: Vec<f32> = epilogue(&sums, m, n, &terms)?;
-    mismatches += y
-        .to_vec()?
-        .iter()
-        .zip(&expected)
-        .filter(|(y, e)| y.to_bits() != e.to_bits())
-        .count();
-
-    let mut launch = || scaled.forward_quantized(&stream, &activations, &mut y);
-    let mut report = Report {
-        device: device.name().to_owned(),
-        variant: scaled.variant(m).name().to_owned(),
-        n,
-        k,
-        m,
-        seed,
-        checked: 2 * m * n,
-        mismatches,
-        weight_bytes_packed: scaled.weight_bytes(),
-        microseconds: None,
-        counters: None,
-    };
-    match device.kind() {
-        DeviceKind::Cuda => report.microseconds = time(device, &mut launch)?,
+    let mut launch = || layer.forward_quantized(&stream, &activations, &mut y);
+    let (microseconds, counters) = match device.kind() {
+        DeviceKind::Cuda => (time(device, &mut launch)?, None),
         DeviceKind::Emulated => {
             let (result, reports) = device.profile(&mut launch)?;
             result?;
@@ -137,9 +170,22 @@ pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
             for report in reports {
                 counters += report.counters;
             }
-            report.counters = Some(counters);
+            (None, Some(counters))
         }
-    }
+    };
+    let report = Report {
+        device: device.name().to_owned(),
+        variant: layer.variant(m).name().to_owned(),
+        n,
+        k,
+        m,
+        seed,
+        checked: 2 * m * n,
+        mismatches: wrong_sums + wrong_outputs,
+        weight_bytes_packed: layer.weight_bytes(),
+        microseconds,
+        counters,
+    };
     output.print(&report, text)?;
     Ok(Outcome::of(report.mismatches))
 }
