@@ -214,7 +214,10 @@ fn the_pool_is_as_large_as_asked_for() {
                 ..config
             };
             let error = CudaBackend::new(other).unwrap_err().to_string();
-            assert!(error.contains("memory_pool_size"), "{error}");
+            assert!(
+                error.contains("memory_pool_size") && error.contains("of 4194304 bytes"),
+                "{error}"
+            );
         }
     }
 }

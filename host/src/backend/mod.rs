@@ -322,9 +322,11 @@ fn enable_pool(device: &Device, bytes: usize) -> Result<(), BackendError> {
             option: "memory_pool_size",
             value: bytes.to_string(),
             expected: format!(
-                "{} has a pool of {:?} already",
+                "{} has a pool already, of {}",
                 device.name(),
-                pool.config().max_bytes
+                pool.config()
+                    .max_bytes
+                    .map_or("any size".to_owned(), |bytes| format!("{bytes} bytes"))
             ),
         }),
     }
