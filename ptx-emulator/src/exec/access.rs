@@ -162,6 +162,11 @@ pub(super) fn taking_part(
     ))
 }
 
+/// The bytes of a mask, of so many.
+pub(super) fn used_bytes(mask: u32, bytes: usize) -> impl Iterator<Item = usize> {
+    lanes(mask).take_while(move |&byte| byte < bytes)
+}
+
 /// `ld`.
 pub(crate) fn load(
     context: &mut Context<'_>,
@@ -225,9 +230,10 @@ pub(crate) fn load(
                     let bytes = usize::from(access.bytes);
                     let own = &mut warp.frames[frame];
                     for (index, &slot) in access.elements.iter().enumerate() {
-                        let known = own.params_initialized[first + index * bytes..][..bytes]
-                            .iter()
-                            .fold(active, |known, byte| known & byte);
+                        let used = access.used_bytes >> (index * bytes);
+                        let place = &own.params_initialized[first + index * bytes..];
+                        let known =
+                            used_bytes(used, bytes).fold(active, |known, byte| known & place[byte]);
                         set_initialized(own, slot, active, known);
                     }
                     Ok(())
@@ -348,9 +354,8 @@ fn load_local(
     for (index, &slot) in access.elements.iter().enumerate() {
         let is_written = |lane: &usize| {
             let start = addresses[*lane] as usize + index * bytes;
-            local[*lane].written[start..start + bytes]
-                .iter()
-                .all(|&w| w)
+            let written = &local[*lane].written[start..start + bytes];
+            used_bytes(access.used_bytes >> (index * bytes), bytes).all(|byte| written[byte])
         };
         let known = lanes(active)
             .filter(is_written)

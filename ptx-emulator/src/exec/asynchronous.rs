@@ -69,7 +69,12 @@ pub(crate) fn execute(
         }
         AsyncOp::Commit => {
             for lane in lanes(active) {
-                context.block.asynchronous.copies.commit(thread(lane));
+                context
+                    .block
+                    .asynchronous
+                    .copies
+                    .groups
+                    .commit(thread(lane));
             }
         }
         AsyncOp::Wait { keep } => {
@@ -125,7 +130,7 @@ pub(crate) fn execute(
         }
         AsyncOp::BulkCommit => {
             for lane in lanes(active) {
-                context.block.asynchronous.bulk.commit(thread(lane));
+                context.block.asynchronous.bulk.groups.commit(thread(lane));
             }
         }
         AsyncOp::BulkWait { keep } => {

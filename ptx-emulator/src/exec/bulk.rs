@@ -5,7 +5,7 @@ use super::access::{Direction, check_alignment, check_end, fault_space};
 use super::asynchronous::invalid;
 use super::block::Context;
 use super::claims::Claim;
-use super::copy::{Incoming, claim_incoming};
+use super::copy::{Groups, Incoming, claim_incoming};
 use super::global::{Found, check_writable, count_run, find};
 use super::lanes::Row;
 use super::race::{CopyAccess, check_global_copy, check_shared_copy};
@@ -37,8 +37,7 @@ pub(crate) struct BulkStore {
 pub(crate) struct BulkCopies {
     pub(crate) loads: Vec<BulkLoad>,
     stores: Vec<BulkStore>,
-    /// For each thread, the group that is open.
-    groups: Vec<u64>,
+    pub(super) groups: Groups,
 }
 
 impl BulkCopies {
@@ -47,24 +46,12 @@ impl BulkCopies {
         self.stores.clear();
         self.groups.clear();
     }
-
-    fn group(&mut self, thread: u32) -> &mut u64 {
-        let thread = thread as usize;
-        if self.groups.len() <= thread {
-            self.groups.resize(thread + 1, 0);
-        }
-        &mut self.groups[thread]
-    }
-
-    pub(crate) fn commit(&mut self, thread: u32) {
-        *self.group(thread) += 1;
-    }
 }
 
 /// Lets go of the sources of a thread's groups, the last `keep` excepted.
 pub(super) fn wait(context: &mut Context<'_>, thread: u32, keep: u32) {
     let bulk = &mut context.block.asynchronous.bulk;
-    let done = bulk.group(thread).saturating_sub(keep.into());
+    let done = bulk.groups.open(thread).saturating_sub(keep.into());
     let shared = &mut context.block.shared;
     let size = shared.bytes.len();
     bulk.stores.retain(|store| {
@@ -236,7 +223,7 @@ impl BulkCopy {
             };
         }
         let bulk = &mut context.block.asynchronous.bulk;
-        let group = *bulk.group(self.thread);
+        let group = bulk.groups.open(self.thread);
         bulk.stores.push(BulkStore {
             thread: self.thread,
             group,

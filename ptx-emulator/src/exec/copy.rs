@@ -73,6 +73,29 @@ impl Target<'_> {
     }
 }
 
+/// For each thread of a block, the group of copies that is open.
+#[derive(Debug, Default)]
+pub(super) struct Groups(Vec<u64>);
+
+impl Groups {
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(super) fn open(&self, thread: u32) -> u64 {
+        self.0.get(thread as usize).copied().unwrap_or(0)
+    }
+
+    /// Closes a thread's group, and opens the next one.
+    pub(super) fn commit(&mut self, thread: u32) {
+        let thread = thread as usize;
+        if self.0.len() <= thread {
+            self.0.resize(thread + 1, 0);
+        }
+        self.0[thread] += 1;
+    }
+}
+
 /// A copy of a thread, the group it is in, and its place in the order of all copies.
 #[derive(Debug, Clone)]
 struct Copy {
@@ -86,8 +109,7 @@ struct Copy {
 pub(crate) struct Copies {
     /// By ascending sequence.
     pending: Vec<Copy>,
-    /// For each thread, the group that is open.
-    groups: Vec<u64>,
+    pub(super) groups: Groups,
     pub(crate) sequence: u64,
 }
 
@@ -95,18 +117,6 @@ impl Copies {
     pub(crate) fn clear(&mut self) {
         self.pending.clear();
         self.groups.clear();
-    }
-
-    fn group(&mut self, thread: u32) -> &mut u64 {
-        let thread = thread as usize;
-        if self.groups.len() <= thread {
-            self.groups.resize(thread + 1, 0);
-        }
-        &mut self.groups[thread]
-    }
-
-    pub(crate) fn commit(&mut self, thread: u32) {
-        *self.group(thread) += 1;
     }
 
     /// Lands the copies of some threads: in groups before the last `keep`, or, without `keep`, all.
@@ -120,7 +130,7 @@ impl Copies {
         let mut done = [u64::MAX; 32];
         if let Some(keep) = keep {
             for lane in lanes(active) {
-                let open = *self.group(first_thread + lane as u32);
+                let open = self.groups.open(first_thread + lane as u32);
                 done[lane] = open.saturating_sub(keep.into());
             }
         }
@@ -288,7 +298,7 @@ pub(super) fn copy(
             let copies = &mut context.block.asynchronous.copies;
             copies.sequence += 1;
             let copy = Copy {
-                group: *copies.group(bytes.thread),
+                group: copies.groups.open(bytes.thread),
                 sequence: copies.sequence,
                 bytes,
             };

@@ -1,6 +1,6 @@
 //! Requests to global memory: the allocations and sectors that they touch.
 
-use super::access::{Direction, extend, fault_space, gather, put, scatter};
+use super::access::{Direction, extend, fault_space, gather, put, scatter, used_bytes};
 use super::block::Context;
 use super::lanes::{FULL, Row, lanes};
 use super::race::{MemoryRequest, Stored, check_global};
@@ -283,6 +283,12 @@ pub(super) fn load_global(
             address,
         )
     };
+    let used = access.used_bytes;
+    let written = |allocation: &Allocation, offset: usize| {
+        allocation.is_written(offset, size)
+            || (used != u32::MAX
+                && used_bytes(used, size).all(|byte| allocation.is_written(offset + byte, 1)))
+    };
     match found {
         Found::One(index) => {
             let allocation = &allocations[index];
@@ -292,7 +298,7 @@ pub(super) fn load_global(
                 && !(run && allocation.is_range_written(offset(0), 32 * size))
             {
                 for lane in lanes(active) {
-                    if !allocation.is_written(offset(lane), size) {
+                    if !written(allocation, offset(lane)) {
                         return unwritten(lane, addresses[lane]);
                     }
                 }
@@ -324,7 +330,7 @@ pub(super) fn load_global(
                 for lane in lanes(active) {
                     let allocation = &allocations[of[lane]];
                     let offset = (addresses[lane] - allocation.base) as usize;
-                    if !allocation.is_written(offset, size) {
+                    if !written(allocation, offset) {
                         return unwritten(lane, addresses[lane]);
                     }
                 }

@@ -358,6 +358,7 @@ pub(crate) fn transfer(
                 addresses,
                 active: sound,
                 size: 16,
+                used_bytes: u32::MAX,
                 ordering: Ordering::Weak,
                 scope: Scope::Block,
                 atomic: false,

@@ -13,10 +13,7 @@ use super::race::MemoryRequest;
 use super::shared::prepare_unclaimed;
 use super::stop::Step;
 use super::warp::Frame;
-use crate::isa::{AccessSpace, Inst, MbarrierOp, Ordering, Scope};
-
-/// Largest count of arrivals, and of bytes.
-const MAX_COUNT: u32 = (1 << 20) - 1;
+use crate::isa::{AccessSpace, Inst, MBARRIER_MOST, MbarrierOp, Ordering, Scope};
 
 /// One object.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +48,7 @@ fn state(object: &Mbarrier) -> u64 {
 
 /// `mbarrier.pending_count`.
 pub(crate) fn pending_count(state: u64) -> u64 {
-    state >> 1 & u64::from(MAX_COUNT)
+    state >> 1 & u64::from(MBARRIER_MOST)
 }
 
 impl Mbarriers {
@@ -93,7 +90,7 @@ impl Mbarrier {
     /// Expects more bytes, or, where negative, fewer.
     fn expect(&mut self, bytes: i64, lane: usize) -> Step<()> {
         self.bytes += bytes;
-        if self.bytes.unsigned_abs() > u64::from(MAX_COUNT) {
+        if self.bytes.unsigned_abs() > u64::from(MBARRIER_MOST) {
             let bytes = self.bytes;
             return invalid(
                 lane,
@@ -128,6 +125,7 @@ fn access(
         addresses,
         active,
         size: 8,
+        used_bytes: u32::MAX,
         ordering,
         scope: Scope::Block,
         atomic: how == Use::Update,
@@ -198,8 +196,8 @@ pub(super) fn arrive_later(
     let state = &mut context.block.asynchronous;
     let object = state.mbarriers.object(address, lane)?;
     if !counted {
-        if object.pending == MAX_COUNT {
-            return invalid(lane, format!("more than {MAX_COUNT} pending arrivals"));
+        if object.pending == MBARRIER_MOST {
+            return invalid(lane, format!("more than {MBARRIER_MOST} pending arrivals"));
         }
         object.pending += 1;
     }
@@ -209,8 +207,8 @@ pub(super) fn arrive_later(
         .later
         .iter()
         .filter(|later| later.mbarrier == address);
-    if known.count() > MAX_COUNT as usize {
-        return invalid(lane, format!("more than {MAX_COUNT} pending arrivals"));
+    if known.count() > MBARRIER_MOST as usize {
+        return invalid(lane, format!("more than {MBARRIER_MOST} pending arrivals"));
     }
     state.mbarriers.later.push(LaterArrival {
         mbarrier: address,
@@ -252,12 +250,12 @@ pub(super) fn execute(
         let operand = operands[lane];
         let count = operand as u32;
         let in_range = |what: &str, least: u32| {
-            if (least..=MAX_COUNT).contains(&count) {
+            if (least..=MBARRIER_MOST).contains(&count) {
                 return Ok(());
             }
             invalid(
                 lane,
-                format!("{what} is {count}, must be from {least} to {MAX_COUNT}"),
+                format!("{what} is {count}, must be from {least} to {MBARRIER_MOST}"),
             )
         };
         match op {

@@ -28,6 +28,8 @@ pub(super) struct MemoryRequest<'a> {
     pub(super) addresses: &'a Row,
     pub(super) active: u32,
     pub(super) size: usize,
+    /// The bytes that a load uses.
+    pub(super) used_bytes: u32,
     pub(super) ordering: Ordering,
     pub(super) scope: Scope,
     /// Reads or writes; an atomic that gives its old value loads, a reduction stores.
@@ -52,6 +54,7 @@ impl<'a> MemoryRequest<'a> {
             addresses,
             active,
             size,
+            used_bytes: access.used_bytes,
             ordering: access.ordering,
             scope: access.scope,
             direction,
@@ -138,6 +141,7 @@ impl Races {
             addresses,
             active,
             size,
+            used_bytes: _,
             ordering,
             scope,
             direction,
@@ -203,6 +207,7 @@ impl Races {
                 addresses: &addresses,
                 active: 1 << lane,
                 size: piece,
+                used_bytes: u32::MAX,
                 ordering: Ordering::Weak,
                 scope: Scope::Block,
                 direction: copy.direction,

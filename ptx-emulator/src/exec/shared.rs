@@ -1,6 +1,6 @@
 //! A block's shared memory.
 
-use super::access::{Direction, check_end, gather};
+use super::access::{Direction, check_end, gather, used_bytes};
 use super::block::Context;
 use super::claims::Claims;
 use super::lanes::{Row, lanes};
@@ -65,6 +65,13 @@ impl Shared {
     #[inline(always)]
     pub(crate) fn is_written(&self, at: usize, bytes: usize) -> bool {
         self.written[at..at + bytes].iter().all(|&written| written)
+    }
+
+    /// Whether those bytes were written that a load uses.
+    #[inline(always)]
+    fn are_used_written(&self, at: usize, bytes: usize, used: u32) -> bool {
+        self.is_written(at, bytes)
+            || (used != u32::MAX && used_bytes(used, bytes).all(|byte| self.written[at + byte]))
     }
 }
 
@@ -163,6 +170,7 @@ fn prepare_checked(context: &mut Context<'_>, request: MemoryRequest<'_>) -> Ste
         addresses,
         active,
         size,
+        used_bytes,
         atomic,
         direction,
         ..
@@ -183,7 +191,8 @@ fn prepare_checked(context: &mut Context<'_>, request: MemoryRequest<'_>) -> Ste
     if context.checks.initialization && (atomic || direction == Direction::Load) {
         for lane in lanes(active) {
             let at = addresses[lane] as usize;
-            if !context.block.shared.is_written(at, size) {
+            let shared = &context.block.shared;
+            if !shared.are_used_written(at, size, used_bytes) {
                 return Stop::access(
                     FaultKind::UninitializedMemory { size: size as u32 },
                     lane as u32,

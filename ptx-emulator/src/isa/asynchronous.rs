@@ -72,6 +72,9 @@ pub(crate) struct Place {
     pub(crate) offset: i64,
 }
 
+/// Most arrivals, and most bytes, that an mbarrier counts.
+pub(crate) const MBARRIER_MOST: u32 = (1 << 20) - 1;
+
 /// Address in `src[0]`, count in `src[1]`, where there is one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum MbarrierOp {

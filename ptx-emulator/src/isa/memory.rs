@@ -42,6 +42,8 @@ pub(crate) struct Access {
     pub(crate) results: Vec<Slot>,
     /// Widths of the destination registers.
     pub(crate) register_bits: u8,
+    /// The bytes of a load that matter, the first one in bit 0: others may never have been written.
+    pub(crate) used_bytes: u32,
     pub(crate) ordering: Ordering,
     pub(crate) scope: Scope,
     pub(crate) atomic: Option<AtomicOp>,

@@ -117,6 +117,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             elements: Vec::new(),
             results: Vec::new(),
             register_bits: ty.bits(),
+            used_bytes: u32::MAX,
             ordering,
             scope,
             atomic: Some(AtomicOp {

@@ -292,6 +292,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             elements: vec![slot],
             results: Vec::new(),
             register_bits,
+            used_bytes: u32::MAX,
             ordering: Ordering::Weak,
             scope: Scope::Device,
             atomic: None,

@@ -5,9 +5,9 @@ use super::function::FunctionBuilder;
 use super::modifiers::Modifiers;
 use crate::error::LoadError;
 use crate::isa::{
-    Class, Combine, Compare, CompareType, HalfType, Op, Pred, SINK_PRED, Type, ZERO_SLOT,
+    Class, Combine, Compare, CompareType, HalfType, Op, Pred, SINK_PRED, Slot, Type, ZERO_SLOT,
 };
-use crate::syntax::ast::Instruction;
+use crate::syntax::ast::{Instruction, Operand};
 
 impl<'a> FunctionBuilder<'a, '_> {
     fn combine(modifiers: &mut Modifiers<'_>) -> Combine {
@@ -58,6 +58,25 @@ impl<'a> FunctionBuilder<'a, '_> {
         Ok(compared)
     }
 
+    /// The operands of a comparison: the result, the two that are compared, and the predicate that the outcome is combined with.
+    fn compared(
+        &mut self,
+        modifiers: &Modifiers<'_>,
+        instruction: &'a Instruction<'a>,
+        ty: Type,
+        combine: Combine,
+    ) -> Result<(&'a Operand<'a>, [Slot; 4], Pred), LoadError> {
+        let (dst, a, b, with) = match (combine, instruction.operands.as_slice()) {
+            (Combine::None, [dst, a, b]) => (dst, a, b, Pred::TRUE),
+            (Combine::And | Combine::Or | Combine::Xor, [dst, a, b, with]) => {
+                (dst, a, b, self.pred(with)?)
+            }
+            _ => return modifiers.error("wrong number of operands"),
+        };
+        let src = [self.src(a, ty)?, self.src(b, ty)?, ZERO_SLOT, ZERO_SLOT];
+        Ok((dst, src, with))
+    }
+
     /// `setp.CmpOp{.BoolOp}{.ftz}.type p|q, a, b{, c}`.
     pub(super) fn setp(
         &mut self,
@@ -70,20 +89,8 @@ impl<'a> FunctionBuilder<'a, '_> {
         let ty = modifiers.ty()?;
         modifiers.finish()?;
         let compared = self.compare_type(&modifiers, (compare, unsigned), ty, ftz)?;
-        let (operands, with) = match (combine, instruction.operands.as_slice()) {
-            (Combine::None, operands @ [_, _, _]) => (operands, Pred::TRUE),
-            (_, [operands @ .., with]) if combine != Combine::None && operands.len() == 3 => {
-                (operands, self.pred(with)?)
-            }
-            _ => return modifiers.error("wrong number of operands"),
-        };
-        let src = [
-            self.src(&operands[1], ty)?,
-            self.src(&operands[2], ty)?,
-            ZERO_SLOT,
-            ZERO_SLOT,
-        ];
-        let (dst, second) = self.two_preds(&operands[0])?;
+        let (dst, src, with) = self.compared(&modifiers, instruction, ty, combine)?;
+        let (dst, second) = self.two_preds(dst)?;
         let op = match half_type(ty) {
             Some((_, false)) if second != SINK_PRED => {
                 return modifiers.error(format!("{ty} has one predicate"));
@@ -151,21 +158,9 @@ impl<'a> FunctionBuilder<'a, '_> {
             _ => u32::MAX,
         };
         let compared = self.compare_type(&modifiers, (compare, unsigned), ty, ftz)?;
-        let (operands, with) = match (combine, instruction.operands.as_slice()) {
-            (Combine::None, operands @ [_, _, _]) => (operands, Pred::TRUE),
-            (_, [operands @ .., with]) if combine != Combine::None && operands.len() == 3 => {
-                (operands, self.pred(with)?)
-            }
-            _ => return modifiers.error("wrong number of operands"),
-        };
-        let src = [
-            self.src(&operands[1], ty)?,
-            self.src(&operands[2], ty)?,
-            ZERO_SLOT,
-            ZERO_SLOT,
-        ];
-        self.named(&operands[0])?;
-        let dst = self.dst(&operands[0], result)?;
+        let (dst, src, with) = self.compared(&modifiers, instruction, ty, combine)?;
+        self.named(dst)?;
+        let dst = self.dst(dst, result)?;
         let op = if let Some((half, true)) = half {
             Op::SetHalf2 {
                 compare,

@@ -105,6 +105,8 @@ pub(super) struct FunctionBuilder<'a, 'm> {
     location: (u32, u32),
     /// It is a kernel.
     pub(super) entry: bool,
+    /// The bytes of what the next instruction loads that matter.
+    pub(super) used_bytes: u32,
 }
 
 impl<'a, 'm> FunctionBuilder<'a, 'm> {
@@ -152,6 +154,7 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
             results: Vec::new(),
             location: (0, 0),
             entry: function.entry,
+            used_bytes: u32::MAX,
         };
         builder.declare_params(function)?;
         builder.statements(body)?;
@@ -289,7 +292,9 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
                         Some((name, true)) => self.pred_or_special(&Operand::Not(name))?,
                     };
                     self.instruction(instruction)?;
+                    self.used_bytes = u32::MAX;
                 }
+                Statement::UsedBytes(mask) => self.used_bytes = *mask,
                 Statement::Variable(variable) => self.variable(variable)?,
                 Statement::Block(inner) => {
                     self.scopes.push(Scope::default());

@@ -3,11 +3,10 @@
 use super::function::FunctionBuilder;
 use super::modifiers::Modifiers;
 use crate::error::LoadError;
-use crate::isa::{AccessSpace, AsyncOp, Class, MbarrierOp, Op, Slot, Type, ZERO_SLOT};
+use crate::isa::{
+    AccessSpace, AsyncOp, Class, MBARRIER_MOST, MbarrierOp, Op, Slot, Type, ZERO_SLOT,
+};
 use crate::syntax::ast::{Instruction, Operand};
-
-/// Most arrivals that an object counts.
-const MAX_COUNT: u64 = (1 << 20) - 1;
 
 const U32: Type = Type::U(32);
 const U64: Type = Type::U(64);
@@ -103,7 +102,7 @@ impl<'a> FunctionBuilder<'a, '_> {
                 self.emit_mbarrier(MbarrierOp::Invalidate, None, address, space, ZERO_SLOT)
             }
             (Kind::Init, [address, count]) => {
-                let count = self.src_within(&modifiers, count, 1..=MAX_COUNT, 1)?;
+                let count = self.src_within(&modifiers, count, 1..=MBARRIER_MOST.into(), 1)?;
                 self.emit_mbarrier(MbarrierOp::Init, None, address, space, count)
             }
             (Kind::ExpectTx, [address, count]) => {
@@ -127,7 +126,9 @@ impl<'a> FunctionBuilder<'a, '_> {
                 };
                 let count = match count.first() {
                     Some(bytes) if expect_tx => self.src(bytes, U32)?,
-                    Some(count) => self.src_within(&modifiers, count, 1..=MAX_COUNT, 1)?,
+                    Some(count) => {
+                        self.src_within(&modifiers, count, 1..=MBARRIER_MOST.into(), 1)?
+                    }
                     None => ZERO_SLOT,
                 };
                 self.emit_mbarrier(op, Some(state), address, space, count)

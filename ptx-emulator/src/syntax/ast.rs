@@ -92,6 +92,8 @@ pub(crate) enum Statement<'a> {
         file: u64,
         line: u64,
     },
+    /// `.pragma "used_bytes_mask …"`: the bytes of the next load that matter.
+    UsedBytes(u32),
     /// `name: .branchtargets a, b;` and `name: .calltargets f, g;`.
     Targets {
         name: &'a str,

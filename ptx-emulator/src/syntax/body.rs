@@ -1,6 +1,9 @@
 //! Bodies of functions: statements, instructions and their operands.
 
-use super::ast::{Address, AddressBase, Instruction, Operand, Prototype, Statement, VariableSpace};
+use super::ast::{
+    Address, AddressBase, Instruction, Number, Operand, Prototype, Statement, VariableSpace,
+};
+use super::literal::literal;
 use super::parser::{MAX_DEPTH, Parsed, Parser};
 use super::token::Token;
 use crate::error::LoadError;
@@ -83,7 +86,23 @@ impl<'a> Parser<'a> {
             "shared" => VariableSpace::Shared,
             "global" => VariableSpace::Global,
             "const" => VariableSpace::Const,
-            "pragma" => return self.pragma(),
+            "pragma" => {
+                for text in self.pragma()? {
+                    let Some(mask) = text.strip_prefix("used_bytes_mask ") else {
+                        continue;
+                    };
+                    match literal(mask.trim()) {
+                        Some(Number::Integer(mask)) => {
+                            statements.push(Statement::UsedBytes(mask as u32));
+                        }
+                        _ => {
+                            let message = format!("`{mask}` is not a mask of bytes");
+                            return Err(LoadError::new(line, message));
+                        }
+                    }
+                }
+                return Ok(());
+            }
             "loc" => {
                 let file = self.integer()?;
                 let source_line = self.integer()?;

@@ -38,7 +38,7 @@ impl Parser<'_> {
 }
 
 /// Reads a literal as the ISA writes them.
-fn literal(text: &str) -> Option<Number> {
+pub(super) fn literal(text: &str) -> Option<Number> {
     let lower = text.to_ascii_lowercase();
     if let Some(hex) = lower.strip_prefix("0f") {
         if hex.len() == 8 {

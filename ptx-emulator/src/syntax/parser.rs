@@ -190,11 +190,14 @@ impl<'a> Parser<'a> {
         self.error("expected a version such as 8.0")
     }
 
-    pub(super) fn pragma(&mut self) -> Parsed<()> {
+    /// The texts of a `.pragma`.
+    pub(super) fn pragma(&mut self) -> Parsed<Vec<&'a str>> {
+        let mut texts = Vec::new();
         loop {
-            self.text()?;
+            texts.push(self.text()?);
             if !self.accept(Token::Comma) {
-                return self.expect(Token::Semicolon);
+                self.expect(Token::Semicolon)?;
+                return Ok(texts);
             }
         }
     }
@@ -450,7 +453,7 @@ impl<'a> Parser<'a> {
                         }
                         "noreturn" => function.noreturn = true,
                         "unique" => {}
-                        "pragma" => self.pragma()?,
+                        "pragma" => drop(self.pragma()?),
                         _ => {
                             return Err(LoadError::new(
                                 line,

@@ -38,6 +38,82 @@ fn uninitialized_memory() {
     assert_eq!(shared.space, Some(Space::Shared));
 }
 
+/// Compilers say which bytes of a load matter: those between the members of a structure do not.
+#[test]
+fn bytes_that_are_not_used() {
+    // What faults where the first or the second load gets bytes that were not written: the load, or what uses its registers.
+    let loads = ["ld.shared.v2.u32", "ld.shared.u32"];
+    let uses = ["add.u32", "st.global.u32"];
+    for (space, address, declare, faulty) in [
+        (".shared", "%r5", "", loads),
+        (
+            ".local",
+            "%rd4",
+            ".local .align 8 .b8 depot[16]; mov.u64 %rd4, depot;",
+            uses,
+        ),
+        (".param", "there", ".param .align 8 .b8 there[16];", uses),
+    ] {
+        let found = |mask: &str, pad: bool| {
+            let pad = if pad {
+                format!("st{space}.b8 [{address}+8], 5; st{space}.b16 [{address}+10], 6;")
+            } else {
+                String::new()
+            };
+            let body = format!(
+                "{{ {declare}
+st{space}.b8 [{address}], 1; st{space}.b16 [{address}+2], 2;
+st{space}.b32 [{address}+4], 3; st{space}.b8 [{address}+9], 4; {pad}
+{mask}
+ld{space}.v2.u32 {{%r6, %r7}}, [{address}];
+add.u32 %r6, %r6, %r7;
+ld{space}.u32 %r7, [{address}+8];
+st.global.u32 [%rd3], %r7; }}"
+            );
+            match outcome(&kernel(&body), line(1), Config::default()) {
+                Ok(_) => None,
+                Err(LaunchError::Fault(found)) => Some(found.instruction),
+                Err(error) => panic!("{error}"),
+            }
+        };
+        let is = |found: Option<String>, name: &str| {
+            assert!(
+                found.as_ref().is_some_and(|found| found.starts_with(name)),
+                "{space}: {found:?}, not {name}"
+            );
+        };
+        for all in [
+            "",
+            ".pragma \"used_bytes_mask 0xff\";",
+            ".pragma \"used_bytes_mask 2\";",
+        ] {
+            is(found(all, true), faulty[0]);
+        }
+        let mask = ".pragma \"used_bytes_mask 0xfd\";";
+        assert_eq!(found(mask, true), None);
+        // It is the next load's mask, not that of the one after it.
+        is(found(mask, false), faulty[1]);
+    }
+    let ptx = |mask: &str| {
+        kernel(&format!(
+            ".pragma \"used_bytes_mask {mask}\";\nld.global.u32 %r6, [%rd3];"
+        ))
+    };
+    let run = |mask: &str| {
+        let device = Emulator::new(Config::default());
+        let loaded = device
+            .load(&Arc::new(Module::parse(&ptx(mask)).unwrap()))
+            .unwrap();
+        let buffer = device.alloc(64).unwrap();
+        device.write(buffer, &[0; 7]).unwrap();
+        device.launch(&loaded, "k", &line(2), &[&buffer.to_le_bytes()])
+    };
+    run("7").expect("three bytes");
+    assert!(run("8").is_err());
+    let error = Module::parse(&ptx("all")).unwrap_err();
+    assert!(error.message.contains("`all` is not a mask"), "{error}");
+}
+
 /// Local memory passes on that a value was never written, as registers do: debug builds keep their variables there.
 #[test]
 fn uninitialized_local_memory() {
