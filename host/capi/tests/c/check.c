@@ -28,6 +28,11 @@ bool check(bool condition, const char *file, int line, const char *text, const c
     return condition;
 }
 
+/* Arguments have no order in C: the message is asked for here, after the call. */
+void check_succeeds(bitnet_status found, const char *file, int line, const char *text) {
+    check(found == BITNET_SUCCESS, file, line, text, " status %d (%s)", found, bitnet_last_error());
+}
+
 void check_fails(bitnet_status found, bitnet_status expected, const char *file, int line, const char *text,
                  const char *const *words) {
     const char *message = bitnet_last_error();

@@ -13,12 +13,13 @@ extern int failures;
 /* Prints where and what, and goes on. */
 #define CHECK(condition, ...) check((condition), __FILE__, __LINE__, #condition, " " __VA_ARGS__)
 /* A call has to succeed. */
-#define OK(call) CHECK((call) == BITNET_SUCCESS, "%s", bitnet_last_error())
+#define OK(call) check_succeeds((call), __FILE__, __LINE__, #call)
 /* A call has to fail with this status, and a message with these words in it. */
 #define FAILS(call, status, ...) check_fails((call), (status), __FILE__, __LINE__, #call, (const char *[]){__VA_ARGS__, NULL})
 
 bool check(bool condition, const char *file, int line, const char *text, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
+void check_succeeds(bitnet_status found, const char *file, int line, const char *text);
 void check_fails(bitnet_status found, bitnet_status expected, const char *file, int line, const char *text,
                  const char *const *words);
 
