@@ -41,14 +41,13 @@ use crate::new_file;
 use crate::reference::Element;
 
 /// A safetensors file, read and validated.
-#[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
     bytes: Vec<u8>,
 }
 
 /// A matrix from a file, as f32.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Matrix {
     /// Size of the first dimension.
     pub rows: usize,
@@ -164,6 +163,25 @@ pub enum TensorFileError {
 /// Names of tensors, sorted; printed as a list that ends early where there are many, without line breaks or other control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorNames(pub Vec<String>);
+
+impl fmt::Debug for TensorFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TensorFile")
+            .field("path", &self.path)
+            .field("bytes", &self.bytes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Matrix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Matrix")
+            .field("rows", &self.rows)
+            .field("cols", &self.cols)
+            .field("dtype", &self.dtype)
+            .finish_non_exhaustive()
+    }
+}
 
 impl fmt::Display for TensorNames {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

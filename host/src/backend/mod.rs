@@ -26,6 +26,7 @@ use crate::{
     ops::{BitLinear, OpError, QuantizedActivations},
     reference::RowScales,
 };
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Why a backend was not made, or did not do what was asked.
@@ -85,7 +86,6 @@ pub enum BackendError {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
 pub struct CudaBackend {
     config: CudaBackendConfig,
     device: Device,
@@ -304,6 +304,16 @@ impl CudaBackend {
         self.recorder
             .as_ref()
             .map_or_else(|| Ok(Vec::new()), |recorder| recorder.take(&self.device))
+    }
+}
+
+impl fmt::Debug for CudaBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CudaBackend")
+            .field("device", &self.device)
+            .field("streams", &self.streams.len())
+            .field("profiling", &self.recorder.is_some())
+            .finish_non_exhaustive()
     }
 }
 

@@ -13,7 +13,6 @@ use super::{
 };
 
 /// Memory that a device uses, freed when nothing refers to it and no submitted work uses it any more.
-#[derive(Debug)]
 pub struct Allocation {
     core: Arc<Core>,
     space: MemorySpace,
@@ -26,7 +25,6 @@ pub struct Allocation {
 }
 
 /// Who frees an allocation.
-#[derive(Debug)]
 enum Owner {
     /// Its drop, after waiting for the work that uses it.
     Drop,
@@ -401,5 +399,16 @@ impl<T> fmt::Debug for Buffer<T> {
             .field("len", &self.len)
             .field("device", &self.device)
             .finish()
+    }
+}
+
+impl fmt::Debug for Allocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Allocation")
+            .field("space", &self.space)
+            .field("address", &format_args!("{:#x}", self.address))
+            .field("bytes", &self.len)
+            .field("device", &self.core.name)
+            .finish_non_exhaustive()
     }
 }

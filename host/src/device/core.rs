@@ -25,7 +25,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[derive(Debug)]
+/// Not `Debug`, so that nothing that holds it can derive that: it would print all that the device has, an emulated one's memory included.
 pub(super) struct Core {
     pub(super) driver: Box<dyn Driver>,
     /// As errors name the device, such as `cuda:0 (NVIDIA H200)`.

@@ -3,7 +3,7 @@
 //! Everything that is the same on every device (ownership, limits, argument checks, what a fault leaves
 //! behind) is written once, above this trait. A driver trusts its caller.
 
-use std::{any::Any, fmt::Debug};
+use std::any::Any;
 
 use super::{
     capabilities::{Capabilities, DeviceKind},
@@ -136,7 +136,7 @@ pub(super) enum DriverError {
 /// lies within one allocation. Host memory passed to a copy stays valid until the stream has been
 /// synchronized. Memory, functions and graphs stay alive until the work submitted with them is done.
 /// The unsafe functions ask for nothing more.
-pub(super) trait Driver: Any + Debug + Send + Sync {
+pub(super) trait Driver: Any + Send + Sync {
     fn kind(&self) -> DeviceKind;
     /// Whether work is complete when the call that submits it returns.
     fn synchronous(&self) -> bool;

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use super::{
     Device,
@@ -16,7 +16,6 @@ use super::{
 ///
 /// The graph keeps every buffer that its launches use alive, and replays work on those buffers' contents of the
 /// moment. It can be replayed on any stream of its device, from any thread, and dropped at any time.
-#[derive(Debug)]
 pub struct Graph {
     device: Device,
     raw: RawGraph,
@@ -198,6 +197,15 @@ impl Capturing<'_> {
             });
         }
         Ok(())
+    }
+}
+
+impl fmt::Debug for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Graph")
+            .field("device", &self.device)
+            .field("launches", &self.kernels.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -152,7 +152,7 @@ impl fmt::Display for Layout {
 /// A ternary weight matrix `[n, k]` in one of the packed layouts.
 ///
 /// Whatever way it was made, its length fits its shape, every code stands for a weight, and padding holds weight 0.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PackedWeights {
     layout: Layout,
     n: usize,
@@ -390,5 +390,15 @@ impl PackedWeights {
     fn code(&self, row: usize, column: usize) -> u8 {
         let (byte, shift) = self.layout.address(self.k, row, column);
         self.bytes[byte] >> shift & 3
+    }
+}
+
+impl fmt::Debug for PackedWeights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PackedWeights")
+            .field("layout", &self.layout)
+            .field("n", &self.n)
+            .field("k", &self.k)
+            .finish_non_exhaustive()
     }
 }

@@ -1,5 +1,7 @@
 //! Quantization: activations to int8 by their largest magnitude, weights to ternary or binary by their mean magnitude.
 
+use std::fmt;
+
 use rayon::prelude::*;
 
 use super::error::check_len;
@@ -28,7 +30,7 @@ pub enum WeightGranularity {
 }
 
 /// Activations `[m, k]` as int8.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct QuantizedActivations {
     /// The int8 values, `[m, k]`.
     pub values: Vec<i8>,
@@ -39,12 +41,30 @@ pub struct QuantizedActivations {
 }
 
 /// Weights `[n, k]` as ternary or binary values.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct QuantizedWeights {
     /// -1, 0 or 1, `[n, k]`.
     pub values: Vec<i8>,
     /// What each row's values are to be multiplied by.
     pub scales: RowScales,
+}
+
+impl fmt::Debug for QuantizedActivations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuantizedActivations")
+            .field("values", &self.values.len())
+            .field("scales", &self.scales.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for QuantizedWeights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuantizedWeights")
+            .field("values", &self.values.len())
+            .field("scales", &self.scales)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Quantizes `m` tokens of `k` activations: `s = 127 / max(max|x|, 1e-5)`, `q = clamp(rint(x * s), -128, 127)`.

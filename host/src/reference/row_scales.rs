@@ -1,5 +1,7 @@
 //! Weight scales by ranges of rows.
 
+use std::fmt;
+
 use super::RowScalesError;
 
 /// A run of rows with one weight scale: from the end of the range before it to `end`, exclusive.
@@ -15,7 +17,7 @@ pub struct ScaleRange {
 ///
 /// One range is a scale per tensor, as many ranges as rows a scale per output channel, and fused projections lie in
 /// between: Q, K and V in one matrix have three.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct RowScales {
     ranges: Vec<ScaleRange>,
 }
@@ -120,5 +122,14 @@ impl RowScales {
             scales.resize(range.end, range.scale);
         }
         scales
+    }
+}
+
+impl fmt::Debug for RowScales {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RowScales")
+            .field("n", &self.n())
+            .field("ranges", &self.ranges.len())
+            .finish_non_exhaustive()
     }
 }

@@ -46,7 +46,6 @@ const EVENT_DEFAULT: u32 = 0;
 const CAPTURE_RELAXED: c_int = 2;
 
 /// A GPU's primary context, retained while this exists.
-#[derive(Debug)]
 pub(super) struct CudaDriver {
     device: CUdevice,
     context: CUcontext,

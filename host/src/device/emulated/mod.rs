@@ -34,7 +34,6 @@ use self::{
 };
 
 /// The emulator and what is made on it.
-#[derive(Debug)]
 pub(super) struct EmulatedDriver {
     emulator: Emulator,
     capabilities: Capabilities,
