@@ -230,15 +230,30 @@ fn buffers_of_two_devices_in_one_call_are_refused() {
     let layer = layer(&device, 4, 8);
     let x = Buffer::<f32>::zeroed(&other, 8).unwrap();
     let mut y = Buffer::from_slice(&device, &[7.0_f32; 4]).unwrap();
-    let error = layer
-        .forward(&device.default_stream(), &x, &mut y)
-        .unwrap_err();
-    let text = error.to_string();
-    assert!(
-        text.contains(device.name()) && text.contains(other.name()),
-        "{text}"
-    );
+    let stream = device.default_stream();
+    let is_named = |operand: &str, result: Result<(), OpError>| {
+        let text = result.unwrap_err().to_string();
+        assert!(
+            text.starts_with(&format!("buffer `{operand}` of kernel ")),
+            "{text}"
+        );
+        assert!(text.contains(other.name()), "{text}");
+        let stream_is_on = match device.name() == other.name() {
+            true => "another device of the same name",
+            false => device.name(),
+        };
+        assert!(
+            text.contains(&format!("but the stream is on {stream_is_on}")),
+            "{text}"
+        );
+    };
+    is_named("input", layer.forward(&stream, &x, &mut y));
+    let x = Buffer::<f32>::zeroed(&device, 8).unwrap();
+    let layer_there = self::layer(&other, 4, 8);
+    is_named("weights", layer_there.forward(&stream, &x, &mut y));
     assert_eq!(y.to_vec().unwrap(), [7.0; 4]);
+    let mut y_there = Buffer::<f32>::zeroed(&other, 4).unwrap();
+    is_named("output", layer.forward(&stream, &x, &mut y_there));
 }
 
 #[test]

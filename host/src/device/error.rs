@@ -126,9 +126,12 @@ pub enum DeviceError {
         device: String,
     },
     /// Things of two devices in one call.
-    #[error("{what} is on {found}, but the stream is on {expected}; use one device for both")]
+    #[error(
+        "{what} is on {found}, but the stream is on {}; use one device for both",
+        OtherDevice(.expected, .found)
+    )]
     DeviceMismatch {
-        /// What is on the wrong device, such as `argument 2 of kernel gemv`.
+        /// What is on the wrong device, such as ``buffer `weights` of kernel gemv``.
         what: String,
         /// Device that it is on.
         found: String,
@@ -332,6 +335,20 @@ impl fmt::Display for MemoryAt<'_> {
         match self.0 {
             Some((base, len)) => write!(f, "the allocation at {base:#x} has {len} bytes"),
             None => f.write_str("no allocation is there"),
+        }
+    }
+}
+
+/// A device, and the one that it is not, which may have the same name.
+struct OtherDevice<'a>(&'a str, &'a str);
+
+impl fmt::Display for OtherDevice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self(device, other) if device == other => {
+                f.write_str("another device of the same name, opened by another call")
+            }
+            Self(device, _) => f.write_str(device),
         }
     }
 }

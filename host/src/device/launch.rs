@@ -27,6 +27,8 @@ pub struct LaunchConfig {
 pub enum KernelArg<'a> {
     /// A device pointer into an allocation.
     Pointer {
+        /// As errors call the buffer.
+        name: &'static str,
         allocation: &'a Arc<Allocation>,
         offset_bytes: usize,
         /// How many bytes from there on the kernel touches.
@@ -98,13 +100,14 @@ fn parameter(
 ) -> Result<Parameter, DeviceError> {
     let parameter = match *arg {
         KernelArg::Pointer {
+            name,
             allocation,
             offset_bytes,
             write,
             ..
         } => {
             if !Arc::ptr_eq(allocation.core(), device.core()) {
-                let what = format!("argument {index} of kernel {kernel}");
+                let what = format!("buffer `{name}` of kernel {kernel}");
                 return Err(device.mismatch(what, allocation.core()));
             }
             if offset_bytes > allocation.len() {

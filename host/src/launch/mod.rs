@@ -47,6 +47,7 @@ use bytemuck::Pod;
 /// Elements of a buffer that a kernel reads.
 #[derive(Debug)]
 pub struct Input<'a, T> {
+    name: &'static str,
     buffer: &'a Buffer<T>,
     first: usize,
     len: usize,
@@ -55,6 +56,7 @@ pub struct Input<'a, T> {
 /// Elements of a buffer that a kernel writes.
 #[derive(Debug)]
 pub struct Output<'a, T> {
+    name: &'static str,
     buffer: &'a Buffer<T>,
     first: usize,
     len: usize,
@@ -79,7 +81,12 @@ impl<'a, T: Pod> Input<'a, T> {
         first: usize,
         len: usize,
     ) -> Result<Self, LaunchError> {
-        require(name, buffer, first, len).map(|()| Self { buffer, first, len })
+        require(name, buffer, first, len).map(|()| Self {
+            name,
+            buffer,
+            first,
+            len,
+        })
     }
 }
 
@@ -106,7 +113,12 @@ impl<'a, T: Pod> Output<'a, T> {
         first: usize,
         len: usize,
     ) -> Result<Self, LaunchError> {
-        require(name, buffer, first, len).map(|()| Self { buffer, first, len })
+        require(name, buffer, first, len).map(|()| Self {
+            name,
+            buffer,
+            first,
+            len,
+        })
     }
 }
 
@@ -170,6 +182,7 @@ pub trait Arguments<P>: sealed::BindAll {}
 impl<T: Pod> sealed::Bind for Input<'_, T> {
     fn bind(&self) -> KernelArg<'_> {
         KernelArg::Pointer {
+            name: self.name,
             allocation: self.buffer.allocation(),
             offset_bytes: self.first * size_of::<T>(),
             bytes: self.len * size_of::<T>(),
@@ -182,6 +195,7 @@ impl<T: Pod> Argument<*const T> for Input<'_, T> {}
 impl<T: Pod> sealed::Bind for Output<'_, T> {
     fn bind(&self) -> KernelArg<'_> {
         KernelArg::Pointer {
+            name: self.name,
             allocation: self.buffer.allocation(),
             offset_bytes: self.first * size_of::<T>(),
             bytes: self.len * size_of::<T>(),

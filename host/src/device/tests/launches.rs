@@ -98,6 +98,7 @@ fn a_pointer_can_start_within_its_buffer_but_not_beyond() {
         let launch = |offset_bytes| {
             let allocation = buffer.allocation();
             let pointer = KernelArg::Pointer {
+                name: "data",
                 allocation,
                 offset_bytes,
                 bytes: 4,
@@ -266,24 +267,40 @@ fn things_of_two_devices_do_not_meet() {
     for (here, there) in [(&gpu, &emulated), (&emulated, &gpu), (&emulated, &other)] {
         let buffer = Buffer::<u32>::zeroed(there, 4).unwrap();
         let stream = here.default_stream();
-        let mismatch = |result: Result<(), DeviceError>| match result {
-            Err(DeviceError::DeviceMismatch {
+        let mismatch = |result: Result<(), DeviceError>| {
+            let error = result.unwrap_err();
+            let text = error.to_string();
+            let DeviceError::DeviceMismatch {
                 what,
                 found,
                 expected,
-            }) => {
-                assert_eq!(
-                    (found.as_str(), expected.as_str()),
-                    (there.name(), here.name())
-                );
-                what
-            }
-            other => panic!("{other:?}"),
+            } = error
+            else {
+                panic!("{error:?}");
+            };
+            assert_eq!(
+                (found.as_str(), expected.as_str()),
+                (there.name(), here.name())
+            );
+            assert!(
+                text.starts_with(&format!("{what} is on {found}, but")),
+                "{text}"
+            );
+            let is_same_name = here.name() == there.name();
+            assert_eq!(
+                text.contains("another device of the same name"),
+                is_same_name
+            );
+            assert_eq!(
+                text.contains(&format!("the stream is on {expected}")),
+                !is_same_name
+            );
+            what
         };
         let function_here = function(here, "add_one");
         let args = [write(&buffer), scalar(4)];
         let what = mismatch(stream.launch(&function_here, config(1, 32), &args));
-        assert_eq!(what, "argument 0 of kernel add_one");
+        assert_eq!(what, "buffer `data` of kernel add_one");
         let function_there = function(there, "add_one");
         let what = mismatch(stream.launch(&function_there, config(1, 32), &args));
         assert_eq!(what, "kernel add_one");

@@ -178,6 +178,7 @@ where
     T: bytemuck::Pod,
 {
     KernelArg::Pointer {
+        name: "data",
         allocation: buffer.allocation(),
         offset_bytes: 0,
         bytes: buffer.size_bytes(),
@@ -190,6 +191,7 @@ where
     T: bytemuck::Pod,
 {
     KernelArg::Pointer {
+        name: "data",
         allocation: buffer.allocation(),
         offset_bytes: 0,
         bytes: buffer.size_bytes(),
