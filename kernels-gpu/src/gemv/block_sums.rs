@@ -53,10 +53,10 @@ pub(super) unsafe fn row_scale<E: Epilogue, const TILES: usize>(
     // A block has a multiple of so many threads.
     const { assert!(32 % (TILES * TILE_ROWS) == 0) };
     let rows = TILES * TILE_ROWS;
-    let row = thread::block_idx_x() as usize * rows + thread::thread_idx_x() as usize % rows;
-    if row < problem.n as usize {
+    let row = thread::block_idx_x() * rows as u32 + thread::thread_idx_x() % rows as u32;
+    if row < problem.n {
         // SAFETY: there is such a row.
-        unsafe { epilogue.row_scale(row) }
+        unsafe { epilogue.row_scale(row as usize) }
     } else {
         0.0
     }

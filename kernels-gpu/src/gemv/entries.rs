@@ -196,10 +196,10 @@ macro_rules! int8xint2_variants {
 }
 
 int8xint2_variants! {
-    int8xint2_w1: 1 tokens, 1 tiles, 1 warps, 3 steps, 16 blocks;
-    int8xint2_w2: 1 tokens, 1 tiles, 2 warps, 3 steps, 16 blocks;
-    int8xint2_w4: 1 tokens, 1 tiles, 4 warps, 3 steps, 8 blocks;
-    int8xint2_w8: 1 tokens, 1 tiles, 8 warps, 3 steps, 4 blocks;
+    int8xint2_w1: 1 tokens, 1 tiles, 1 warps, 2 steps, 16 blocks;
+    int8xint2_w2: 1 tokens, 1 tiles, 2 warps, 2 steps, 16 blocks;
+    int8xint2_w4: 1 tokens, 1 tiles, 4 warps, 2 steps, 8 blocks;
+    int8xint2_w8: 1 tokens, 1 tiles, 8 warps, 2 steps, 4 blocks;
     int8xint2_w32: 1 tokens, 1 tiles, 32 warps, 2 steps, 1 blocks;
     int8xint2_m8_w2: 8 tokens, 2 tiles, 2 warps, 1 steps, 16 blocks;
     int8xint2_m8_w8: 8 tokens, 2 tiles, 8 warps, 1 steps, 4 blocks;

@@ -128,13 +128,19 @@ struct Problem {
     workspace: *mut u32,
 }
 
-/// Has L2 fetch the first bytes of this block's first `TILES` tiles, [`PREFETCHED_BYTES`] for each, and only then waits for the grid in front. Should that
-/// one write the weights, what is loaded afterwards is still right: its writes meet the same L2.
+/// Has L2 fetch the first bytes of this block's first `TILES` tiles, [`PREFETCHED_BYTES`] for each, and the token's activations, unless they are null; only
+/// then waits for the grid in front. What that one still writes, activations above all, is right when it is loaded: its writes meet the same L2. Where
+/// it did not leave them there, each step of a warp would else wait for memory anew.
 ///
 /// # Safety
-/// All threads of the block call it; weights of the shape `(n, k)` are valid, and no block in the grid's x is without tiles.
+/// All threads of the block call it; weights of the shape `(n, k)` and as many activations as columns are valid, and no block in the grid's x is
+/// without tiles.
 #[inline(always)]
-unsafe fn follow<const TILES: usize>(weights: *const u8, (n, k): (u32, u32)) {
+unsafe fn follow<const TILES: usize>(
+    weights: *const u8,
+    activations: *const i8,
+    (n, k): (u32, u32),
+) {
     #[cfg(target_feature = "sm_90")]
     if thread::thread_idx_x() == 0 && thread::block_idx_y() == 0 {
         let tile_bytes = k * (TILE_ROWS / 4) as u32;
@@ -145,9 +151,13 @@ unsafe fn follow<const TILES: usize>(weights: *const u8, (n, k): (u32, u32)) {
         unsafe {
             let start = weights.add(first as usize * tile_bytes as usize);
             ptr::prefetch_l2_bulk(start, bytes.min(PREFETCHED_BYTES as u32 * TILES as u32));
+            if first == 0 && !activations.is_null() {
+                // A multiple of 32.
+                ptr::prefetch_l2_bulk(activations, k);
+            }
         }
     }
     #[cfg(not(target_feature = "sm_90"))]
-    let _ = (weights, n, k);
+    let _ = (weights, activations, n, k);
     grid::follow();
 }

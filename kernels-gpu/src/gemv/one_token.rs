@@ -17,11 +17,15 @@ use super::{
     follow,
 };
 use crate::block;
+use core::mem::MaybeUninit;
 use cuda_std::ptr::{self, U32x4};
 use cuda_std::{intrinsics, thread, warp};
 
 /// Units of up to `STEPS` steps of each of a lane's tiles.
 type Units<const TILES: usize, const STEPS: usize> = [[[u32; UNIT_WORDS]; TILES]; STEPS];
+
+/// Activations that the units of up to `STEPS` steps meet.
+type Activations<const STEPS: usize> = [MaybeUninit<[u32; UNIT_WORDS]>; STEPS];
 
 /// What a lane has added up.
 struct Sums<L: Layout, const TILES: usize> {
@@ -30,26 +34,31 @@ struct Sums<L: Layout, const TILES: usize> {
 }
 
 impl<L: Layout, const TILES: usize> Sums<L, TILES> {
-    /// Adds the products of a step's units.
+    /// Adds the products of the first `count` steps.
     ///
     /// # Safety
-    /// 16 activations at `activations` are valid.
+    /// There are as many activations.
     #[inline(always)]
-    unsafe fn add<E: Epilogue>(
+    unsafe fn add<E: Epilogue, const STEPS: usize>(
         &mut self,
-        units: &[[u32; UNIT_WORDS]; TILES],
-        activations: *const i8,
+        units: &Units<TILES, STEPS>,
+        activations: &Activations<STEPS>,
+        count: u32,
     ) {
-        // SAFETY: the caller's contract.
-        let U32x4(q) = unsafe { *activations.cast() };
-        for word in 0..UNIT_WORDS {
-            if E::SUMS_ACTIVATIONS {
-                self.activations = intrinsics::dp4a(0x0101_0101, q[word] as i32, self.activations);
+        unroll!(step < STEPS <= 8, {
+            if (step as u32) < count {
+                // SAFETY: the caller's contract.
+                let q = unsafe { activations[step].assume_init() };
+                for word in 0..UNIT_WORDS {
+                    if E::SUMS_ACTIVATIONS {
+                        self.activations = intrinsics::dp4a(0x0101_0101, q[word] as i32, self.activations);
+                    }
+                    for tile in 0..TILES {
+                        L::add(&mut self.tiles[tile], &units[step][tile], word, q[word] as i32);
+                    }
+                }
             }
-            for tile in 0..TILES {
-                L::add(&mut self.tiles[tile], &units[tile], word, q[word] as i32);
-            }
-        }
+        });
     }
 }
 
@@ -74,7 +83,7 @@ impl<const TILES: usize, const DISTANCE: usize, const STEPS: usize> Place<TILES,
         }
     }
 
-    /// Loads the next `STEPS` steps, and moves on to those after them.
+    /// Loads the next `STEPS` steps.
     ///
     /// # Safety
     /// There are as many.
@@ -91,7 +100,8 @@ impl<const TILES: usize, const DISTANCE: usize, const STEPS: usize> Place<TILES,
         units
     }
 
-    /// As [`Place::load`], of the first `count` steps; zeros for the others. `count` is below `STEPS`, but with partial steps may be `STEPS`.
+    /// As [`Place::load`], of the first `count` steps, one at least; zeros for the others. `count` is below `STEPS`, but with partial steps may be
+    /// `STEPS`.
     ///
     /// # Safety
     /// There are as many.
@@ -99,35 +109,38 @@ impl<const TILES: usize, const DISTANCE: usize, const STEPS: usize> Place<TILES,
     unsafe fn load_some<L: Layout>(&self, count: u32) -> Units<TILES, STEPS> {
         let mut units = [[[0; UNIT_WORDS]; TILES]; STEPS];
         unroll!(step < STEPS <= 8, {
-            if L::HAS_PARTIAL_STEPS || step + 1 < STEPS {
-                let weights = self.after(step).weights;
+            if step == 0 || L::HAS_PARTIAL_STEPS || step + 1 < STEPS {
                 for tile in 0..TILES {
+                    let weights = self.after(step).weights[tile].cast();
                     // SAFETY: the caller's contract.
-                    units[step][tile] =
-                        unsafe { ptr::load_nc_streaming_v4_if(weights[tile].cast(), (step as u32) < count) }.0;
+                    U32x4(units[step][tile]) = unsafe {
+                        if step == 0 {
+                            ptr::load_nc_streaming_v4(weights)
+                        } else {
+                            ptr::load_nc_streaming_v4_if(weights, (step as u32) < count)
+                        }
+                    };
                 }
             }
         });
         units
     }
 
-    /// Adds the first `count` steps.
+    /// Loads the activations of the first `count` steps.
     ///
     /// # Safety
     /// There are as many.
     #[inline(always)]
-    unsafe fn add<L: Layout, E: Epilogue>(
-        &self,
-        units: &Units<TILES, STEPS>,
-        count: u32,
-        sums: &mut Sums<L, TILES>,
-    ) {
+    unsafe fn activations(&self, count: u32) -> Activations<STEPS> {
+        let mut activations = [MaybeUninit::uninit(); STEPS];
         unroll!(step < STEPS <= 8, {
             if (step as u32) < count {
                 // SAFETY: the caller's contract.
-                unsafe { sums.add::<E>(&units[step], self.after(step).activations) };
+                let U32x4(q) = unsafe { *self.after(step).activations.cast() };
+                activations[step].write(q);
             }
         });
+        activations
     }
 }
 
@@ -201,83 +214,110 @@ pub(super) unsafe fn gemv<
                 && DISTANCE == WARPS * SPLITS
         )
     };
-    let thread = thread::thread_idx_x() as usize;
-    let (warp, lane) = (thread / 32, thread % 32);
-    let first_tile = thread::block_idx_x() as usize * TILES;
+    let thread = thread::thread_idx_x();
+    // A block of one warp has no more threads; no compiler knows that.
+    let (warp, lane) = if WARPS == 1 {
+        (0, thread as usize)
+    } else {
+        (thread / 32, (thread % 32) as usize)
+    };
+    let first_tile = thread::block_idx_x() * TILES as u32;
     // This warp's first step.
     let first = if SPLITS == 1 {
         warp
     } else {
-        thread::block_idx_y() as usize * WARPS + warp
+        thread::block_idx_y() * WARPS as u32 + warp
     };
-    let k = problem.k as usize;
-    let column = first * STEP_COLUMNS + L::sixteen(lane) * UNIT_COLUMNS;
+    let k = problem.k;
+    let column = first * STEP_COLUMNS as u32 + (L::sixteen(lane) * UNIT_COLUMNS) as u32;
 
     // Tiles beyond what there is repeat the last one, and write nothing.
-    let last_tile = (problem.n as usize - 1) / TILE_ROWS;
+    let last_tile = (problem.n - 1) / TILE_ROWS as u32;
+    let tile_bytes = k * (TILE_ROWS / 4) as u32;
     // SAFETY: tiles up to the last exist, and where the pointers are used, `column` is below `k`.
     let start = unsafe {
-        let step = problem.weights.add(first * STEP_BYTES + lane * UNIT_BYTES);
+        let step = problem
+            .weights
+            .add(first as usize * STEP_BYTES + lane * UNIT_BYTES);
         Place::<TILES, DISTANCE, STEPS> {
             weights: core::array::from_fn(|tile| {
-                step.add((first_tile + tile).min(last_tile) * (k / 4 * TILE_ROWS))
+                step.add((first_tile + tile as u32).min(last_tile) as usize * tile_bytes as usize)
             }),
-            activations: problem.activations.wrapping_add(column),
+            activations: problem.activations.wrapping_add(column as usize),
         }
     };
     // SAFETY: the caller's contract.
-    unsafe { follow::<TILES>(problem.weights, (problem.n, problem.k)) };
+    unsafe { follow::<TILES>(problem.weights, problem.activations, (problem.n, problem.k)) };
     // Of the blocks that split K only the last one needs it.
     // SAFETY: the caller's contract.
     let row_scale =
         (SPLITS == 1).then(|| unsafe { block_sums::row_scale::<E, TILES>(&problem, &epilogue) });
 
     // Steps that all lanes of this warp have, and those of this lane: with them a part of a step.
-    let whole_steps = (k / STEP_COLUMNS + DISTANCE - 1 - first) / DISTANCE;
+    let whole_steps = (k / STEP_COLUMNS as u32 + DISTANCE as u32 - 1 - first) / DISTANCE as u32;
     let steps = if L::HAS_PARTIAL_STEPS {
-        (k + DISTANCE * STEP_COLUMNS - 1).saturating_sub(column) / (DISTANCE * STEP_COLUMNS)
+        let columns = (DISTANCE * STEP_COLUMNS) as u32;
+        (k + columns - 1).saturating_sub(column) / columns
     } else {
         whole_steps
     };
-    let mut batches = (whole_steps / STEPS) as u32;
-    let mut sums = Sums {
+    let all = STEPS as u32;
+    let mut batches = whole_steps / all;
+    let mut sums = Sums::<L, TILES> {
         tiles: [L::ZERO; TILES],
         activations: 0,
     };
-    // A batch is loaded while another is added; what does not make a whole one is loaded together with the first.
+    // A batch is loaded while another is added; what does not make a whole one is loaded together with the first, and so are the activations of both.
     // SAFETY: `rest` steps and `batches` batches of this lane exist.
     unsafe {
         let mut next = start;
-        let in_batches = batches as usize * STEPS;
-        let after_batches = start.after(in_batches);
-        let rest = (steps - in_batches) as u32;
-        let mut even = [[[0; UNIT_WORDS]; TILES]; STEPS];
-        let mut odd = even;
+        let in_batches = batches * all;
+        let after_batches = start.after(in_batches as usize);
+        let rest = steps - in_batches;
+        // LLVM does not see it, and would make code for one more step.
+        core::hint::assert_unchecked(L::HAS_PARTIAL_STEPS || rest < all);
+        // Written where there are as many batches or a rest, and read only there.
+        let mut even = MaybeUninit::<Units<TILES, STEPS>>::uninit();
+        let mut odd = MaybeUninit::<Units<TILES, STEPS>>::uninit();
+        let mut of_first: Activations<STEPS> = [MaybeUninit::uninit(); STEPS];
+        let mut of_rest = of_first;
         if rest > 0 {
-            odd = after_batches.load_some::<L>(rest);
+            odd.write(after_batches.load_some::<L>(rest));
+            of_rest = after_batches.activations(rest);
         }
         if batches > 0 {
-            even = next.load();
+            even.write(next.load());
+            of_first = next.activations(all);
         }
         if rest > 0 {
-            after_batches.add::<L, E>(&odd, rest, &mut sums);
+            sums.add::<E, STEPS>(odd.assume_init_ref(), &of_rest, rest);
         }
-        while batches > 2 {
-            odd = next.after(STEPS).load();
-            next.add::<L, E>(&even, STEPS as u32, &mut sums);
-            even = next.after(2 * STEPS).load();
-            next.after(STEPS).add::<L, E>(&odd, STEPS as u32, &mut sums);
+        if batches > 1 {
+            odd.write(next.after(STEPS).load());
+        }
+        if batches > 0 {
+            sums.add::<E, STEPS>(even.assume_init_ref(), &of_first, all);
+        }
+        while batches > 3 {
+            even.write(next.after(2 * STEPS).load());
+            let activations = next.after(STEPS).activations(all);
+            sums.add::<E, STEPS>(odd.assume_init_ref(), &activations, all);
+            odd.write(next.after(3 * STEPS).load());
+            let activations = next.after(2 * STEPS).activations(all);
+            sums.add::<E, STEPS>(even.assume_init_ref(), &activations, all);
             next = next.after(2 * STEPS);
             batches -= 2;
         }
-        if batches > 1 {
-            odd = next.after(STEPS).load();
-        }
-        if batches > 0 {
-            next.add::<L, E>(&even, STEPS as u32, &mut sums);
+        if batches > 2 {
+            even.write(next.after(2 * STEPS).load());
         }
         if batches > 1 {
-            next.after(STEPS).add::<L, E>(&odd, STEPS as u32, &mut sums);
+            let activations = next.after(STEPS).activations(all);
+            sums.add::<E, STEPS>(odd.assume_init_ref(), &activations, all);
+        }
+        if batches > 2 {
+            let activations = next.after(2 * STEPS).activations(all);
+            sums.add::<E, STEPS>(even.assume_init_ref(), &activations, all);
         }
     }
 
@@ -301,7 +341,9 @@ pub(super) unsafe fn gemv<
             let value = first_value::<COUNT>(lane, L::COLUMN_BITS);
             let (tile, row) = (value / UNIT_ROWS, value % UNIT_ROWS);
             let row = tile * TILE_ROWS + L::row_group(lane) * UNIT_ROWS + row;
-            of_warp::<TILES, 1>(warp).add(row as u32).write(values[0]);
+            of_warp::<TILES, 1>(warp as usize)
+                .add(row as u32)
+                .write(values[0]);
         }
         block_sums::finish::<L, E, TILES, WARPS, SPLITS, 1>(&problem, &epilogue, row_scale);
     }

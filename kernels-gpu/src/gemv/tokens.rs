@@ -192,8 +192,8 @@ pub(super) unsafe fn gemv<
             ),
         }
     };
-    // What the warp loads first. Whole tiles, as for one token, would take registers that spill; so would this with partial steps.
     let whole_steps = k / STEP_COLUMNS;
+    // What the warp loads first. Whole tiles, as for one token, would take registers that spill; so would this with partial steps.
     #[cfg(target_feature = "sm_90")]
     if !L::HAS_PARTIAL_STEPS && step + (STEPS - 1) * DISTANCE < whole_steps {
         unroll!(step < STEPS <= 4, {
