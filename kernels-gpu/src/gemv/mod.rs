@@ -152,8 +152,8 @@ unsafe fn follow<const TILES: usize>(
             let start = weights.add(first as usize * tile_bytes as usize);
             ptr::prefetch_l2_bulk(start, bytes.min(PREFETCHED_BYTES as u32 * TILES as u32));
             if first == 0 && !activations.is_null() {
-                // A multiple of 32.
-                ptr::prefetch_l2_bulk(activations, k);
+                // Both are multiples of 16.
+                ptr::prefetch_l2_bulk(activations, k.min(ptr::MAX_BULK_BYTES));
             }
         }
     }

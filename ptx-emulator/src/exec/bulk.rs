@@ -11,7 +11,7 @@ use super::lanes::Row;
 use super::race::{CopyAccess, check_global_copy, check_shared_copy};
 use super::stop::{Step, Stop};
 use crate::fault::{FaultKind, Space};
-use crate::isa::AccessSpace;
+use crate::isa::{AccessSpace, MAX_BULK_BYTES};
 
 /// Copies of one thread out of shared memory that may be outstanding.
 const MAX_OUTSTANDING: usize = 1 << 16;
@@ -75,10 +75,13 @@ fn row(lane: usize, address: u64) -> Row {
 }
 
 fn check_size(lane: usize, bytes: usize) -> Step<()> {
-    if bytes.is_multiple_of(16) {
+    if bytes.is_multiple_of(16) && bytes as u64 <= MAX_BULK_BYTES {
         return Ok(());
     }
-    invalid(lane, format!("{bytes} bytes is not a multiple of 16"))
+    invalid(
+        lane,
+        format!("{bytes} bytes is not a multiple of 16 from 0 to {MAX_BULK_BYTES}"),
+    )
 }
 
 /// Alignment, length and bounds of what a lane has L2 fetch. Nothing is moved, and nothing is counted.

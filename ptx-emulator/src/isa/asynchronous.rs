@@ -3,6 +3,9 @@
 use super::memory::AccessSpace;
 use super::op::{Pred, PredSlot};
 
+/// Most bytes of one bulk copy: machine code has 16 bits for a sixteenth of them, and ptxas refuses more where it sees them.
+pub(crate) const MAX_BULK_BYTES: u64 = 0xffff * 16;
+
 /// Operands are in [`Inst::src`](super::Inst::src), in the order of the PTX; results in [`Inst::dst`](super::Inst::dst).
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum AsyncOp {

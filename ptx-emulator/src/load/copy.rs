@@ -3,11 +3,8 @@
 use super::function::FunctionBuilder;
 use super::modifiers::Modifiers;
 use crate::error::LoadError;
-use crate::isa::{AccessSpace, AsyncOp, Class, Op, Place, Slot, Type, ZERO_SLOT};
+use crate::isa::{AccessSpace, AsyncOp, Class, MAX_BULK_BYTES, Op, Place, Slot, Type, ZERO_SLOT};
 use crate::syntax::ast::{Instruction, Number, Operand};
-
-/// Most bytes of one bulk copy.
-const MAX_BULK: u64 = (1 << 20) - 16;
 
 /// The spaces of a copy's two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,7 +259,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         modifiers: &Modifiers<'_>,
         size: &Operand<'a>,
     ) -> Result<Slot, LoadError> {
-        self.src_within(modifiers, size, 0..=MAX_BULK, 16)
+        self.src_within(modifiers, size, 0..=MAX_BULK_BYTES, 16)
     }
 
     /// `cp.async.bulk.prefetch.L2.global{.L2::cache_hint} [src], size{, policy}`.

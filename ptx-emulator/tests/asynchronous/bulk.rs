@@ -128,7 +128,9 @@ skip: mov.u32 %r7, 0;
 #[test]
 fn a_prefetch_stays_within_its_allocation() {
     let prefetch = |operands: &str| {
-        format!("mov.u32 %r9, 24;\n/*!*/ cp.async.bulk.prefetch.L2.global {operands};")
+        format!(
+            "mov.u32 %r9, 24;\nmov.u32 %r10, 1048576;\n/*!*/ cp.async.bulk.prefetch.L2.global {operands};"
+        )
     };
     run_with(&prefetch("[%rd1+1024], 1024"), 1, Config::default()).expect("within");
     let kind = |operands: &str| fault(&prefetch(operands), 1);
@@ -137,7 +139,11 @@ fn a_prefetch_stays_within_its_allocation() {
         FaultKind::OutOfBounds { size: 1024 }
     );
     assert_eq!(kind("[%rd1+8], 32"), FaultKind::Misaligned { required: 16 });
-    assert!(invalid(&kind("[%rd1], %r9"), "multiple of 16"));
+    assert!(invalid(
+        &kind("[%rd1], %r9"),
+        "24 bytes is not a multiple of 16"
+    ));
+    assert!(invalid(&kind("[%rd1], %r10"), "from 0 to 1048560"));
 }
 
 #[test]

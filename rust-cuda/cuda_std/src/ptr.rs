@@ -141,7 +141,10 @@ pub fn prefetch_l2<T>(ptr: *const T) {
     unsafe { asm!("prefetch.global.L2 [{}];", in(reg64) ptr, options(nostack, preserves_flags)) }
 }
 
-/// Starts bringing `bytes` bytes from `ptr` on into L2. PTX: `cp.async.bulk.prefetch.L2.global`; sm_90.
+/// The most bytes of [`prefetch_l2_bulk`]: machine code keeps 16 bits of a sixteenth of them, and drops the others.
+pub const MAX_BULK_BYTES: u32 = 0xffff * 16;
+
+/// Starts bringing `bytes` bytes, up to [`MAX_BULK_BYTES`], from `ptr` on into L2. PTX: `cp.async.bulk.prefetch.L2.global`; sm_90.
 ///
 /// # Safety
 /// `ptr` is a global address, aligned to 16 bytes; `bytes` is a multiple of 16, and so many bytes are readable there.
