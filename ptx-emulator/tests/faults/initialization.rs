@@ -52,7 +52,12 @@ fn bytes_that_are_not_used() {
             ".local .align 8 .b8 depot[16]; mov.u64 %rd4, depot;",
             uses,
         ),
-        (".param", "there", ".param .align 8 .b8 there[16];", uses),
+        (
+            ".param",
+            "there",
+            ".param .align 8 .b8 there[16]; call (there), fill, ();",
+            uses,
+        ),
     ] {
         let found = |mask: &str, pad: bool| {
             let pad = if pad {
@@ -60,17 +65,30 @@ fn bytes_that_are_not_used() {
             } else {
                 String::new()
             };
+            let stores = format!(
+                "st{space}.b8 [{address}], 1; st{space}.b16 [{address}+2], 2;
+st{space}.b32 [{address}+4], 3; st{space}.b8 [{address}+9], 4; {pad}"
+            );
+            // A parameter that the caller reads is written by the function that it calls.
+            let (of_function, of_kernel) = match space {
+                ".param" => (stores.as_str(), ""),
+                _ => ("", stores.as_str()),
+            };
             let body = format!(
                 "{{ {declare}
-st{space}.b8 [{address}], 1; st{space}.b16 [{address}+2], 2;
-st{space}.b32 [{address}+4], 3; st{space}.b8 [{address}+9], 4; {pad}
+{of_kernel}
 {mask}
 ld{space}.v2.u32 {{%r6, %r7}}, [{address}];
 add.u32 %r6, %r6, %r7;
 ld{space}.u32 %r7, [{address}+8];
 st.global.u32 [%rd3], %r7; }}"
             );
-            match outcome(&kernel(&body), line(1), Config::default()) {
+            let entry = ".visible .entry";
+            let function = format!(
+                ".func (.param .align 8 .b8 there[16]) fill() {{ {of_function} ret; }}\n{entry}"
+            );
+            let ptx = kernel(&body).replacen(entry, &function, 1);
+            match outcome(&ptx, line(1), Config::default()) {
                 Ok(_) => None,
                 Err(LaunchError::Fault(found)) => Some(found.instruction),
                 Err(error) => panic!("{error}"),
