@@ -72,62 +72,60 @@ fn gpu(results: &Results) -> &str {
         .map_or(name, |(_, name)| name.trim_end_matches(')'))
 }
 
-/// Bytes of the weights, BF16 and packed.
-fn memory() -> Result<String> {
-    let shapes = by_size(SHAPES.to_vec());
-    let series = |name: &str, bytes: fn((usize, usize)) -> usize| Series {
+/// A point for each shape that has a value, in the order of their bytes.
+fn by_shape(name: &str, value: impl Fn((usize, usize)) -> Option<f64>) -> Series {
+    let shapes = by_size(SHAPES.to_vec()).into_iter().enumerate();
+    Series {
         name: name.to_owned(),
         points: shapes
-            .iter()
-            .enumerate()
-            .map(|(index, &shape)| (index as f64, bytes(shape) as f64 / MIB))
+            .filter_map(|(index, shape)| Some((index as f64, value(shape)?)))
             .collect(),
-    };
-    let series = vec![
-        series("BF16", |(n, k)| 2 * n * k),
-        series("2 bits, with scales", |(n, k)| packed_bytes(n, k)),
-    ];
-    let range = around(&series, |point| point.1).ok_or_else(|| anyhow!("no shapes"))?;
+    }
+}
+
+/// Series that [`by_shape`] made, and the range of their values.
+fn shapes_chart(
+    title: &str,
+    y_name: &'static str,
+    series: Vec<Series>,
+) -> Result<(Chart, std::ops::Range<f64>)> {
+    let range = around(&series, |point| point.1).ok_or_else(|| anyhow!("{title}: no values"))?;
+    let labels = by_size(SHAPES.to_vec()).into_iter().map(shape_label);
     let chart = Chart {
-        title: "Static memory of a layer's weights".to_owned(),
+        title: title.to_owned(),
         x_name: "N x K",
-        y_name: "MiB",
-        labels: shapes.iter().map(|&shape| shape_label(shape)).collect(),
+        y_name,
+        labels: labels.collect(),
         series,
         lines: Vec::new(),
     };
-    chart.draw(categories(shapes.len()), range.log_scale())
+    Ok((chart, range))
+}
+
+/// Bytes of the weights, BF16 and packed.
+fn memory() -> Result<String> {
+    let mib = |bytes: usize| Some(bytes as f64 / MIB);
+    let series = vec![
+        by_shape("BF16", |(n, k)| mib(2 * n * k)),
+        by_shape("2 bits, with scales", |(n, k)| mib(packed_bytes(n, k))),
+    ];
+    let (chart, range) = shapes_chart("Static memory of a layer's weights", "MiB", series)?;
+    chart.draw(categories(SHAPES.len()), range.log_scale())
 }
 
 /// Instructions of one token's product, by shape, beside Microsoft's kernel.
 fn counted(counts: &Record) -> Result<String> {
-    let shapes = by_size(SHAPES.to_vec());
-    let series = |name: &str, per_dp4a: &dyn Fn((usize, usize)) -> Option<f64>| Series {
-        name: name.to_owned(),
-        points: shapes
-            .iter()
-            .enumerate()
-            .filter_map(|(index, &shape)| Some((index as f64, per_dp4a(shape)?)))
-            .collect(),
-    };
     let ours = |op, shape| counts.find(op, 1, shape).map(Product::per_dp4a);
     let series = vec![
-        series("gemv", &|shape| ours("gemv", shape)),
-        series("Microsoft's kernel", &|shape| {
+        by_shape("gemv", |shape| ours("gemv", shape)),
+        by_shape("Microsoft's kernel", |shape| {
             counts.find_peer(shape).map(Product::per_dp4a)
         }),
-        series("int8xint2", &|shape| ours("int8xint2", shape)),
+        by_shape("int8xint2", |shape| ours("int8xint2", shape)),
     ];
-    let highest = around(&series, |point| point.1).ok_or_else(|| anyhow!("no counts"))?;
-    let chart = Chart {
-        title: "One token's product: instructions for each dp4a that it needs, counted".to_owned(),
-        x_name: "N x K",
-        y_name: "instructions",
-        labels: shapes.iter().map(|&shape| shape_label(shape)).collect(),
-        series,
-        lines: Vec::new(),
-    };
-    chart.draw(categories(shapes.len()), 0.0..highest.end / 1.5 * 1.1)
+    let title = "One token's product: instructions for each dp4a that it needs, counted";
+    let (chart, range) = shapes_chart(title, "instructions", series)?;
+    chart.draw(categories(SHAPES.len()), 0.0..range.end / 1.5 * 1.1)
 }
 
 /// Cold time of one token's product, by shape, beside the peers.
