@@ -119,8 +119,8 @@ fn prefetched(shape: Shape, capabilities: &Capabilities, k: usize) -> usize {
     tile.min(PREFETCHED_BYTES).saturating_sub(first_loads)
 }
 
-/// Steps of one token's product that a warp has in flight when it first waits: a batch and a step of the next one, as ptxas takes the other loads
-/// back to keep within its registers.
+/// Steps of one token's product that a warp has in flight when it first waits: a batch, and what makes no whole one, of which there is a step in the mean of
+/// all K.
 fn first_steps(shape: Shape) -> usize {
     shape.steps as usize + 1
 }

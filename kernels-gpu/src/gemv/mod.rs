@@ -128,7 +128,7 @@ struct Problem {
     workspace: *mut u32,
 }
 
-/// Has L2 fetch the first bytes of this block's first `TILES` tiles, [`PREFETCHED_BYTES`] for each, and the token's activations, unless they are null; only
+/// Has L2 fetch the first bytes of this block's first `TILES` tiles, [`PREFETCHED_BYTES`] for each, and the token's activations, where there are any; only
 /// then waits for the grid in front. What that one still writes, activations above all, is right when it is loaded: its writes meet the same L2. Where
 /// it did not leave them there, each step of a warp would else wait for memory anew.
 ///
@@ -138,7 +138,7 @@ struct Problem {
 #[inline(always)]
 unsafe fn follow<const TILES: usize>(
     weights: *const u8,
-    activations: *const i8,
+    activations: Option<*const i8>,
     (n, k): (u32, u32),
 ) {
     #[cfg(target_feature = "sm_90")]
@@ -151,7 +151,7 @@ unsafe fn follow<const TILES: usize>(
         unsafe {
             let start = weights.add(first as usize * tile_bytes as usize);
             ptr::prefetch_l2_bulk(start, bytes.min(PREFETCHED_BYTES as u32 * TILES as u32));
-            if first == 0 && !activations.is_null() {
+            if let (0, Some(activations)) = (first, activations) {
                 // Both are multiples of 16.
                 ptr::prefetch_l2_bulk(activations, k.min(ptr::MAX_BULK_BYTES));
             }

@@ -145,7 +145,7 @@ unsafe fn normed<
 ) {
     const { assert!(COUNT == TILES * UNIT_ROWS && COUNT <= 8) };
     // SAFETY: the caller's contract; no block is without a group.
-    unsafe { follow::<TILES>(weights, core::ptr::null(), (n, k)) };
+    unsafe { follow::<TILES>(weights, None, (n, k)) };
     let rows_of_group = (TILES * TILE_ROWS) as u32;
     let (thread, warps) = (thread::thread_idx_x(), thread::block_dim_x() / WARP);
     let (warp, lane) = (thread / WARP, thread % WARP);

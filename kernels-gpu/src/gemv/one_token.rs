@@ -247,7 +247,13 @@ pub(super) unsafe fn gemv<
         }
     };
     // SAFETY: the caller's contract.
-    unsafe { follow::<TILES>(problem.weights, problem.activations, (problem.n, problem.k)) };
+    unsafe {
+        follow::<TILES>(
+            problem.weights,
+            Some(problem.activations),
+            (problem.n, problem.k),
+        )
+    };
     // Of the blocks that split K only the last one needs it.
     // SAFETY: the caller's contract.
     let row_scale =
