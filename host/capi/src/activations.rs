@@ -8,7 +8,7 @@ use bitnet_cuda::layout::MAX_K;
 use bitnet_cuda::ops::{QuantizedActivations, quantize_activations};
 
 use crate::arguments::{self, Dtype, Out, with_dtype};
-use crate::device::{OpenDevice, keep_context};
+use crate::device::{self, OpenDevice, keep_context};
 use crate::error::{Error, Status, call};
 use crate::handles;
 
@@ -80,15 +80,7 @@ pub unsafe extern "C" fn bitnet_activations_create_from(
 /// `bitnet_activations_destroy` of the header.
 #[unsafe(no_mangle)]
 pub extern "C" fn bitnet_activations_destroy(activations: usize) -> Status {
-    call(|| {
-        if activations != 0 {
-            let removed = handles::remove::<Shared>("activations", activations)?;
-            let device = device_of(&removed);
-            let _context = keep_context(&device);
-            drop(removed);
-        }
-        Ok(())
-    })
+    device::destroy("activations", activations, device_of)
 }
 
 fn device_of(activations: &Shared) -> Device {

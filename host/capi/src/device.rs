@@ -8,7 +8,7 @@ use bitnet_cuda::device::{Buffer, CurrentContext, Device, DeviceKind};
 
 use crate::arguments::{self, ANY, Out};
 use crate::error::{Error, Status, call};
-use crate::handles;
+use crate::handles::{self, Handled};
 
 /// A device that handles stand for, with the memory that `bitnet_alloc` has made on it.
 pub struct OpenDevice {
@@ -30,6 +30,19 @@ fn is_emulated(device: &Device) -> bool {
 /// The thread's CUDA context, to be restored after a call that uses the device.
 pub fn keep_context(device: &Device) -> Option<CurrentContext> {
     (!is_emulated(device)).then(CurrentContext::save)
+}
+
+/// Ends a handle, of which 0 is none, and drops what it stands for, on its device.
+pub fn destroy<T: Handled>(argument: &str, handle: usize, device: fn(&T) -> Device) -> Status {
+    call(|| {
+        if handle != 0 {
+            let removed = handles::remove::<T>(argument, handle)?;
+            let device = device(&removed);
+            let _context = keep_context(&device);
+            drop(removed);
+        }
+        Ok(())
+    })
 }
 
 impl OpenDevice {

@@ -1,7 +1,7 @@
 //! Linear layers.
 
 use std::ffi::{c_int, c_void};
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 
 use bitnet_cuda::layout::{Layout, PackedWeights};
 use bitnet_cuda::ops::{BitLinear, Norm};
@@ -9,7 +9,7 @@ use bitnet_cuda::reference::RowScales;
 
 use crate::activations::Shared;
 use crate::arguments::{self, Dtype, Out, Range, with_dtype};
-use crate::device::{OpenDevice, keep_context};
+use crate::device::{self, OpenDevice, keep_context};
 use crate::error::{Error, Status, call};
 use crate::handles;
 use crate::weights::packed_weights;
@@ -160,15 +160,7 @@ pub unsafe extern "C" fn bitnet_linear_create_packed(
 /// `bitnet_linear_destroy` of the header.
 #[unsafe(no_mangle)]
 pub extern "C" fn bitnet_linear_destroy(linear: usize) -> Status {
-    call(|| {
-        if linear != 0 {
-            let removed: Arc<BitLinear> = handles::remove("linear", linear)?;
-            let device = removed.device().clone();
-            let _context = keep_context(&device);
-            drop(removed);
-        }
-        Ok(())
-    })
+    device::destroy("linear", linear, |layer: &BitLinear| layer.device().clone())
 }
 
 /// `bitnet_linear_shape` of the header.
@@ -188,6 +180,18 @@ pub unsafe extern "C" fn bitnet_linear_shape(linear: usize, n: *mut i64, k: *mut
     })
 }
 
+/// The types of `x` and `y`.
+fn dtypes(x: c_int, y: c_int) -> Result<(Dtype, Dtype), Error> {
+    Ok((Dtype::new("x_dtype", x)?, Dtype::new("y_dtype", y)?))
+}
+
+/// The numbers of elements of a layer's input and output for `m` tokens.
+fn elements(layer: &BitLinear, m: i64) -> Result<(usize, usize), Error> {
+    let m = arguments::size("m", m, i32::MAX as usize)?;
+    let of_width = |width| arguments::elements(m, width);
+    Ok((of_width(layer.k())?, of_width(layer.n())?))
+}
+
 /// `bitnet_linear_forward` of the header.
 ///
 /// # Safety
@@ -204,15 +208,8 @@ pub unsafe extern "C" fn bitnet_linear_forward(
 ) -> Status {
     call(|| {
         let layer = handles::get::<BitLinear>("linear", linear)?;
-        let (x_dtype, y_dtype) = (
-            Dtype::new("x_dtype", x_dtype)?,
-            Dtype::new("y_dtype", y_dtype)?,
-        );
-        let m = arguments::size("m", m, i32::MAX as usize)?;
-        let (x_len, y_len) = (
-            arguments::elements(m, layer.k())?,
-            arguments::elements(m, layer.n())?,
-        );
+        let (x_dtype, y_dtype) = dtypes(x_dtype, y_dtype)?;
+        let (x_len, y_len) = elements(&layer, m)?;
         let x_range = Range::new("x", x, x_len.saturating_mul(x_dtype.bytes()));
         Range::new("y", y, y_len.saturating_mul(y_dtype.bytes())).require_apart(&[x_range])?;
         let device = layer.device();
@@ -279,15 +276,8 @@ pub unsafe extern "C" fn bitnet_linear_forward_norm(
     call(|| {
         let layer = handles::get::<BitLinear>("linear", linear)?;
         let norm = handles::get::<Norm>("norm", norm)?;
-        let (x_dtype, y_dtype) = (
-            Dtype::new("x_dtype", x_dtype)?,
-            Dtype::new("y_dtype", y_dtype)?,
-        );
-        let m = arguments::size("m", m, i32::MAX as usize)?;
-        let (x_len, y_len) = (
-            arguments::elements(m, layer.k())?,
-            arguments::elements(m, layer.n())?,
-        );
+        let (x_dtype, y_dtype) = dtypes(x_dtype, y_dtype)?;
+        let (x_len, y_len) = elements(&layer, m)?;
         let y_bytes = y_len.saturating_mul(y_dtype.bytes());
         Range::new("y", y, y_bytes).require_apart(&[
             Range::new("x", x, x_len.saturating_mul(x_dtype.bytes())),

@@ -2,7 +2,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 
 use bitnet_cuda::device::Device;
 use bitnet_cuda::layout::MAX_K;
@@ -10,7 +10,7 @@ use bitnet_cuda::ops::{GateUp, Norm, OpError, QuantizedActivations};
 
 use crate::activations::Shared;
 use crate::arguments::{self, Dtype, Out, Range, with_dtype};
-use crate::device::{OpenDevice, keep_context};
+use crate::device::{self, OpenDevice, keep_context};
 use crate::error::{Error, Status, call};
 use crate::handles;
 
@@ -93,15 +93,7 @@ pub unsafe extern "C" fn bitnet_norm_create_layer(
 /// `bitnet_norm_destroy` of the header.
 #[unsafe(no_mangle)]
 pub extern "C" fn bitnet_norm_destroy(norm: usize) -> Status {
-    call(|| {
-        if norm != 0 {
-            let removed: Arc<Norm> = handles::remove("norm", norm)?;
-            let device = removed.device().clone();
-            let _context = keep_context(&device);
-            drop(removed);
-        }
-        Ok(())
-    })
+    device::destroy("norm", norm, |norm: &Norm| norm.device().clone())
 }
 
 /// `bitnet_norm_forward` of the header.
