@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -13,7 +14,7 @@ use kernel_benches::SHAPES;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{process, workspace};
+use crate::{artifacts, process, workspace};
 
 /// What is counted: an operation of `bitnet profile`, and its tokens.
 const OPERATIONS: [(&str, usize); 3] = [("gemv", 1), ("gemv", 8), ("int8xint2", 1)];
@@ -77,6 +78,11 @@ impl Product {
     /// Instructions for each `dp4a` that one token's product needs at least: a quarter of the weights.
     pub fn per_dp4a(&self) -> f64 {
         self.instructions as f64 / (self.n * self.k / 4) as f64
+    }
+
+    /// Sectors for each one that the weights fill: 128 of them at 2 bits.
+    pub fn per_weight_sector(&self) -> f64 {
+        self.sectors as f64 / (self.n * self.k / 128) as f64
     }
 }
 
@@ -145,24 +151,22 @@ fn path() -> PathBuf {
 }
 
 fn products() -> Result<Vec<Product>> {
+    let bitnet = artifacts::program("bitnet-cuda", "bitnet")?;
     let all = OPERATIONS
         .into_iter()
         .flat_map(|(op, m)| SHAPES.map(|shape| (op, m, shape)));
     let all: Vec<_> = all.collect();
     all.into_iter()
         .progress()
-        .map(|(op, m, (n, k))| product(op, m, n, k))
+        .map(|(op, m, shape)| product(&bitnet, op, m, shape))
         .collect()
 }
 
-/// Runs a program of the workspace; what it prints as JSON.
-fn json_of(package: &str, program: &str, arguments: &[String]) -> Result<Value> {
-    let mut command = workspace::cargo();
-    command.args(["run", "--release", "--quiet", "--package", package]);
-    command.args(["--bin", program, "--"]).args(arguments);
-    let captured = process::capture(&mut command, LIMIT)?;
+/// What a program prints as JSON.
+fn json_of(command: &mut Command) -> Result<Value> {
+    let captured = process::capture(command, LIMIT)?;
     serde_json::from_str(&captured.stdout)
-        .with_context(|| format!("{program} wrote `{}`", captured.stdout))
+        .with_context(|| format!("the program wrote `{}`", captured.stdout))
 }
 
 fn count(counters: &Value, pointer: &str) -> Result<u64> {
@@ -172,11 +176,10 @@ fn count(counters: &Value, pointer: &str) -> Result<u64> {
         .with_context(|| format!("no count {pointer} in {counters}"))
 }
 
-fn product(op: &str, m: usize, n: usize, k: usize) -> Result<Product> {
+fn product(bitnet: &Path, op: &str, m: usize, (n, k): (usize, usize)) -> Result<Product> {
     let arguments =
         format!("profile {op} --m {m} --n {n} --k {k} --seed 1 --device emulated --json");
-    let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
-    let report = json_of("bitnet-cuda", "bitnet", &arguments)?;
+    let report = json_of(Command::new(bitnet).args(arguments.split(' ')))?;
     ensure!(
         count(&report, "/mismatches")? == 0,
         "{op} {m} x {n} x {k} is wrong"
@@ -201,6 +204,7 @@ fn peer_products(ptx: &Path) -> Result<Vec<Product>> {
     if entries.is_empty() {
         bail!("{} has no entry of ladder_int8xint2_kernel", ptx.display());
     }
+    let ptx_emu = artifacts::program("ptx-emulator", "ptx-emu")?;
     let folder = tempfile::tempdir()?;
     let buffer = |name: &str, bytes: usize| -> Result<String> {
         let path = folder.path().join(name);
@@ -221,19 +225,16 @@ fn peer_products(ptx: &Path) -> Result<Vec<Product>> {
             buffer("activation_scale", 2)?,
             buffer("weight_scales", 2 * scales)?,
         ];
-        let mut command = vec![
-            "run".to_owned(),
-            ptx.display().to_string(),
-            "--json".to_owned(),
-        ];
-        command.extend(["--entry".to_owned(), entry.clone()]);
-        command.extend(["--grid".to_owned(), (n / 16).to_string()]);
-        command.extend(["--block".to_owned(), "8,16".to_owned()]);
+        let mut command = Command::new(&ptx_emu);
+        command
+            .arg("run")
+            .arg(ptx)
+            .args(["--json", "--entry", &entry]);
+        command.args(["--grid", &(n / 16).to_string(), "--block", "8,16"]);
         for argument in arguments {
-            command.extend(["--arg".to_owned(), argument]);
+            command.args(["--arg", &argument]);
         }
-        let report =
-            json_of("ptx-emulator", "ptx-emu", &command).with_context(|| format!("{n} x {k}"))?;
+        let report = json_of(&mut command).with_context(|| format!("{n} x {k}"))?;
         Ok(Product {
             op: "int8xint2".to_owned(),
             kernel: "ladder_int8xint2_kernel".to_owned(),

@@ -1,5 +1,6 @@
 //! The workspace's own commands: `cargo xtask --help` lists them.
 
+mod artifacts;
 mod build_ptx;
 mod bundle;
 mod counts;

@@ -58,7 +58,7 @@ const STEPS: [(&str, Check); 11] = [
     ("report is fresh", || report::check().into()),
     ("tests", tests),
     ("bundle", || bundle::check().into()),
-    ("counts are recorded", || counts::check().into()),
+    ("counts as recorded", || counts::check().into()),
     ("tests on the GPU", gpu_tests),
 ];
 

@@ -5,14 +5,13 @@ mod glibc;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
 
-use crate::{process, workspace};
+use crate::{artifacts, process, workspace};
 
 const SCRIPT: &str = include_str!("run.sh");
 
@@ -29,7 +28,6 @@ const WITHOUT_GPU: [&str; 3] = ["counts", "golden_reference", "schedules"];
 /// The test double of the driver.
 const DOUBLE: &str = "libfake_libcuda.so";
 
-const BUILD: Duration = Duration::from_secs(3600);
 const QUICK: Duration = Duration::from_secs(600);
 
 #[derive(clap::Args)]
@@ -77,12 +75,11 @@ fn make(folder: &Path) -> Result<()> {
     fs::create_dir_all(&tests)?;
     fs::create_dir_all(folder)?;
 
-    let programs = built(&["build", "--package", "bitnet-cuda", "--bin", "bitnet"])?;
-    let bitnet = programs.iter().find(|artifact| artifact.name == "bitnet");
-    let bitnet = bitnet.context("cargo built no program `bitnet`")?;
-    add(&bitnet.file, &folder.join("bitnet"))?;
-    let mut artifacts = built(&["test", "--no-run", "--package", "bitnet-cuda", "--lib"])?;
-    artifacts.extend(built(&[
+    let bitnet = artifacts::program("bitnet-cuda", "bitnet")?;
+    add(&bitnet, &folder.join("bitnet"))?;
+    let mut artifacts =
+        artifacts::built(&["test", "--no-run", "--package", "bitnet-cuda", "--lib"])?;
+    artifacts.extend(artifacts::built(&[
         "test",
         "--no-run",
         "--package",
@@ -155,55 +152,6 @@ fn modules(list: &str) -> Result<String> {
     }
     let line = |(module, names): (&str, Vec<&str>)| format!("{module} {}\n", names.join(" "));
     Ok(modules.into_iter().map(line).collect())
-}
-
-/// A file that cargo has built.
-struct Artifact {
-    name: String,
-    file: PathBuf,
-    is_test: bool,
-}
-
-/// Runs cargo in the release profile.
-fn built(arguments: &[&str]) -> Result<Vec<Artifact>> {
-    let mut command = workspace::cargo();
-    command
-        .args(arguments)
-        .args(["--release", "--message-format=json-render-diagnostics"]);
-    artifacts(&process::capture(&mut command, BUILD)?.stdout)
-}
-
-/// Programs and shared libraries in cargo's messages.
-fn artifacts(messages: &str) -> Result<Vec<Artifact>> {
-    let mut artifacts = Vec::new();
-    for line in messages.lines() {
-        let message: Value =
-            serde_json::from_str(line).with_context(|| format!("cargo said `{line}`"))?;
-        if message["reason"] != "compiler-artifact" {
-            continue;
-        }
-        let name = message["target"]["name"]
-            .as_str()
-            .context("an artifact without a name")?;
-        let is_test = message["profile"]["test"] == true;
-        let executable = message["executable"].as_str();
-        let files = message["filenames"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str);
-        let library = files
-            .into_iter()
-            .find(|file| name == "fake_libcuda" && file.ends_with(".so"));
-        if let Some(file) = executable.or(library) {
-            artifacts.push(Artifact {
-                name: name.to_owned(),
-                file: file.into(),
-                is_test,
-            });
-        }
-    }
-    Ok(artifacts)
 }
 
 /// Copies a program without its symbols, and checks that older systems can load it.
@@ -305,32 +253,6 @@ fn run_elsewhere(folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn programs_and_the_driver_double_are_found_in_cargos_messages() {
-        let messages = concat!(
-            r#"{"reason":"compiler-artifact","target":{"name":"half"},"profile":{"test":false},"executable":null,"filenames":["/t/libhalf.rlib"]}"#,
-            "\n",
-            r#"{"reason":"compiler-artifact","target":{"name":"fake_libcuda"},"profile":{"test":false},"executable":null,"filenames":["/t/libfake_libcuda.so","/t/libfake_libcuda.rlib"]}"#,
-            "\n",
-            r#"{"reason":"compiler-artifact","target":{"name":"gemv"},"profile":{"test":true},"executable":"/t/gemv-1","filenames":["/t/gemv-1"]}"#,
-            "\n",
-            r#"{"reason":"build-finished","success":true}"#,
-        );
-        let artifacts = artifacts(messages).expect("well-formed");
-        let found: Vec<_> = artifacts
-            .iter()
-            .map(|a| (a.name.as_str(), a.file.to_str(), a.is_test))
-            .collect();
-        assert_eq!(
-            found,
-            [
-                ("fake_libcuda", Some("/t/libfake_libcuda.so"), false),
-                ("gemv", Some("/t/gemv-1"), true)
-            ]
-        );
-        assert!(super::artifacts("not json").is_err());
-    }
 
     #[test]
     fn modules_that_a_gpu_shows_nothing_about_are_left_out() {

@@ -302,21 +302,11 @@ fn model(results: &Results) -> String {
 
 /// What products execute and move, counted by the emulator: the same on every machine.
 fn counted(counts: &Record) -> String {
-    let per_dp4a = |product: Option<&Product>| {
-        product.map_or_else(
-            || "-".to_owned(),
-            |product| format!("{:.2}", product.per_dp4a()),
-        )
+    let number = |product: Option<&Product>, of: fn(&Product) -> f64| {
+        product.map_or_else(|| "-".to_owned(), |product| format!("{:.2}", of(product)))
     };
-    let sectors = |product: Option<&Product>| {
-        product.map_or_else(
-            || "-".to_owned(),
-            |product| {
-                let weights = (product.n * product.k / 4 / 32) as f64;
-                format!("{:.2}", product.sectors as f64 / weights)
-            },
-        )
-    };
+    let per_dp4a = |product| number(product, Product::per_dp4a);
+    let sectors = |product| number(product, Product::per_weight_sector);
     let rows = SHAPES.map(|shape| {
         let of = |op, m| counts.find(op, m, shape);
         let (one, eight, ladder) = (of("gemv", 1), of("gemv", 8), of("int8xint2", 1));
