@@ -1,7 +1,8 @@
-//! BitNet kernels for NVIDIA GPUs, written in Rust from the kernel up, and the same PTX on a machine that has no GPU.
+//! BitNet kernels for NVIDIA GPUs, written in Rust, which also run on machines without a GPU.
 //!
-//! BitNet models (b1.58) have ternary weights, kept at 2 bits, and int8 activations. A layer of that kind is a
-//! [`BitLinear`](ops::BitLinear); it runs on a [`Device`](device::Device), which is a GPU or the emulator:
+//! BitNet b1.58 models have ternary weights, stored at 2 bits, and int8 activations (W2A8). A linear layer of that kind is a
+//! [`BitLinear`](ops::BitLinear). It runs on a [`Device`](device::Device), which is a GPU or an emulator that runs the same PTX
+//! on the CPU:
 //!
 //! ```
 //! use bitnet_cuda::device::{Buffer, Device};
@@ -20,21 +21,23 @@
 //! # }
 //! ```
 //!
-//! A checkpoint's weights, float or packed at 2 bits, come from [`tensor_file`]. What is launched again and again is captured once,
-//! as a [`Graph`](device::Graph). [`Device::profile`](device::Device::profile) counts what the emulator did. Sizes are in elements unless a name
-//! says bytes; [`ops`] says what `m`, `n` and `k` are.
+//! [`tensor_file`] reads the weights of a checkpoint, float or packed at 2 bits. A sequence of launches that repeats is best
+//! captured as a [`Graph`](device::Graph). [`Device::profile`](device::Device::profile) returns what the emulator counted. Sizes
+//! are in elements unless the name says bytes; `m` is the number of tokens, `n` of output features, `k` of input features.
 //!
-//! | module | what is there |
+//! | module | contents |
 //! |---|---|
-//! | [`ops`] | the operations that users call |
-//! | [`backend`] | a device with its pool, streams and options in one object |
-//! | [`device`] | devices, buffers, streams, events, graphs |
+//! | [`ops`] | linear layers, norms, activation functions and quantization on device buffers: start here |
+//! | [`backend`] | a device with its memory pool, streams and options in one object, profiling, layers split over devices |
+//! | [`device`] | devices, buffers, streams, events, graphs, memory pools |
 //! | [`layout`] | weight layouts and conversions between them |
 //! | [`reference`](mod@reference) | plain CPU versions of every operation |
-//! | [`tensor_file`] | matrices from and to safetensors files |
-//! | [`launch`] | typed launches of single kernels, their variants, and the autotuner |
+//! | [`tensor_file`] | safetensors files: weights and activations in, results out |
+//! | [`launch`] | typed launches of single kernels, kernel variants, the autotuner |
 //!
-//! The feature `cli`, on by default, is the command `bitnet`; a library does without it.
+//! Fallible calls return typed errors ([`OpError`](ops::OpError), [`DeviceError`](device::DeviceError) and others) whose message
+//! names the offending value and what to change. The feature `cli`, on by default, builds the command `bitnet`; libraries can
+//! turn it off.
 
 pub mod backend;
 pub mod device;

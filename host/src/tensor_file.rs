@@ -1,7 +1,7 @@
 //! Tensors in safetensors files: reading weights and activations, writing results.
 //!
-//! Float weights become a layer by [`BitLinear::from_weights`]. Weights that transformers has packed at 2 bits, with a scale beside
-//! them, are a layer as they are:
+//! Float weights become a layer with [`BitLinear::from_weights`]. Weights packed at 2 bits by transformers, with a separate
+//! scale, are used directly:
 //!
 //! ```no_run
 //! use bitnet_cuda::device::Device;
@@ -20,10 +20,11 @@
 //! # }
 //! ```
 //!
-//! The class `AutoBitLinear` of transformers multiplies with `weight_scale`, as this library does. Its class `BitLinear`
-//! (`"linear_class": "bitlinear"` in the model's `config.json`, and where it says nothing) divides by it: take the reciprocal there.
+//! The class `AutoBitLinear` of transformers multiplies by `weight_scale`, as this library does. Its class `BitLinear`
+//! (`"linear_class": "bitlinear"` in the model's `config.json`, which is also the default) divides by it; for such a model, pass
+//! the reciprocal.
 //!
-//! Q, K and V, or gate and up, become one layer by [`PackedWeights::concat`].
+//! Q, K and V, or gate and up, are joined into one layer with [`PackedWeights::concat`].
 //!
 //! [`BitLinear::from_weights`]: crate::ops::BitLinear::from_weights
 
@@ -55,15 +56,15 @@ pub struct Matrix {
     pub cols: usize,
     /// The elements in row-major order; f16 and bf16 are converted exactly.
     pub data: Vec<f32>,
-    /// The type that the file holds: F32, F16 or BF16.
+    /// The type in the file: F32, F16 or BF16.
     pub dtype: Dtype,
 }
 
-/// A file that cannot be read or written, or does not hold what was asked for.
+/// A file that cannot be read or written, or does not contain what was asked for.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TensorFileError {
-    /// The operating system refused.
+    /// The operating system returned an error.
     #[error("cannot {action} {}: {error}", path.display())]
     Io {
         /// What was tried.
@@ -94,10 +95,10 @@ pub enum TensorFileError {
         path: PathBuf,
         /// The name asked for.
         name: String,
-        /// The names that there are.
+        /// The names in the file.
         available: TensorNames,
     },
-    /// The tensor's elements are of another type than is read.
+    /// The type of the tensor's elements is not accepted here.
     #[error("tensor {name:?} in {} is {dtype:?}: {expected} is needed", path.display())]
     WrongDtype {
         /// The file.
@@ -106,7 +107,7 @@ pub enum TensorFileError {
         name: String,
         /// Its type.
         dtype: Dtype,
-        /// The types that are read.
+        /// The accepted types.
         expected: &'static str,
     },
     /// The tensor has not exactly one element.
@@ -119,7 +120,7 @@ pub enum TensorFileError {
         /// Its shape.
         shape: Vec<usize>,
     },
-    /// The tensor's bytes are no packed weights.
+    /// The tensor's bytes are not packed weights.
     #[error("tensor {name:?} in {}: {error}", path.display())]
     NotWeights {
         /// The file.
@@ -201,7 +202,7 @@ impl fmt::Display for TensorNames {
 }
 
 impl TensorFile {
-    /// Reads a file whole, and checks that it is complete.
+    /// Reads a whole file and checks that it is complete.
     ///
     /// # Errors
     /// When it cannot be read, is truncated or is not in the safetensors format.
@@ -217,7 +218,7 @@ impl TensorFile {
         }
     }
 
-    /// Takes the bytes of a file, which errors call `path`.
+    /// Parses the bytes of a file; errors refer to it as `path`.
     ///
     /// # Errors
     /// When they are truncated or not in the safetensors format.
@@ -394,8 +395,8 @@ impl TensorFile {
 /// Writes a matrix as the only tensor of a new file, or in place of an old one, in one step: no reader sees half a file.
 ///
 /// # Errors
-/// When `data.len() != rows * cols`, the file cannot be written, or something that is no file has its name. An old file
-/// is then as it was.
+/// When `data.len() != rows * cols`, the file cannot be written, or the path names something other than a file. An old file is
+/// unchanged in that case.
 pub fn write_matrix<T: Element>(
     path: impl AsRef<Path>,
     name: &str,

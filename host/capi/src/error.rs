@@ -56,7 +56,7 @@ impl Error {
             .unwrap_or("no message");
         Self {
             status: Status::InternalError,
-            message: format!("a mistake in libbitnet: {text}"),
+            message: format!("internal error in libbitnet, please report it: {text}"),
         }
     }
 

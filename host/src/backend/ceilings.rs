@@ -8,12 +8,12 @@ const ROUNDS: usize = 11;
 /// Launches of the graph that the launch floor is measured with.
 const LAUNCHES: usize = 64;
 
-/// What a device allows at best, as measured on it.
+/// The limits of a device, as measured on it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ceilings {
-    /// Bytes read and written a second by a copy within the device, of twice the L2 cache.
+    /// Bytes read plus bytes written per second by a device-to-device copy of twice the L2 cache.
     pub copy_bytes_per_second: f64,
-    /// Milliseconds of a launch that does next to nothing (one element), back to back in a graph.
+    /// Milliseconds per launch of a kernel on one element, back to back in a graph.
     pub launch_floor_ms: f64,
 }
 
@@ -45,7 +45,7 @@ impl Ceilings {
         }))
     }
 
-    /// Milliseconds that moving so many bytes takes at least, or launching so many kernels, whichever is more.
+    /// The least milliseconds that moving `bytes` or launching `launches` kernels takes, whichever is more.
     pub fn floor_ms(&self, bytes: usize, launches: usize) -> f64 {
         let moved = bytes as f64 / self.copy_bytes_per_second * 1e3;
         moved.max(launches as f64 * self.launch_floor_ms)

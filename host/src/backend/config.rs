@@ -44,14 +44,13 @@ impl DeviceCapabilities {
 pub struct CudaBackendConfig {
     /// The device. Default [`DeviceId::Auto`].
     pub device_id: DeviceId,
-    /// Most bytes of device memory that buffers take, from a pool; `None` for the driver's memory without a pool. Default
-    /// `None`.
+    /// Size limit of the memory pool in bytes; `None` to allocate from the driver without a pool. Default `None`.
     pub memory_pool_size: Option<usize>,
-    /// Streams to make, at least 1. Default 4.
+    /// Number of streams, at least 1. Default 4.
     pub num_streams: usize,
-    /// Whether operations are recorded for [`take_profile`](super::CudaBackend::take_profile). Default no.
+    /// Whether operations are recorded for [`take_profile`](super::CudaBackend::take_profile). Default `false`.
     pub enable_profiling: bool,
-    /// Which GEMV variants there are to choose from.
+    /// Which GEMV variants may be chosen.
     pub w2a8_config: W2A8GemvConfig,
 }
 
@@ -67,15 +66,15 @@ impl Default for CudaBackendConfig {
     }
 }
 
-/// Which GEMV variants there are to choose from.
+/// Which GEMV variants may be chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct W2A8GemvConfig {
     /// Threads of a block; `None` leaves it to the tuning cache and the heuristic. Default `None`.
     pub block_size: Option<u32>,
-    /// How many blocks the rows are split over. Default [`GridStrategy::Auto`].
+    /// How the rows are divided among blocks. Default [`GridStrategy::Auto`].
     pub grid_strategy: GridStrategy,
-    /// Whether weights in the layout `Ladder` are brought into `Tiled` when they are loaded; otherwise they are multiplied as
-    /// they are. Default yes.
+    /// Whether weights in the layout `Ladder` are converted to `Tiled` when they are loaded; otherwise they are multiplied as
+    /// they are. Default `true`.
     pub enable_weight_permutation: bool,
 }
 
@@ -89,13 +88,13 @@ impl Default for W2A8GemvConfig {
     }
 }
 
-/// How many blocks a product's grid has.
+/// How the rows of a product are divided among blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum GridStrategy {
-    /// As many as the chosen variant has.
+    /// As the chosen variant does.
     #[default]
     Auto,
-    /// One for so many rows of the weights.
+    /// This many rows of the weights per block.
     RowsPerBlock(u32),
 }
 

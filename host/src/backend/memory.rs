@@ -1,7 +1,7 @@
 use crate::device::{Buffer, Device, DeviceError, HybridMemoryPool};
 use bytemuck::Pod;
 
-/// A device's memory, from its pool where it has one.
+/// Allocates and copies a device's memory; from its pool, if it has one.
 #[derive(Debug, Clone, Copy)]
 pub struct MemoryManager<'a>(&'a Device);
 
@@ -10,16 +10,16 @@ impl<'a> MemoryManager<'a> {
         Self(device)
     }
 
-    /// `len` elements whose content is not defined until something writes them.
+    /// Allocates `len` elements, whose content is undefined until something writes them.
     ///
     /// # Errors
-    /// When the memory is not there, or the device is lost.
+    /// When there is not enough memory, or the device is lost.
     #[track_caller]
     pub fn allocate<T: Pod>(&self, len: usize) -> Result<Buffer<T>, DeviceError> {
         Buffer::uninit(self.0, len)
     }
 
-    /// A copy of a host slice on the device.
+    /// Allocates a buffer and copies a host slice to it.
     ///
     /// # Errors
     /// As [`MemoryManager::allocate`].
@@ -28,7 +28,7 @@ impl<'a> MemoryManager<'a> {
         Buffer::from_slice(self.0, host)
     }
 
-    /// A copy of a buffer on the host, after the work that writes it.
+    /// Copies a buffer to the host, after waiting for the work that writes it.
     ///
     /// # Errors
     /// When that work failed.
@@ -36,7 +36,7 @@ impl<'a> MemoryManager<'a> {
         buffer.to_vec()
     }
 
-    /// The pool.
+    /// The device's memory pool, if it has one.
     pub fn pool(&self) -> Option<HybridMemoryPool> {
         self.0.pool()
     }

@@ -1,7 +1,7 @@
 //! A device with its memory pool, streams and options in one object, for services that hold one per device.
 //!
-//! [`CudaBackend`] only puts together what [`device`](crate::device) and [`ops`](crate::ops) offer; its buffers, streams and
-//! layers are theirs. It works the same on a GPU and on the emulator. It is `Send` and `Sync`, as all of its parts are.
+//! [`CudaBackend`] combines the parts of [`device`](crate::device) and [`ops`](crate::ops), and uses their types for buffers,
+//! streams and layers. It works the same on a GPU and on the emulator, and is `Send` and `Sync`.
 
 mod ceilings;
 mod config;
@@ -29,45 +29,45 @@ use crate::{
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Why a backend was not made, or did not do what was asked.
+/// Why a backend could not be created, or a call on it failed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackendError {
-    /// The device refused, or is lost.
+    /// The device refused the call, or is lost.
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// The device cannot run the kernels.
     #[error(transparent)]
     Launch(#[from] LaunchError),
-    /// The operation refused.
+    /// The operation refused its arguments.
     #[error(transparent)]
     Op(#[from] OpError),
-    /// An option that nothing fits.
+    /// An option that nothing can satisfy.
     #[error("{option} = {value} is not possible: {expected}")]
     Config {
         /// The option's field.
         option: &'static str,
         /// Its value.
         value: String,
-        /// What would be.
+        /// What would be possible.
         expected: String,
     },
-    /// A size that is not the weights'.
+    /// A size that disagrees with the weights.
     #[error("{name} = {actual}, but the weights have {expected}")]
     Shape {
         /// `m` or `k`.
         name: &'static str,
-        /// The weights'.
+        /// The size of the weights.
         expected: usize,
-        /// As given.
+        /// The size given.
         actual: usize,
     },
 }
 
 /// A device, its memory and its streams.
 ///
-/// After a fault ([`CudaBackend::is_lost`]) every call says [`DeviceError::Lost`]; drop what was made with the backend and make
-/// another with the same [`CudaBackend::config`].
+/// After a fault ([`CudaBackend::is_lost`]) every call returns [`DeviceError::Lost`]; drop everything that was created with the
+/// backend, and create another with the same [`CudaBackend::config`].
 ///
 /// ```
 /// use bitnet_cuda::backend::{CudaBackend, CudaBackendConfig, DeviceId};
@@ -95,11 +95,11 @@ pub struct CudaBackend {
 }
 
 impl CudaBackend {
-    /// Opens the device, loads the kernels, makes the pool and the streams.
+    /// Opens the device, loads the kernels, creates the pool and the streams.
     ///
     /// # Errors
-    /// When there is no such device, it is older than the kernels need, an option is not possible, or the pool's memory is not
-    /// there. A GPU has one pool a process: one that was made with another size is an error.
+    /// When there is no such device, it is older than the kernels need, an option is not possible, or the pool's memory cannot be
+    /// allocated. A process has one pool per GPU; asking for another size than that of the existing pool is an error.
     pub fn new(config: CudaBackendConfig) -> Result<Self, BackendError> {
         config.w2a8_config.check()?;
         if config.num_streams == 0 {
@@ -141,7 +141,7 @@ impl CudaBackend {
         Device::auto()
     }
 
-    /// What it was made with.
+    /// The options that the backend was created with.
     pub fn config(&self) -> &CudaBackendConfig {
         &self.config
     }
@@ -156,12 +156,12 @@ impl CudaBackend {
         self.device.capabilities()
     }
 
-    /// Whether a fault has taken the device's memory.
+    /// Whether the device was lost to a fault.
     pub fn is_lost(&self) -> bool {
         self.device.is_lost()
     }
 
-    /// The device's memory.
+    /// Access to the device's memory.
     pub fn memory_manager(&self) -> MemoryManager<'_> {
         MemoryManager::new(&self.device)
     }
@@ -171,12 +171,12 @@ impl CudaBackend {
         &self.streams
     }
 
-    /// A stream by index; those beyond the last begin again with the first.
+    /// The stream `index`, modulo the number of streams.
     pub fn stream(&self, index: usize) -> &Stream {
         &self.streams[index % self.streams.len()]
     }
 
-    /// The streams one after the other, to spread independent work over them.
+    /// Returns the streams in turn, to spread independent work over them.
     pub fn next_stream(&self) -> &Stream {
         self.stream(self.next_stream.fetch_add(1, Ordering::Relaxed))
     }
@@ -189,11 +189,11 @@ impl CudaBackend {
         self.device.synchronize()
     }
 
-    /// Uploads ternary weights for [`CudaBackend::w2a8_gemv`], on the kernel variants that `w2a8_config` leaves.
+    /// Uploads ternary weights for [`CudaBackend::w2a8_gemv`], restricted to the kernel variants that `w2a8_config` allows.
     ///
     /// # Errors
-    /// When `scales` does not cover exactly the rows of `weights`, no variant that the options leave takes their K, or the device
-    /// has not enough memory.
+    /// When `scales` does not cover exactly the rows of `weights`, no variant that the options allow supports their K, or the
+    /// device has not enough memory.
     pub fn load_weights(
         &self,
         weights: &PackedWeights,
@@ -214,7 +214,8 @@ impl CudaBackend {
 
     /// The product of weights `[m, k]` and quantized activations, `[tokens, k]`, with scales applied: `output` is `[tokens, m]`.
     ///
-    /// `m` is the number of the weights' rows, as BLAS counts for a matrix-vector product; elsewhere in this library, that is `n`.
+    /// `m` is the number of rows of the weights, following BLAS's convention for matrix-vector products; elsewhere in this
+    /// library it is called `n`.
     ///
     /// # Errors
     /// When a size does not fit, an operand is on another device, or the launch fails.
@@ -245,7 +246,7 @@ impl CudaBackend {
     /// Runs `work`, any operations on `stream`, in a `tracing` span; with `enable_profiling`, also records what it submits, as one
     /// operation of [`CudaBackend::take_profile`].
     ///
-    /// `work` submits to no other stream, and on the calling thread. What other threads submit meanwhile is not counted.
+    /// `work` must submit only to `stream` and only on the calling thread. What other threads submit meanwhile is not recorded.
     ///
     /// ```
     /// use bitnet_cuda::backend::{CudaBackend, CudaBackendConfig};
@@ -266,7 +267,7 @@ impl CudaBackend {
     /// ```
     ///
     /// # Errors
-    /// Those of `work`, of which nothing is recorded then, and [`DeviceError::Capturing`] on a GPU while the stream is being
+    /// Those of `work`, in which case nothing is recorded, and [`DeviceError::Capturing`] on a GPU while the stream is being
     /// captured.
     pub fn record<R, E: From<DeviceError>>(
         &self,
@@ -291,12 +292,13 @@ impl CudaBackend {
         }
     }
 
-    /// What the device allows at best, measured when it is first asked for; `None` on the emulator, and without `enable_profiling`.
+    /// The limits of the device, measured at the first call; `None` on the emulator, and without `enable_profiling`.
     pub fn ceilings(&self) -> Option<Ceilings> {
         self.recorder.as_ref()?.ceilings(&self.device)
     }
 
-    /// What was recorded since the last call, in the order of submission; waits for it. Empty without `enable_profiling`.
+    /// Returns what was recorded since the last call, in the order of submission, after waiting for it. Empty without
+    /// `enable_profiling`.
     ///
     /// # Errors
     /// [`DeviceError::Lost`] where the work failed.

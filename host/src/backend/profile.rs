@@ -3,12 +3,12 @@ use crate::device::{Device, DeviceError, DeviceKind, Event, Stream, Submitted};
 use serde_json::{Value, json};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// An operation as a profile has it.
+/// An operation, as it appears in a profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Operation {
     /// Its name.
     pub name: &'static str,
-    /// Of a matrix product: tokens, output features, input features.
+    /// For a matrix product: tokens, output features, input features.
     pub product: Option<[usize; 3]>,
 }
 
@@ -32,25 +32,25 @@ impl From<&'static str> for Operation {
     }
 }
 
-/// An operation that was recorded.
+/// A recorded operation.
 #[derive(Debug, Clone)]
 pub struct OpProfile {
     /// The operation.
     pub operation: Operation,
-    /// What it submitted, in order: names of kernels, copies, graphs.
+    /// Names of the kernels, copies and graphs that it submitted, in order.
     pub kernels: Vec<String>,
-    /// Bytes that it has to move at least: of each kernel's arguments the elements that the kernel touches, each once; of a
-    /// graph those of its kernels.
+    /// The minimal traffic in bytes: the elements that each kernel accesses through its arguments, counted once; for a graph, the
+    /// sum over its kernels.
     pub bytes: usize,
-    /// Index of its stream among the backend's; their number for any other.
+    /// Index of its stream in the backend; for any other stream, the number of the backend's streams.
     pub stream: usize,
     /// Milliseconds from its start to its end on the stream; none on the emulator.
     pub milliseconds: Option<f32>,
     /// Milliseconds from the first recorded operation's start to its start; none on the emulator.
     pub start_ms: Option<f32>,
-    /// Milliseconds that the device's ceilings allow for it at best; none on the emulator. See [`Ceilings::floor_ms`].
+    /// The least milliseconds that the device's ceilings allow for it; none on the emulator. See [`Ceilings::floor_ms`].
     pub floor_ms: Option<f64>,
-    /// What the emulator counted in each of its launches; none on a GPU.
+    /// The emulator's counts of each of its launches; empty on a GPU.
     pub counters: Vec<ptx_emulator::Counters>,
 }
 
@@ -60,15 +60,16 @@ impl OpProfile {
         self.operation.product.map(|[m, n, k]| 2 * m * n * k)
     }
 
-    /// Gigabytes a second of `bytes`, on a GPU.
+    /// `bytes` in gigabytes per second, on a GPU.
     pub fn gigabytes_per_second(&self) -> Option<f64> {
         self.milliseconds
             .map(|milliseconds| self.bytes as f64 / (f64::from(milliseconds) * 1e6))
     }
 
-    /// Its share of the device's ceiling, on a GPU: 1 is as fast as the device copies memory, or launches kernels.
+    /// The share of the device's ceiling that it reached, on a GPU: 1 is as fast as the device copies memory, or launches
+    /// kernels.
     ///
-    /// More than 1 is possible where operands come from the L2 cache.
+    /// More than 1 is possible if operands come from the L2 cache.
     pub fn share_of_ceiling(&self) -> Option<f64> {
         let (floor, milliseconds) = (self.floor_ms?, f64::from(self.milliseconds?));
         Some(floor / milliseconds)
@@ -160,10 +161,10 @@ impl Recorder {
     }
 }
 
-/// Operations in the JSON of Chrome's trace viewer and Perfetto, a row for each stream.
+/// Exports operations as JSON for Chrome's trace viewer and Perfetto, with one row per stream.
 ///
-/// On a GPU an event begins and lasts as the operation did. The emulator has no time: there, an event is one microsecond at its
-/// place in the order, `otherData.time` says `ordinal`, and what counts is in its `args`.
+/// On a GPU, an event has the start and duration of the operation. The emulator has no clock: there, each event lasts one
+/// microsecond, in the order of submission, `otherData.time` is `ordinal`, and the counts are in `args`.
 pub fn chrome_trace(profiles: &[OpProfile]) -> Value {
     let timed = profiles
         .iter()

@@ -15,8 +15,8 @@ const ROWS: usize = 16;
 /// A linear layer over several devices, any mix of GPUs and emulated ones.
 ///
 /// Input and output are on the host ([`SplitLinear::forward`]) or on a device ([`SplitLinear::forward_on`]). All devices work at
-/// once: results are gathered after everything has been submitted. They equal those of one device bit for bit, because an output depends on its
-/// own row of weights and its own token alone, and every device computes it alike.
+/// the same time: results are gathered after everything has been submitted. They equal those of one device bit for bit, because
+/// an output depends only on its own row of weights and its own token, and every device computes it in the same way.
 #[derive(Debug)]
 pub struct SplitLinear {
     n: usize,
@@ -25,12 +25,12 @@ pub struct SplitLinear {
     parts: Vec<Part>,
 }
 
-/// What each device has of a [`SplitLinear`].
+/// What each device of a [`SplitLinear`] computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Split {
-    /// Some rows of the weights, in whole tiles of 16, and all tokens: for weights that one device cannot hold.
+    /// Some rows of the weights, in whole tiles of 16, for all tokens: for weights that do not fit on one device.
     Rows,
-    /// All weights, and some of the tokens.
+    /// All weights, for some of the tokens.
     Batch,
 }
 
@@ -105,7 +105,7 @@ impl SplitLinear {
         Ok(Self { n, k, split, parts })
     }
 
-    /// Output features, of all devices together.
+    /// Output features, over all devices.
     pub fn n(&self) -> usize {
         self.n
     }
@@ -115,7 +115,7 @@ impl SplitLinear {
         self.k
     }
 
-    /// The devices that have a part of the layer.
+    /// The devices that hold a part of the layer.
     pub fn devices(&self) -> impl Iterator<Item = &Device> {
         self.parts.iter().map(|part| part.layer.device())
     }
@@ -123,7 +123,7 @@ impl SplitLinear {
     /// The layer's output, `[m, n]`, for float activations `input`, `[m, k]`, both on the host.
     ///
     /// # Errors
-    /// When `input` is no whole number of tokens, or a device fails.
+    /// When `input` is not a whole number of tokens, or a device fails.
     pub fn forward(&self, input: &[f32]) -> Result<Vec<f32>, OpError> {
         let m = require_tokens("input", input.len(), self.k)?;
         let mut submitted = Vec::new();
@@ -151,11 +151,11 @@ impl SplitLinear {
         Ok(result)
     }
 
-    /// As [`SplitLinear::forward`], with input and output on the device of `stream`, in whose order the work is done. That
-    /// device need not be one of the layer's.
+    /// As [`SplitLinear::forward`], with input and output on the device of `stream`, in stream order. That device need not be one
+    /// of the layer's.
     ///
-    /// Where the devices can access each other ([`Device::can_access_peer`]), nothing goes through the host, and nothing
-    /// waits but the freeing of memory that no pool keeps.
+    /// Where the devices can access each other ([`Device::can_access_peer`]), nothing goes through the host, and the call waits
+    /// only to free memory that does not belong to a pool.
     ///
     /// # Errors
     /// When a length does not fit, a buffer is not on the device of `stream`, or a device fails.

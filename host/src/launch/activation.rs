@@ -11,7 +11,7 @@ use kernels_gpu::row::CHUNK;
 /// Elements of a row that the kernels can index, pairs included.
 pub(crate) const MAX_WIDTH: usize = 1 << 30;
 
-/// The gates and ups of a gated activation: where they lie.
+/// Where the gate and up values of a gated activation are stored.
 #[derive(Debug)]
 pub enum GateUp<'a, T> {
     /// In two buffers of `[m, width]`.
@@ -21,9 +21,9 @@ pub enum GateUp<'a, T> {
         /// The ups.
         up: &'a Buffer<T>,
     },
-    /// In one buffer of `[m, 2 * width]`: each token's gates, then its ups.
+    /// In one buffer of `[m, 2 * width]`: all gates of a token, then all its ups.
     Concatenated(&'a Buffer<T>),
-    /// In one buffer of `[m, 2 * width]`: gate and up of a feature side by side.
+    /// In one buffer of `[m, 2 * width]`: gate and up of each feature next to each other.
     Interleaved(&'a Buffer<T>),
 }
 

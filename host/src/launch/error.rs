@@ -4,10 +4,10 @@ use crate::device::DeviceError;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LaunchError {
-    /// The device refused, or an earlier launch failed.
+    /// The device refused the launch, or an earlier one failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// A buffer that is shorter than what the kernel touches.
+    /// A buffer that is shorter than the range that the kernel accesses.
     #[error(
         "buffer `{name}` has {actual} elements, the kernel touches {needed}; allocate at least {needed}"
     )]
@@ -51,7 +51,7 @@ pub enum LaunchError {
         /// The padded K.
         k: usize,
     },
-    /// Row scales that cannot be shared out evenly.
+    /// Row scales whose number does not divide the number of rows.
     #[error("{groups} groups of rows do not divide n = {n}")]
     Groups {
         /// Row scales.
@@ -60,7 +60,7 @@ pub enum LaunchError {
         n: usize,
     },
     /// A variant that does not exist.
-    #[error("no variant `{name}`; there are {known}")]
+    #[error("there is no variant `{name}`; the variants are {known}")]
     UnknownVariant {
         /// The name as given.
         name: String,

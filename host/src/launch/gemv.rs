@@ -12,7 +12,7 @@ use kernels_gpu::Dtype;
 use kernels_gpu::gemv::{self, Shape, Variant};
 use std::fmt;
 
-/// A type of floats on a device: f32, f16, bf16, and no other.
+/// A floating-point type on a device: f32, f16 or bf16. Sealed.
 pub trait Float: sealed::Float {}
 
 impl Float for f32 {}
@@ -40,7 +40,7 @@ pub(super) mod sealed {
     }
 }
 
-/// One of the compiled GEMV variants; printed by its name.
+/// One of the compiled GEMV variants; `Display` prints its name.
 #[derive(Clone, Copy)]
 pub struct Gemv(&'static Variant);
 
@@ -65,7 +65,7 @@ impl fmt::Debug for Gemv {
 }
 
 impl Gemv {
-    /// All that are compiled for weights in a layout; there are none for `RowMajor`.
+    /// All variants for weights in `layout`; there are none for `RowMajor`.
     pub fn all(layout: Layout) -> impl Iterator<Item = Gemv> {
         let variants = match layout {
             Layout::Tiled => gemv::TILED,
@@ -75,10 +75,10 @@ impl Gemv {
         variants.iter().map(Gemv)
     }
 
-    /// The variant for `Tiled` weights that is called `name`, as [`Gemv::name`] has it.
+    /// The variant for `Tiled` weights with this [`Gemv::name`].
     ///
     /// # Errors
-    /// [`LaunchError::UnknownVariant`], with the names there are.
+    /// [`LaunchError::UnknownVariant`], which lists the names that exist.
     pub fn named(name: &str) -> Result<Self, LaunchError> {
         let all = || Self::all(Layout::Tiled);
         all()
@@ -92,9 +92,9 @@ impl Gemv {
             })
     }
 
-    /// The variant for `[n, k]` weights and `m` tokens on a device: of those made for the fewest tokens that are enough (or,
-    /// where none is, for the most), the one with the fewest warps among those whose [`Gemv::score`] is about the best. None where no kernel
-    /// takes the layout or K.
+    /// The default variant for `[n, k]` weights and `m` tokens on a device. Candidates are the variants for the smallest number
+    /// of tokens that is at least `m` (or, if none is, for the largest); of those whose [`Gemv::score`] is within 3 % of the
+    /// best, the one with the fewest warps is chosen. `None` if no kernel supports the layout or K.
     pub fn choose(
         capabilities: &Capabilities,
         layout: Layout,
@@ -123,14 +123,14 @@ impl Gemv {
         estimate::choose(fitting, Self::shape, capabilities, n, k)
     }
 
-    /// Estimated share, in 0..=1, of the time of a launch with cold caches in which DRAM could have delivered the weights
-    /// (`launch/estimate.rs` has the estimate). A split that leaves a warp without a step scores 0.
+    /// The time that DRAM takes to deliver the weights, as a share in 0..=1 of the estimated time of a launch with cold caches
+    /// (`launch/estimate.rs` has the estimate). A split that leaves a warp without work scores 0.
     pub fn score(&self, capabilities: &Capabilities, n: usize, k: usize) -> f64 {
         estimate::ideal_cycles(capabilities, n, k)
             / estimate::cycles(self.shape(), capabilities, n, k)
     }
 
-    /// Whether it takes `m` tokens in one launch, and weights of `k` padded columns.
+    /// Whether it supports `m` tokens in one launch and weights of `k` padded columns.
     pub fn fits(&self, m: usize, k: usize) -> bool {
         self.tokens() >= m && self.require_k(k).is_ok()
     }
@@ -167,12 +167,12 @@ impl Gemv {
         self.0.shape
     }
 
-    /// Tokens that it takes in one launch, at most.
+    /// The most tokens of one launch.
     pub fn tokens(&self) -> usize {
         self.shape().tokens as usize
     }
 
-    /// Its kernel's name, such as `gemv_m1_t1_w4_k2`: tokens, tiles of 16 rows a block, warps a block, blocks that split K.
+    /// The kernel's name, such as `gemv_m1_t1_w4_k2`: tokens, tiles of 16 rows per block, warps per block, blocks that split K.
     pub fn name(&self) -> &'static str {
         self.0.entry.name
     }

@@ -9,11 +9,11 @@ use kernels_gpu::gemv::{self, Int8xInt2Variant, TILE_ROWS};
 /// The operands of `bitlinear_int8xint2`, on one device.
 #[derive(Debug)]
 pub struct Int8xInt2<'a> {
-    /// `[m, k_pitch]`; columns from `k` up to the next multiple of 32 are read, and have to be 0 where `k` is none.
+    /// `[m, k_pitch]`. Columns from `k` up to the next multiple of 32 are read too, and have to be 0.
     pub activations: &'a Buffer<i8>,
     /// `[n, k]` in the layout `Ladder`.
     pub weights: &'a Buffer<u8>,
-    /// What each token was multiplied with, `[m]`.
+    /// The factor that each token was multiplied by, `[m]`.
     pub activation_scale: &'a Buffer<bf16>,
     /// The scale of each group of rows, `[groups]`.
     pub row_scale: &'a Buffer<bf16>,
@@ -30,9 +30,9 @@ pub struct Int8xInt2Sizes {
     pub n: usize,
     /// Input features.
     pub k: usize,
-    /// From a token's activations to the next one's: a multiple of 16.
+    /// Distance from one token's activations to the next, in elements: a multiple of 16.
     pub k_pitch: usize,
-    /// Row scales; rows are shared out among them evenly.
+    /// Number of row scales; each applies to `n / groups` consecutive rows.
     pub groups: usize,
 }
 
@@ -40,8 +40,8 @@ pub struct Int8xInt2Sizes {
 /// exactly, each further operation rounded in f32, the result once to bf16.
 ///
 /// # Errors
-/// When a size is 0 or too large, K is padded beyond `k_pitch`, `k_pitch` is no multiple of 16, `groups` does not divide `n`, a
-/// buffer is too short or on another device, or the launch fails.
+/// When a size is 0 or too large, K is padded beyond `k_pitch`, `k_pitch` is not a multiple of 16, `groups` does not divide `n`,
+/// a buffer is too short or on another device, or the launch fails.
 pub fn int8xint2(
     stream: &Stream,
     operands: Int8xInt2<'_>,

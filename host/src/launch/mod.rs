@@ -1,9 +1,9 @@
 //! Typed launches: from a kernel's signature, written once in `kernels-gpu`, to a checked launch.
 //!
-//! `#[kernel]` leaves the host each kernel's parameter types as a tuple, carried by [`Entry`]. A launch takes a tuple of
-//! arguments that [`Argument`] relates to those types one by one: an [`Input<T>`] stands for a `*const T`, an [`Output<T>`]
-//! for a `*mut T`, a scalar for itself; anything else does not compile. Making an `Input` or `Output` states how many elements
-//! the kernel touches, and a shorter buffer is refused there, before anything runs.
+//! `#[kernel]` exposes each kernel's parameter types to the host as a tuple, carried by [`Entry`]. A launch takes a tuple of
+//! arguments that [`Argument`] relates to those types one by one: an [`Input<T>`] is passed for a `*const T`, an [`Output<T>`]
+//! for a `*mut T`, a scalar for itself; anything else does not compile. An `Input` or `Output` states how many elements the
+//! kernel accesses, and its constructor refuses a shorter buffer.
 
 mod activation;
 mod error;
@@ -63,7 +63,7 @@ pub struct Output<'a, T> {
 }
 
 impl<'a, T: Pod> Input<'a, T> {
-    /// The first `len` elements of `buffer`, which errors call `name`.
+    /// The first `len` elements of `buffer`; errors refer to it as `name`.
     ///
     /// # Errors
     /// [`LaunchError::ShortBuffer`] when the buffer has fewer.
@@ -71,7 +71,7 @@ impl<'a, T: Pod> Input<'a, T> {
         Self::slice(name, buffer, 0, len)
     }
 
-    /// The `len` elements of `buffer` from `first` on.
+    /// `len` elements of `buffer`, starting at `first`.
     ///
     /// # Errors
     /// As [`Input::new`].
@@ -91,7 +91,7 @@ impl<'a, T: Pod> Input<'a, T> {
 }
 
 impl<'a, T: Pod> Output<'a, T> {
-    /// The first `len` elements of `buffer`, which errors call `name`.
+    /// The first `len` elements of `buffer`; errors refer to it as `name`.
     ///
     /// # Errors
     /// [`LaunchError::ShortBuffer`] when the buffer has fewer.
@@ -103,7 +103,7 @@ impl<'a, T: Pod> Output<'a, T> {
         Self::slice(name, buffer, 0, len)
     }
 
-    /// The `len` elements of `buffer` from `first` on.
+    /// `len` elements of `buffer`, starting at `first`.
     ///
     /// # Errors
     /// As [`Output::new`].
@@ -284,7 +284,7 @@ tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y, K Z, L Z1, M Z2, N Z3,
 /// When the PTX cannot be loaded, a buffer is on another device, the device's limits are exceeded, or an earlier launch failed.
 ///
 /// # Safety
-/// In this configuration, the kernel touches only the elements that the arguments state.
+/// In this configuration, the kernel must access only the elements that the arguments state.
 pub unsafe fn launch<P>(
     stream: &Stream,
     entry: Entry<P>,

@@ -1,4 +1,4 @@
-//! The compiled kernels, and which of them a device gets.
+//! The compiled kernels, and the choice among them for a device.
 
 use super::LaunchError;
 use crate::device::{Device, Module};
@@ -12,7 +12,7 @@ const PTX: [&str; PTX_ARCHITECTURES.len()] = [
     include_str!("../../ptx/sm_90/bitnet.ptx"),
 ];
 
-/// The PTX for a compute capability, and its architecture: the newest that is not newer than the device.
+/// The PTX for a compute capability, and its architecture: the newest one that is not newer than the device. `None` before 7.5.
 pub fn ptx_for((major, minor): (u32, u32)) -> Option<(u32, &'static str)> {
     let newest = PTX_ARCHITECTURES
         .iter()
@@ -20,10 +20,10 @@ pub fn ptx_for((major, minor): (u32, u32)) -> Option<(u32, &'static str)> {
     Some((PTX_ARCHITECTURES[newest], PTX[newest]))
 }
 
-/// This library's kernels, loaded on a device: once, however often this is called.
+/// This library's kernels on a device; loaded at the first call.
 ///
 /// # Errors
-/// [`LaunchError::NoPtx`] on devices older than sm_75, and the driver's refusal to load the PTX.
+/// [`LaunchError::NoPtx`] on devices older than sm_75, and the driver's error if it cannot load the PTX.
 pub fn kernels(device: &Device) -> Result<Module, LaunchError> {
     let capability = device.compute_capability();
     let (_, ptx) = ptx_for(capability).ok_or_else(|| LaunchError::NoPtx {

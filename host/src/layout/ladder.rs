@@ -1,9 +1,9 @@
 //! `Ladder`: the layout of the W2A8 GPU kernel in Microsoft's BitNet repository.
 //!
-//! The matrix is cut into blocks of 16 rows x 32 columns, blocks in row-major order, 128 bytes a block. A block's 32
-//! little-endian words hold 16 weights each: word `t` has row `8 (t / 16) + t % 8` and the 16 columns from
-//! `16 ((t % 16) / 8)`. Inside a word, weight `e` is in bits `8 (e % 4) + 2 (e / 4)`, as code `w + 2` (1, 2 or 3).
-//! It suits kernels that hold eight rows a warp and turn codes into signed bytes before multiplying.
+//! The matrix is divided into blocks of 16 rows x 32 columns, in row-major order, 128 bytes each. A block's 32 little-endian
+//! words hold 16 weights each: word `t` has row `8 (t / 16) + t % 8` and the 16 columns from `16 ((t % 16) / 8)`. Inside a word,
+//! weight `e` is in bits `8 (e % 4) + 2 (e / 4)`, as code `w + 2` (1, 2 or 3). It suits kernels that process eight rows per warp
+//! and expand codes to signed bytes before multiplying.
 
 use super::blocks;
 

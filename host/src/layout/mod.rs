@@ -6,10 +6,10 @@
 //! | [`Layout::Ladder`] | `w + 2` | n to 16, k to 32 | Microsoft's W2A8 kernel: 16x32 blocks, permuted, interleaved |
 //! | [`Layout::Tiled`] | `w + 1` | n to 16, k to 128 | this project's: 16x128 blocks, four rows to a byte, see [`tiled`] |
 //!
-//! [`PackedWeights::from_transformers`] reads the order in which Hugging Face's checkpoints have them.
+//! [`PackedWeights::from_transformers`] reads the packed order of Hugging Face's checkpoints.
 //!
-//! Padding holds weight 0, so a kernel may multiply it with whatever finite activation it finds there.
-//! Every pair of layouts converts without loss; work is split by tiles of 16 rows over all cores.
+//! Padding holds weight 0, so a kernel may multiply it by any finite activation. Conversion between any two layouts is lossless,
+//! and runs on all cores.
 
 mod blocks;
 mod error;

@@ -1,6 +1,6 @@
 //! `RowMajor`: element `4j + i` of a row in bits `2i` of byte `j` of that row, code `w + 1`.
 //!
-//! The plain one, to write and inspect weights in: no block structure, each row whole bytes.
+//! The plain layout, for writing and inspecting weights: no block structure, and each row is a whole number of bytes.
 
 /// Byte index and lowest bit of the code at (row, column).
 pub(super) fn address(padded_k: usize, row: usize, column: usize) -> (usize, u32) {

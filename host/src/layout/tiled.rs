@@ -1,24 +1,24 @@
 //! `Tiled`: the layout of this project's own kernels.
 //!
-//! Codes are unsigned, `u = w + 1` in {0, 1, 2}, so that `dot(w, a) = dot(u, a) - sum(a)`: the sum of a token's
-//! activations is known from its quantization, and no lane subtracts anything.
+//! Codes are unsigned, `u = w + 1` in {0, 1, 2}, so that `dot(w, a) = dot(u, a) - sum(a)`: the sum of a token's activations is
+//! known from its quantization, so the codes need not be made signed.
 //!
-//! The matrix is padded with weight 0 to a multiple of 16 rows and 128 columns, and cut into blocks of 16 x 128: row
-//! tile after row tile, and by ascending column within one. A block is 512 bytes:
+//! The matrix is padded with weight 0 to a multiple of 16 rows and 128 columns, and divided into blocks of 16 x 128: one row tile
+//! after the other, and by ascending column within each. A block is 512 bytes:
 //!
 //! ```text
 //! offset  g*128 + c    byte: column c (0..128), rows 4g .. 4g+3 (g in 0..4)
 //!         bits 2i      code of row 4g + i   (i in 0..4)
 //! ```
 //!
-//! What that buys:
-//! - A word is four columns of four rows, and pairs with one word of int8 activations in their natural order. `dp4a` of the
-//!   word and masks of it (`& 0x03030303`, `& 0x0f0f0f0f`, `& 0x3f3f3f3f`) give sums that the rows' dot products are
-//!   differences of: three ands for four `dp4a`, and four accumulators for four rows.
-//! - A lane that loads 16 bytes (one 128-bit load) needs one 128-bit load of activations for it, since its four rows share
-//!   the columns; the eight lanes of a row group read 128 consecutive activations.
-//! - A warp takes a block: 512 contiguous bytes, four full cache lines in one request, and a row tile is contiguous
-//!   from its first column to its last.
+//! Consequences:
+//! - A word is four columns of four rows, and pairs with one word of int8 activations in their natural order. The dot products of
+//!   the rows are differences of `dp4a` with the word and three masks of it (`& 0x03030303`, `& 0x0f0f0f0f`, `& 0x3f3f3f3f`):
+//!   three ands for four `dp4a`, and four accumulators for four rows.
+//! - A lane that loads 16 bytes (one 128-bit load) needs one 128-bit load of activations, since its four rows share the columns;
+//!   the eight lanes of a row group read 128 consecutive activations.
+//! - A warp loads a block, 512 contiguous bytes, as four full cache lines in one request, and a row tile is contiguous from its
+//!   first column to its last.
 
 use super::blocks;
 

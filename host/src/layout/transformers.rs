@@ -1,14 +1,14 @@
 //! Ternary weights as Hugging Face's transformers packs them in checkpoints (its `integrations/bitnet.py`), such as the published
 //! BitNet b1.58 2B4T: a uint8 tensor `[n / 4, k]` for weights `[n, k]`, code `w + 1`.
 //!
-//! A byte holds four rows of one column, a quarter of the matrix apart: row `r` is in bits `2 i` of the tensor's row `r - i n / 4`,
-//! where `i = floor(4 r / n)`. No kernel reads this order; it is only read from files.
+//! A byte holds four rows of one column, a quarter of the matrix apart: row `r` is in bits `2 i` of the tensor's row `r - i n /
+//! 4`, where `i = floor(4 r / n)`. No kernel uses this order; it is only read from files.
 
 use super::{Layout, LayoutError, PackedWeights};
 
 impl PackedWeights {
-    /// Takes the bytes of a tensor `[rows, k]` that transformers has packed, and arranges them in `layout`; there are `n = 4 rows`
-    /// output features.
+    /// Converts the bytes of a tensor `[rows, k]` packed by transformers to `layout`. The result has `n = 4 rows` output
+    /// features.
     ///
     /// ```
     /// use bitnet_cuda::layout::{Layout, PackedWeights};

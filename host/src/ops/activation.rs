@@ -6,8 +6,8 @@ use crate::reference::activation::Activation;
 
 /// Writes `activation(input)` to `output`, element by element; both have the same length.
 ///
-/// Computed in f32 with the hardware's approximate `exp2` and reciprocal, whose last bits differ between GPUs and the emulator, and
-/// rounded once to `T`; docs/numerics.md states how far it may be from the exact value.
+/// Computed in f32 with the hardware's approximate `exp2` and reciprocal, whose last bits differ between GPUs and the emulator,
+/// and rounded once to `T`; docs/numerics.md states the error bounds.
 ///
 /// # Errors
 /// When the lengths differ or are 0 or beyond 2^30, the buffers are on different devices, or the launch fails.
@@ -22,9 +22,9 @@ pub fn activate<T: Float>(
     Ok(launch::activate(stream, activation, input, output)?)
 }
 
-/// Writes `activation(gate) * up` to `output`, `[m, width]`. `m` is what the length of `output` says.
+/// Writes `activation(gate) * up` to `output`, `[m, width]`. `m` follows from the length of `output`.
 ///
-/// Computed as [`activate`], and not rounded to `T` before the product.
+/// Computed like [`activate`], without rounding to `T` before the product.
 ///
 /// # Errors
 /// When a length does not fit, `width` is 0 or beyond 2^30, a buffer is on another device, or the launch fails.

@@ -3,11 +3,12 @@ use crate::launch::LaunchError;
 use crate::layout::{Layout, LayoutError};
 use crate::reference::{ReferenceError, RowScalesError};
 
-/// Why an operation was not carried out. Nothing has been written then.
+/// Why an operation failed. All arguments are checked before work is submitted, so an error about them leaves every output
+/// unchanged.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpError {
-    /// The device refused, or an earlier operation failed.
+    /// The device refused the call, or an earlier operation failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// The launch was refused.
@@ -16,9 +17,9 @@ pub enum OpError {
     /// A weight matrix that cannot be packed.
     #[error(transparent)]
     Layout(#[from] LayoutError),
-    /// Weights in another layout than the operation takes.
+    /// Weights in a layout that the operation does not accept.
     #[error(
-        "the weights are in the layout {actual}, {expected} is needed; `PackedWeights::convert` converts"
+        "the weights have the layout {actual}, but {expected} is required; convert them with `PackedWeights::convert`"
     )]
     WrongLayout {
         /// The layout that is needed.
@@ -29,7 +30,7 @@ pub enum OpError {
     /// Weights that cannot be quantized.
     #[error(transparent)]
     Weights(#[from] ReferenceError),
-    /// Weight scales that do not fit.
+    /// Row scales that are invalid.
     #[error(transparent)]
     RowScales(#[from] RowScalesError),
     /// An operand whose length does not fit the shape.
@@ -44,9 +45,9 @@ pub enum OpError {
         /// Elements given.
         actual: usize,
     },
-    /// An input, of which only the width is known, that is not one token or several.
+    /// An input whose length is not a positive multiple of the width of a token.
     #[error(
-        "`{name}` has {actual} elements, which are no tokens of {width} features; pass {width} for each token, and at least one token"
+        "`{name}` has {actual} elements, which is not a positive multiple of {width}, the features of a token; pass {width} elements for each token"
     )]
     Tokens {
         /// The input, as the operation's documentation calls it.
@@ -56,7 +57,7 @@ pub enum OpError {
         /// Features of a token.
         width: usize,
     },
-    /// A dimension that is not what another operand says.
+    /// A dimension that disagrees with another operand.
     #[error("`{name}` = {actual}, but {other} has {expected}")]
     Dimension {
         /// The dimension.
@@ -88,15 +89,15 @@ pub enum OpError {
         /// Its value.
         value: f32,
     },
-    /// An `eps` that does not keep a norm from dividing by 0.
+    /// An `eps` that cannot keep a norm from dividing by 0.
     #[error("eps = {eps} is not a positive normal number; models use 1e-6 to 1e-5")]
     Epsilon {
         /// The value.
         eps: f32,
     },
-    /// An output with one scale for all tokens, where the operation gives each token its own.
+    /// An output with one scale for all tokens, passed to an operation that gives each token its own.
     #[error(
-        "{operation} quantizes each token by itself, but the output is made for a scale per tensor; make it with `QuantizedActivations::uninit`"
+        "{operation} gives each token its own scale, but the output was created for one scale per tensor; create it with `QuantizedActivations::uninit`"
     )]
     PerTensor {
         /// The operation.

@@ -7,16 +7,17 @@ use crate::layout::Layout;
 /// Bytes of the kernel's loads: what its pointers have to be multiples of.
 const ALIGNMENT: usize = 16;
 
-/// Computes what Microsoft's `bitlinear_int8xint2` does: `output[m, n] = sum_k q[m, k] w[n, k] / s[m] * row_scale[n / (N / groups)]`
-/// in f32, rounded to bf16, for `q`, `[m, k]` without padding. There are as many groups as row scales.
+/// Computes what Microsoft's `bitlinear_int8xint2` does: `output[m, n] = sum_k q[m, k] w[n, k] / s[m] * row_scale[n / (N /
+/// groups)]` in f32, rounded to bf16, for `q`, `[m, k]` without padding. The number of groups is the number of row scales.
 ///
-/// Where `k` is not a multiple of 32, or the activations are not aligned to 16 bytes, they are copied to padded rows first, in the
-/// stream's order.
+/// If `k` is not a multiple of 32, or the activations are not aligned to 16 bytes, they are first copied to padded rows, in
+/// stream order.
 ///
 /// # Errors
-/// When a length does not fit `m`, `n` and `k`, `m` exceeds 65,535, the groups do not divide `n`, the weights are not aligned to 16
-/// bytes, a buffer is on another device, or the launch fails. [`DeviceError::Capturing`](crate::device::DeviceError::Capturing) where such a copy is needed while
-/// the stream is being captured into a [`Graph`](crate::device::Graph).
+/// When a length does not fit `m`, `n` and `k`, `m` exceeds 65,535, the groups do not divide `n`, the weights are not aligned to
+/// 16 bytes, a buffer is on another device, or the launch fails.
+/// [`DeviceError::Capturing`](crate::device::DeviceError::Capturing) if such a copy is needed while the stream is being captured
+/// into a [`Graph`](crate::device::Graph).
 pub fn bitlinear_int8xint2(
     stream: &Stream,
     operands: Int8xInt2<'_>,

@@ -14,9 +14,10 @@ use std::fmt;
 
 /// A linear layer with ternary weights and int8 activations (W2A8): `y = act(x W^T (+ bias)) (+ residual)`.
 ///
-/// `y[m, n] = act(sum_k q[m, k] * t[n, k] / s[m] * row_scale[n] (+ bias[n])) (+ residual[m, n])`. The integer sum is exact; what follows
-/// rounds in f32 at each operation, in that order, and once to the output's type. Without an activation function, or with
-/// [`Activation::SquaredRelu`], the result is the same on every device, bit for bit; docs/numerics.md has the bounds of the other functions.
+/// `y[m, n] = act(sum_k q[m, k] * t[n, k] / s[m] * row_scale[n] (+ bias[n])) (+ residual[m, n])`. The integer sum is exact; each
+/// operation after it rounds to f32, in the order written, and the result is rounded once to the output's type. Without an
+/// activation function, or with [`Activation::SquaredRelu`], the result is the same on every device, bit for bit;
+/// docs/numerics.md states the error bounds of the other functions.
 ///
 /// ```
 /// use bitnet_cuda::device::{Buffer, Device};
@@ -69,7 +70,7 @@ impl BitLinear {
         Self::from_packed(device, &packed, &quantized.scales)
     }
 
-    /// Uploads weights that are ternary already, in any layout.
+    /// Uploads weights that are already ternary and packed, in any layout.
     ///
     /// # Errors
     /// When `scales` does not cover exactly the rows of `weights`, or the device has not enough memory.
@@ -84,7 +85,7 @@ impl BitLinear {
         }
     }
 
-    /// Takes weights that were quantized on their device ([`quantize_weights`](super::quantize_weights)), where they are: nothing is copied.
+    /// Uses weights that were quantized on the device ([`quantize_weights`](super::quantize_weights)), without copying them.
     pub fn from_quantized(weights: QuantizedWeights) -> Self {
         let QuantizedWeights {
             weights, row_scale, ..
@@ -93,10 +94,10 @@ impl BitLinear {
         Self::new(&device, weights, row_scale)
     }
 
-    /// Uploads weights of the layout `Ladder`, and multiplies with them as they are.
+    /// Uploads weights in the `Ladder` layout and multiplies with them without conversion.
     ///
     /// # Errors
-    /// When `weights` have another layout, their K is beyond what these kernels take, `scales` does not cover exactly their
+    /// When `weights` have another layout, their K exceeds the limit of these kernels, `scales` does not cover exactly their
     /// rows, or the device has not enough memory.
     pub fn from_ladder(
         device: &Device,
@@ -146,7 +147,7 @@ impl BitLinear {
         }
     }
 
-    /// The same layer with a bias, `[n]`.
+    /// Adds a bias, `[n]`.
     ///
     /// # Errors
     /// When `bias` has not `n` elements, one is not finite, or the device has not enough memory.
@@ -157,16 +158,17 @@ impl BitLinear {
         Ok(self)
     }
 
-    /// The same layer with an activation function after the bias, in the same kernel.
+    /// Applies an activation function after the bias, in the same kernel.
     pub fn with_activation(mut self, activation: Activation) -> Self {
         self.activation = Some(activation);
         self
     }
 
-    /// The same layer on a kernel variant of the caller's choice.
+    /// Uses this kernel variant for any number of tokens.
     ///
     /// # Errors
-    /// [`LaunchError::VariantK`](crate::launch::LaunchError::VariantK) when the variant does not take this K.
+    /// [`LaunchError::VariantK`](crate::launch::LaunchError::VariantK) when the variant does not support this K,
+    /// [`LaunchError::UnknownVariant`](crate::launch::LaunchError::UnknownVariant) when it is for another layout.
     pub fn with_variant(mut self, variant: Gemv) -> Result<Self, OpError> {
         variant.require_k(self.k_padded())?;
         variant.require_layout(self.layout)?;
@@ -177,9 +179,9 @@ impl BitLinear {
         Ok(self)
     }
 
-    /// The same layer with the variants that `best` has for 1, 2, ... tokens; where it has none, they stay.
+    /// Uses the variants that `best` returns for 1, 2, ... 8 tokens; where it returns none, the choice is unchanged.
     ///
-    /// A variant that does not fit the tokens, the layout or K is passed over.
+    /// A variant that does not fit the number of tokens, the layout or K is ignored.
     pub fn with_variants(mut self, best: impl Fn(usize) -> Option<Gemv>) -> Self {
         let (layout, k) = (self.layout, self.k_padded());
         for (index, choice) in self.choices.iter_mut().enumerate() {
@@ -196,31 +198,31 @@ impl BitLinear {
         self
     }
 
-    /// The same layer with variants as another cache than the user's has them; with none, by the heuristic alone.
+    /// Uses the variants recorded in `cache` instead of the user's; with `None`, the heuristic alone.
     pub fn with_tuning(mut self, cache: Option<&TuneCache>) -> Self {
         self.choices = choices(&self.device, cache, self.layout, self.n, self.k);
         self
     }
 
-    /// The kernel variant that computes this layer's product with `m` tokens; with more than it takes, their first group's.
+    /// The kernel variant that computes this layer's product with `m` tokens; if `m` exceeds 8, that of the first group of 8.
     pub fn variant(&self, m: usize) -> Gemv {
         self.choice(m).variant
     }
 
-    /// As [`BitLinear::variant`], with the reason for it.
+    /// The variant that [`BitLinear::variant`] returns, with the reason for the choice.
     ///
-    /// A layer takes the variants that `bitnet tune`, or [`TuneCache::store`], has left in the user's cache when the layer is
-    /// made, and for shapes that were not tuned those of a heuristic.
+    /// A layer uses the variants that `bitnet tune` or [`TuneCache::store`] had recorded in the user's cache when the layer was
+    /// created; shapes that were not tuned get the choice of a heuristic.
     pub fn choice(&self, m: usize) -> Choice {
         self.choices[m.clamp(1, MAX_TOKENS) - 1]
     }
 
-    /// The packed weights, as the kernels read them.
+    /// The packed weights on the device.
     pub fn packed_weights(&self) -> &Buffer<u8> {
         &self.weights
     }
 
-    /// Columns of the weights as their layout pads them.
+    /// Number of columns including the padding of the layout.
     pub fn k_padded(&self) -> usize {
         let multiple = if self.layout == Layout::Ladder {
             ladder::BLOCK_COLUMNS
@@ -255,8 +257,8 @@ impl BitLinear {
         self.weights.size_bytes()
     }
 
-    /// Computes `output`, `[m, n]`, from float activations `input`, `[m, k]`: quantizes them, then multiplies. `m` is what the
-    /// length of `input` says.
+    /// Computes `output`, `[m, n]`, from float activations `input`, `[m, k]`: quantizes them, then multiplies. `m` follows from
+    /// the length of `input`.
     ///
     /// # Errors
     /// When a length does not fit, a buffer is on another device, or a launch fails.
@@ -286,7 +288,7 @@ impl BitLinear {
         self.forward_residual(stream, input, None, output)
     }
 
-    /// As [`BitLinear::forward_quantized`], and adds `residual`, `[m, n]`, where there is one.
+    /// Like [`BitLinear::forward_quantized`], and adds `residual`, `[m, n]`, if given.
     ///
     /// # Errors
     /// As [`BitLinear::forward_quantized`].
@@ -337,16 +339,15 @@ impl BitLinear {
 }
 
 impl BitLinear {
-    /// Normalizes `input`, `[m, k]`, quantizes each token and computes `output`, `[m, n]`; adds `residual`, `[m, n]`, where there is one. `m` is
-    /// what the length of `input` says.
+    /// Normalizes `input`, `[m, k]`, quantizes each token and computes `output`, `[m, n]`; adds `residual`, `[m, n]`, if given.
+    /// `m` follows from the length of `input`.
     ///
-    /// The result is that of [`Norm::forward_quantized`] and [`BitLinear::forward_residual`], bit for bit. One token goes through one kernel, which
-    /// loads weights while it normalizes, where the weights are `Tiled` and a block's shared memory has room for the token's int8 values; all else
-    /// through two.
+    /// The result equals that of [`Norm::forward_quantized`] followed by [`BitLinear::forward_residual`], bit for bit. One token
+    /// takes a single kernel, which loads weights while it normalizes, if the weights are `Tiled` and the token's int8 values fit
+    /// into the shared memory of a block; otherwise there are two kernels.
     ///
     /// # Errors
-    /// When `norm` has another width than the layer has input features, a length does not fit, a buffer is on another device, or a
-    /// launch fails.
+    /// When the width of `norm` is not `k`, a length does not fit, a buffer is on another device, or a launch fails.
     pub fn forward_norm<X: Float, Y: Float>(
         &self,
         stream: &Stream,

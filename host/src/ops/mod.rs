@@ -1,11 +1,11 @@
-//! What users call: operations on device buffers. Shapes are checked here, once; types are checked by the compiler.
+//! Operations on device buffers. Shapes are checked before anything is submitted; element types are checked by the compiler.
 //!
-//! Operations are submitted to a [`Stream`](crate::device::Stream) and run in its order, asynchronously on a GPU. Matrices are
-//! row-major: `[m, k]` is `m` tokens of `k` features, and weights are `[n, k]`, a row for each of `n` output features. Up to 8 tokens
-//! take one pass over the weights; more go in groups of 8.
+//! An operation is submitted to a [`Stream`](crate::device::Stream) and runs in its order, asynchronously on a GPU. Matrices are
+//! row-major: `[m, k]` is `m` tokens of `k` features, and weights are `[n, k]`, a row for each of `n` output features. Up to 8
+//! tokens take one pass over the weights; more are processed in groups of 8.
 //!
-//! A feed-forward block of BitNet b1.58, on bf16 tokens `[m, hidden]`, of three launches where `m` is 1, captured
-//! once as a [`Graph`](crate::device::Graph):
+//! A feed-forward block of BitNet b1.58 on bf16 tokens `[m, hidden]`, captured once as a [`Graph`](crate::device::Graph). With
+//! `m` = 1 it takes three launches:
 //!
 //! ```
 //! use bitnet_cuda::device::{Buffer, Device, Graph, Stream};

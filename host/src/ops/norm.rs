@@ -6,12 +6,12 @@ use crate::layout::MAX_K;
 use crate::reference::activation::Activation;
 use kernels_gpu::norm::Kind;
 
-/// RMSNorm or LayerNorm over the features of each token, alone or fused with what comes before and after it.
+/// RMSNorm or LayerNorm over the features of each token, alone or fused with the operations before and after it.
 ///
 /// RMSNorm: `x / sqrt(mean(x^2) + eps) * gamma`; LayerNorm: `(x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * gamma + beta`.
-/// Tokens are f32, f16 or bf16; everything is computed in f32, in an order that only the width decides, so that the result is the same
-/// in every run and on every device, bit for bit. docs/numerics.md states how far it may be from the exact value. Where the sum of
-/// squares overflows f32 (values around 1e18 and beyond), finite values become 0. A NaN in a token makes all of it NaN.
+/// Tokens are f32, f16 or bf16; everything is computed in f32, in an order that depends only on the width, so the result is the
+/// same in every run and on every device, bit for bit. docs/numerics.md states the error bound. If the sum of squares overflows
+/// f32 (values around 1e18 and above), finite values become 0. A NaN in a token makes the whole token NaN.
 ///
 /// ```
 /// use bitnet_cuda::device::{Buffer, Device};
@@ -40,7 +40,7 @@ pub struct Norm {
 }
 
 impl Norm {
-    /// RMSNorm over `width` features, `gamma` being `[width]`; without it, ones.
+    /// RMSNorm over `width` features. `gamma` is `[width]`; the default is ones.
     ///
     /// # Errors
     /// When `width` is 0 or exceeds [`MAX_K`], `gamma` has another length or an element that is not finite, `eps` is
@@ -54,7 +54,7 @@ impl Norm {
         Self::new(device, Kind::Rms, width, gamma, None, eps)
     }
 
-    /// LayerNorm over `width` features, `gamma` and `beta` being `[width]`; without them, ones and zeros.
+    /// LayerNorm over `width` features. `gamma` and `beta` are `[width]`; the defaults are ones and zeros.
     ///
     /// # Errors
     /// As [`Norm::rms`].
@@ -105,7 +105,7 @@ impl Norm {
         self.width
     }
 
-    /// Normalizes `input` into `output`, both `[m, width]`. `m` is what the length of `input` says.
+    /// Normalizes `input` into `output`, both `[m, width]`. `m` follows from the length of `input`.
     ///
     /// # Errors
     /// When a length does not fit, a buffer is on another device, or the launch fails.
@@ -151,12 +151,12 @@ impl Norm {
         )?)
     }
 
-    /// Normalizes `input`, `[m, width]`, and quantizes each token, in one pass over memory. What is quantized is the f32 norm,
-    /// not rounded to `T`.
+    /// Normalizes `input`, `[m, width]`, and quantizes each token, in one pass over memory. The f32 norm is quantized without
+    /// being rounded to `T` first.
     ///
     /// # Errors
-    /// When `input` is not `[output.m(), output.k()]`, `output.k()` not the width or its scale per tensor, a buffer is on another
-    /// device, or the launch fails.
+    /// When `input` is not `[output.m(), output.k()]`, `output.k()` is not the width, the output's scale is per tensor, a buffer
+    /// is on another device, or the launch fails.
     pub fn forward_quantized<T: Float>(
         &self,
         stream: &Stream,

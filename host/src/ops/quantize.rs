@@ -6,7 +6,7 @@ use crate::layout::MAX_K;
 use crate::reference::quantize::ActivationGranularity;
 use kernels_gpu::gemv::STEP_COLUMNS;
 
-/// Activations `[m, k]` as int8 on a device, with what a product needs beside them.
+/// Activations `[m, k]` as int8 on a device, with the scale and the sum of each token, which a product needs.
 ///
 /// Each row is padded with zeros to the columns of the weight layout, so that kernels need no bounds checks along K.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl QuantizedActivations {
         Self::with_granularity(device, m, k, ActivationGranularity::Token)
     }
 
-    /// As [`QuantizedActivations::uninit`], for activations that share scales as `granularity` says.
+    /// As [`QuantizedActivations::uninit`], with one scale per token or one in all, according to `granularity`.
     ///
     /// # Errors
     /// As [`QuantizedActivations::uninit`].
@@ -63,7 +63,8 @@ impl QuantizedActivations {
         })
     }
 
-    /// Uploads values that are quantized already: `values` is `[m, k]`, `scale`, `[m]`, what each token was multiplied with.
+    /// Uploads values that are already quantized: `values` is `[m, k]`; `scale`, `[m]`, holds the factor that each token was
+    /// multiplied by.
     ///
     /// # Errors
     /// As [`QuantizedActivations::uninit`], and when a length does not fit.
@@ -119,7 +120,7 @@ impl QuantizedActivations {
         &self.values
     }
 
-    /// The factor that each token was multiplied with, `[m]`.
+    /// The factor that each token was multiplied by, `[m]`.
     pub fn scale(&self) -> &Buffer<f32> {
         &self.scale
     }
@@ -160,11 +161,11 @@ fn values_len(m: usize, k: usize) -> Result<usize, OpError> {
     Ok(m * k.next_multiple_of(STEP_COLUMNS))
 }
 
-/// Quantizes `input`, `[m, k]`: `s = 127 / max(max|x|, 1e-5)`, `q = clamp(rint(x * s), -128, 127)`. The maximum is over a token, or
-/// over all of the input where `output` is made [`with_granularity`](QuantizedActivations::with_granularity) `Tensor`.
+/// Quantizes `input`, `[m, k]`: `s = 127 / max(max|x|, 1e-5)`, `q = clamp(rint(x * s), -128, 127)`. The maximum is over a token,
+/// or over the whole input if `output` was created [`with_granularity`](QuantizedActivations::with_granularity) `Tensor`.
 ///
-/// The result is the reference's, bit for bit. A token (or tensor) with a NaN gets the scale NaN, one with an infinity the scale 0,
-/// both with all values 0, so that what is computed from them is NaN.
+/// The result equals the reference's, bit for bit. A token (or tensor) with a NaN gets the scale NaN, one with an infinity the
+/// scale 0; in both cases all values are 0, so that products with it are NaN.
 ///
 /// # Errors
 /// When `input` is not `[output.m(), output.k()]`, the two are on different devices, or a launch fails.
@@ -192,7 +193,8 @@ pub fn quantize_activations<T: Float>(
     Ok(())
 }
 
-/// Writes `q / s` to `output`, `[m, k]`: the quotient is rounded to f32, then to the output's type. It is the reference's, bit for bit.
+/// Writes `q / s` to `output`, `[m, k]`: the quotient is rounded to f32, then to the output's type. The result equals the
+/// reference's, bit for bit.
 ///
 /// # Errors
 /// When `output` is not `[input.m(), input.k()]`, the two are on different devices, or the launch fails.

@@ -9,7 +9,7 @@ use crate::reference::{Element, ReferenceError, RowScales};
 /// The least scale of ternary weights; an all-zero matrix would divide by 0 otherwise.
 const LEAST_SCALE: f32 = 1e-5;
 
-/// How float weights become values of 2 bits.
+/// How float weights are quantized to 2 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WeightQuantizer {
     /// BitNet b1.58's absmean: `scale = max(mean|w|, 1e-5)`, `t = clamp(rint(w * (1 / scale)), -1, 1)`.
@@ -20,7 +20,7 @@ pub enum WeightQuantizer {
 
 /// A ternary matrix `[n, k]` on a device, packed at 2 bits a weight: a [`PackedWeights`] in device memory.
 ///
-/// Its bytes are valid by construction: there is no code in them that stands for no weight, and padding is weight 0.
+/// Its bytes are valid by construction: every code stands for a weight, and padding is weight 0.
 #[derive(Debug)]
 pub struct TernaryWeights {
     layout: Layout,
@@ -46,8 +46,8 @@ impl TernaryWeights {
     /// Packs int8 values `[n, k]`, each -1, 0 or 1. Waits for the result of the check.
     ///
     /// # Errors
-    /// [`LayoutError::NotTernary`] with the first other value; when the shape is not one that [`Layout::padded_shape`] takes or
-    /// not that of `values`, the stream is on another device, or the launch fails.
+    /// [`LayoutError::NotTernary`] with the first value that is none of these; when the shape is not one that
+    /// [`Layout::padded_shape`] takes or not that of `values`, the stream is on another device, or the launch fails.
     pub fn pack(
         stream: &Stream,
         layout: Layout,
@@ -161,7 +161,7 @@ impl TernaryWeights {
     }
 }
 
-/// Weights `[n, k]` quantized on a device, in the layout of this project's kernels.
+/// Weights `[n, k]` quantized on a device, in the layout `Tiled`.
 #[derive(Debug)]
 pub struct QuantizedWeights {
     pub(super) weights: TernaryWeights,
@@ -175,7 +175,7 @@ impl QuantizedWeights {
         &self.weights
     }
 
-    /// What each row's values are to be multiplied with, `[n]` on the device.
+    /// The factor that each row's values are to be multiplied by, `[n]`, on the device.
     pub fn row_scale(&self) -> &Buffer<f32> {
         &self.row_scale
     }
@@ -185,8 +185,8 @@ impl QuantizedWeights {
         &self.scales
     }
 
-    /// Writes `value * scale` to `output`, `[n, k]`: the product is rounded to f32, then to the output's type. It is the
-    /// reference's, bit for bit.
+    /// Writes `value * scale` to `output`, `[n, k]`: the product is rounded to f32, then to the output's type. The result equals
+    /// the reference's, bit for bit.
     ///
     /// # Errors
     /// When `output` has another length or is on another device, or the launch fails.
@@ -210,15 +210,16 @@ impl QuantizedWeights {
     }
 }
 
-/// Quantizes float weights `[n, k]` on their device, straight into the kernels' layout: one pass for the means, one for the values.
+/// Quantizes float weights `[n, k]` on their device, directly into the `Tiled` layout: one pass for the means, one for the
+/// values.
 ///
-/// Values and scales are the reference's, bit for bit: the means are summed in f64, in the same order. Waits for the scales, by which the
-/// weights are checked.
+/// Values and scales equal the reference's, bit for bit: the means are summed in f64, in the same order. The call waits for the
+/// scales, which show whether all weights are finite.
 ///
 /// # Errors
 /// [`ReferenceError::NonFiniteWeight`] with the first weight that is NaN or infinite; when the shape is not one that
-/// [`Layout::padded_shape`] takes or not that of `weights`, `weights` are memory of the caller's that is not aligned to 16 bytes, the stream is
-/// on another device, or a launch fails.
+/// [`Layout::padded_shape`] takes or not that of `weights`, `weights` is external memory that is not aligned to 16 bytes, the
+/// stream is on another device, or a launch fails.
 pub fn quantize_weights<T: Float + Element>(
     stream: &Stream,
     weights: &Buffer<T>,

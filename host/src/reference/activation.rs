@@ -22,7 +22,7 @@ impl Activation {
     /// Every activation function there is.
     pub const ALL: [Self; 4] = [Self::SquaredRelu, Self::Silu, Self::GeluErf, Self::GeluTanh];
 
-    /// The function's value; NaN at NaN.
+    /// The function's value; NaN for NaN.
     pub fn apply(self, x: f64) -> f64 {
         match self {
             // Not `x.max(0.0)`, which is 0 at NaN.
@@ -38,12 +38,12 @@ impl Activation {
     }
 }
 
-/// How gate and up lie in one buffer of `[m, 2 * width]`.
+/// How gate and up are arranged in one buffer of `[m, 2 * width]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GateUpLayout {
-    /// Each token's gates, then its ups.
+    /// All gates of a token, then all its ups.
     Concatenated,
-    /// Gate and up of a feature side by side.
+    /// Gate and up of each feature next to each other.
     Interleaved,
 }
 
@@ -71,7 +71,7 @@ pub fn gated<T: Element>(
         .collect())
 }
 
-/// Takes a buffer of `[m, 2 * width]` apart into gate and up, each `[m, width]`.
+/// Splits a buffer of `[m, 2 * width]` into gate and up, each `[m, width]`.
 ///
 /// # Errors
 /// When a size is 0, or the buffer is not `m * 2 * width` long.

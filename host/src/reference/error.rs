@@ -1,13 +1,13 @@
-//! What can be wrong with the operands of a reference op.
+//! Errors about the operands of a reference operation.
 
 use crate::layout::MAX_K;
 
-/// Operands that an op cannot be computed on.
+/// Operands that an operation cannot be computed on.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReferenceError {
     /// A dimension is zero.
-    #[error("{what}: {rows} x {columns} is no matrix, both sizes must be at least 1")]
+    #[error("{what}: {rows} x {columns} is not a matrix: both sizes must be at least 1")]
     ZeroSize {
         /// The operand.
         what: &'static str,

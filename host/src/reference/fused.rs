@@ -1,7 +1,7 @@
-//! The fused ops, as what they are: compositions of the plain ones.
+//! The fused operations, as compositions of the plain ones.
 //!
-//! Between two steps of a fusion a value is f32, whatever the dtype of the tensors: a kernel keeps it in a register and
-//! does not round it to f16 or bf16. The residual is the exception: it is a tensor, and is normalized as it was stored.
+//! Between two steps of a fusion a value is f32, whatever the dtype of the tensors: a kernel keeps it in a register and does not
+//! round it to f16 or bf16. The residual is the exception: it is a tensor, and is normalized as stored.
 
 use super::activation::{Activation, activate, gated};
 use super::error::check_len;
@@ -94,8 +94,8 @@ fn to_f32(values: &[f64]) -> Vec<f32> {
     values.iter().map(|&value| value as f32).collect()
 }
 
-/// `activation(sum / s * row_scale (+ bias)) (+ residual)`, `[m, n]`: the argument of the activation function in f32, as [`epilogue`] rounds it, all
-/// after it in f64.
+/// `activation(sum / s * row_scale (+ bias)) (+ residual)`, `[m, n]`: the argument of the activation function in f32, as
+/// [`epilogue`] rounds it, everything after it in f64.
 ///
 /// # Errors
 /// As [`epilogue`].

@@ -16,7 +16,7 @@ pub struct Shape {
     pub k: usize,
 }
 
-/// What happens to the integer sums.
+/// The operations applied to the integer sums.
 #[derive(Debug, Clone, Copy)]
 pub struct Epilogue<'a> {
     /// The factor that each token was quantized with, `[m]`.
@@ -44,11 +44,11 @@ pub fn accumulate(q: &[i8], t: &[i8], shape: Shape) -> Result<Vec<i32>, Referenc
     Ok(products(q, t, shape, dot))
 }
 
-/// The outputs `[m, n]` in the order of operations that the kernels promise, bit for bit.
+/// The outputs `[m, n]` in the order of operations that the kernels guarantee, bit for bit.
 ///
-/// `f32(acc)`, `/ s`, `* scale`, `+ bias`, `+ residual`: each step is rounded to f32, none is contracted to a fused
-/// multiply-add, absent terms are no step at all; the last f32 is rounded once to `T`. NaN outputs are NaN on every
-/// device, but their payload is not part of the promise.
+/// `f32(acc)`, `/ s`, `* scale`, `+ bias`, `+ residual`: each step is rounded to f32, none is contracted to a fused multiply-add,
+/// absent terms are skipped; the last f32 is rounded once to `T`. NaN outputs are NaN on every device, but their payload is
+/// unspecified.
 ///
 /// # Errors
 /// When a size is 0 or an operand's length does not fit.
@@ -75,7 +75,7 @@ pub fn epilogue<T: Element>(
     Ok(acc.par_iter().enumerate().map(output).collect())
 }
 
-/// The true outputs `[m, n]`: sums in i64, everything after them in f64.
+/// The outputs `[m, n]` in higher precision: sums in i64, everything after them in f64.
 ///
 /// # Errors
 /// When a size is 0, an operand's length does not fit, or `k` exceeds [`MAX_K`].

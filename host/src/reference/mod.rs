@@ -1,8 +1,8 @@
-//! Plain CPU versions of every op, written for reading: what the tests of the kernels trust.
+//! Plain CPU versions of every operation, written to be read: the tests compare the kernels with them.
 //!
-//! Formulas, rounding, operation order and tolerances are stated, with their sources, in `docs/numerics.md`. Shapes:
-//! `m` tokens, `k` input features, `n` output features; matrices are row-major slices. Truths are computed in f64 and
-//! returned so; what a kernel promises bit for bit (integers, scales, the linear epilogue) is computed in its own types.
+//! Formulas, rounding, operation order and tolerances are stated, with their sources, in `docs/numerics.md`. Shapes: `m` tokens,
+//! `k` input features, `n` output features; matrices are row-major slices. Exact values are computed and returned in f64; what a
+//! kernel guarantees bit for bit (integers, scales, the linear epilogue) is computed in the kernel's types.
 
 pub mod activation;
 pub mod element;

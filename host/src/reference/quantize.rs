@@ -25,7 +25,7 @@ pub enum ActivationGranularity {
 pub enum WeightGranularity {
     /// One scale for the whole matrix.
     Tensor,
-    /// A scale for each output channel, that is row.
+    /// A scale for each output channel (row).
     Channel,
 }
 
@@ -45,7 +45,7 @@ pub struct QuantizedActivations {
 pub struct QuantizedWeights {
     /// -1, 0 or 1, `[n, k]`.
     pub values: Vec<i8>,
-    /// What each row's values are to be multiplied by.
+    /// The factor of each row's values.
     pub scales: RowScales,
 }
 

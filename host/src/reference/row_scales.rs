@@ -4,10 +4,10 @@ use std::fmt;
 
 use super::RowScalesError;
 
-/// A run of rows with one weight scale: from the end of the range before it to `end`, exclusive.
+/// Consecutive rows with one weight scale: from the end of the previous range to `end`, exclusive.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ScaleRange {
-    /// The first row that is no longer in the range.
+    /// The first row after the range.
     pub end: usize,
     /// The weight scale of its rows.
     pub scale: f32,
@@ -15,8 +15,8 @@ pub struct ScaleRange {
 
 /// One finite weight scale for every row of a weight matrix, by ranges of rows.
 ///
-/// One range is a scale per tensor, as many ranges as rows a scale per output channel, and fused projections lie in
-/// between: Q, K and V in one matrix have three.
+/// One range is a scale per tensor, a range per row is a scale per output channel, and fused projections are in between: Q, K and
+/// V in one matrix have three.
 #[derive(Clone, PartialEq)]
 pub struct RowScales {
     ranges: Vec<ScaleRange>,

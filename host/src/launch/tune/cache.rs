@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Environment variable that names the folder of the user's cache; empty, it turns the cache off.
+/// Environment variable that names the folder of the user's cache; an empty value disables the cache.
 pub const CACHE_VARIABLE: &str = "BITNET_CACHE_DIR";
 
 const FILE: &str = "tuning.json";
@@ -14,7 +14,7 @@ const LOCK: &str = "tuning.lock";
 const FORMAT: &str = "bitnet-tuning";
 const VERSION: u32 = 1;
 
-/// Why a measurement was not kept. What the file held before it still holds.
+/// Why a measurement could not be stored. The file is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[error("{action} {}: {error}; the file is unchanged; free space, or set {CACHE_VARIABLE} to another folder", .path.display())]
 pub struct CacheError {
@@ -26,11 +26,11 @@ pub struct CacheError {
     pub error: io::Error,
 }
 
-/// A folder with the file that keeps measurements, `tuning.json`.
+/// A folder with `tuning.json`, the file of recorded measurements.
 ///
-/// Any number of threads and processes may use one folder at once. A reader sees a whole file, as writers replace it
-/// by renaming; writers merge what they add with what is there, one after the other, under a lock on `tuning.lock`. A file
-/// that is damaged, or of another format or version, is set aside under another name, with a warning.
+/// Any number of threads and processes may use one folder at the same time. Readers always see a complete file, since writers
+/// replace it by renaming; writers merge their entry with the file's, one after the other, under a lock on `tuning.lock`. A file
+/// that is damaged, or of another format or version, is renamed, with a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TuneCache {
     folder: PathBuf,
@@ -68,15 +68,15 @@ impl Table {
 }
 
 impl TuneCache {
-    /// The cache in a folder, which [`TuneCache::store`] makes where it does not exist.
+    /// The cache in `folder`, which [`TuneCache::store`] creates if it does not exist.
     pub fn at(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
         }
     }
 
-    /// The user's: in the folder that [`CACHE_VARIABLE`] names, else in `bitnet` in the user's cache folder. None where the
-    /// variable is empty, or the user has no home.
+    /// The user's cache: in the folder that [`CACHE_VARIABLE`] names, else in `bitnet` in the user's cache directory. `None` if
+    /// the variable is empty, or the user has no home directory.
     pub fn user() -> Option<Self> {
         match std::env::var_os(CACHE_VARIABLE) {
             Some(folder) if folder.is_empty() => None,
@@ -86,15 +86,15 @@ impl TuneCache {
         }
     }
 
-    /// The file.
+    /// Path of the file.
     pub fn path(&self) -> PathBuf {
         self.folder.join(FILE)
     }
 
-    /// Adds what was measured, or replaces an older measurement of the same.
+    /// Adds a measurement, or replaces an older one with the same key.
     ///
     /// # Errors
-    /// [`CacheError`] where the folder cannot be made or written, such as on a full disk; the file is unchanged then.
+    /// [`CacheError`] if the folder cannot be created or written, such as on a full disk; the file is unchanged then.
     pub fn store(&self, tuning: &Tuning) -> Result<(), CacheError> {
         fs::create_dir_all(&self.folder).map_err(failed("creating", &self.folder))?;
         let _lock = self.lock()?;

@@ -13,22 +13,22 @@ pub struct TuneKey {
     pub device: String,
     /// Version of the driver, as CUDA encodes it; none on the emulator.
     pub driver: Option<u32>,
-    /// SHA-256 of the PTX text that the device gets.
+    /// SHA-256 of the PTX text that runs on the device.
     pub ptx: String,
     /// The operation: `gemv`.
     pub op: String,
-    /// Types of weights and activations: `w2a8`. The output's is not part of it, as one kernel writes all of them.
+    /// Types of weights and activations: `w2a8`. The output type is not part of it, since one kernel writes all of them.
     pub dtype: String,
     /// Output features.
     pub n: usize,
     /// Input features as the kernel sees them, padded to whole steps of 128.
     pub k: usize,
-    /// Tokens of a launch, at most 8.
+    /// Tokens per launch, at most 8.
     pub m: usize,
 }
 
 impl TuneKey {
-    /// The key of a product of `m` tokens with weights `[n, k]`. None for a device that there is no PTX for.
+    /// The key of a product of `m` tokens with weights `[n, k]`. `None` for a device without PTX.
     pub fn gemv(device: &Device, m: usize, n: usize, k: usize) -> Option<Self> {
         let capabilities = device.capabilities();
         let (arch, ptx) = ptx_for(capabilities.compute_capability)?;
@@ -61,24 +61,24 @@ fn hash(arch: u32, ptx: &str) -> String {
 /// What a launch costs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
-    /// How much.
+    /// The value.
     pub value: f64,
-    /// Of what.
+    /// Its unit.
     pub unit: CostUnit,
 }
 
-/// What a [`Cost`] is in.
+/// The unit of a [`Cost`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CostUnit {
     /// Microseconds of GPU time: the median of the rounds.
     Microseconds,
-    /// Cycles of the cost model over the emulator's counts (docs/runtime.md): good for an order, never a time.
+    /// Cycles of the cost model over the emulator's counts (docs/runtime.md): they rank variants and are not a time.
     ModelCycles,
 }
 
 impl CostUnit {
-    /// As a table's head has it.
+    /// Its name, for the head of a table.
     pub fn name(self) -> &'static str {
         match self {
             Self::Microseconds => "us",

@@ -12,7 +12,7 @@ const MIN_LAUNCHES: usize = 32;
 /// How carefully to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TuneConfig {
-    /// Rounds on a GPU, at least 1. The emulator's counts are exact, and taken once.
+    /// Rounds on a GPU, at least 1. On the emulator there is one round, since counts are exact.
     pub rounds: usize,
 }
 
@@ -27,37 +27,37 @@ impl Default for TuneConfig {
 pub struct Candidate {
     /// The variant.
     pub variant: Gemv,
-    /// Its cost a launch.
+    /// Its cost per launch.
     pub cost: Cost,
-    /// Rounds that it was measured in.
+    /// Number of rounds in which it was measured.
     pub rounds: usize,
     /// Whether it was dropped early, because it could not win.
     pub dropped: bool,
 }
 
-/// What [`tune_gemv`] found.
+/// The result of [`tune_gemv`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tuning {
-    /// What it is valid for.
+    /// What the result is valid for.
     pub key: TuneKey,
     /// All variants that fit, the best first.
     pub candidates: Vec<Candidate>,
 }
 
 impl Tuning {
-    /// The fastest that was measured to the end.
+    /// The fastest candidate that was not dropped.
     pub fn best(&self) -> &Candidate {
         &self.candidates[0]
     }
 }
 
-/// Measures the variants that take `m` tokens (those beyond 8 go in groups of 8) and `Tiled` weights `[n, k]`.
+/// Measures the variants for `m` tokens (more than 8 are processed in groups of 8) and `Tiled` weights `[n, k]`.
 ///
-/// On a GPU: by events around replays of a graph whose launches rotate over copies of the weights that together exceed twice
-/// the L2 cache, so that weights come from memory as in a model; in interleaved rounds, of which the median counts. A variant is
-/// dropped after three rounds when it has never been within 5 % of the leader's median. On the emulator: by its counts through
-/// the cost model of docs/runtime.md. `progress` is called after each measurement with how many are done, and how many there
-/// are at most.
+/// On a GPU, it times replays of a graph with events. The launches rotate over copies of the weights that total twice the L2
+/// cache, so that weights come from DRAM as in a model. Rounds of the variants are interleaved, and the median counts; a variant
+/// is dropped after three rounds if it was never within 5 % of the leader's median. On the emulator, the cost model of
+/// docs/runtime.md is applied to the counts. `progress` is called after each measurement with the number done and the largest
+/// number there can be.
 ///
 /// # Errors
 /// When `m`, `n` or `k` is 0 or too large, the device has not enough memory, or a launch fails.

@@ -1,7 +1,7 @@
-//! The autotuner: measures the variants of an operation for a shape, and remembers the fastest.
+//! The autotuner: measures the variants of an operation for a shape, and records the fastest.
 //!
-//! [`tune_gemv`] measures, [`TuneCache`] keeps results in a file, [`choose_gemv`] uses them. Every variant gives the same
-//! result, bit for bit, so that a choice only ever changes speed.
+//! [`tune_gemv`] measures, [`TuneCache`] keeps results in a file, [`choose_gemv`] uses them. Every variant gives the same result,
+//! bit for bit, so the choice affects only speed.
 
 mod cache;
 mod key;
@@ -18,12 +18,12 @@ use crate::device::Device;
 use crate::layout::Layout;
 use kernels_gpu::gemv::{MAX_TOKENS, STEP_COLUMNS};
 
-/// A variant and why it is the one.
+/// A chosen variant, and the reason.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Choice {
     /// The variant.
     pub variant: Gemv,
-    /// Who chose it.
+    /// Why it was chosen.
     pub reason: Reason,
 }
 
@@ -32,17 +32,17 @@ pub struct Choice {
 pub enum Reason {
     /// The caller named it.
     Caller,
-    /// It was measured on such a device and was the fastest, at this cost.
+    /// It was the fastest when measured on such a device, at this cost.
     Tuned(Cost),
-    /// Nothing was measured for this shape; it has the best [`Gemv::score`], which is this.
+    /// Nothing was measured for this shape; [`Gemv::choose`] chose it.
     Heuristic {
-        /// The score, in 0..=1.
+        /// Its [`Gemv::score`], in 0..=1.
         score: f64,
     },
 }
 
-/// The variant for `Tiled` weights `[n, k]` and `m` tokens: the measured one where `cache` has one that fits, else
-/// [`Gemv::choose`]'s. None for a K that no variant takes.
+/// The variant for `Tiled` weights `[n, k]` and `m` tokens: the measured one if `cache` has one that fits, else that of
+/// [`Gemv::choose`]. `None` if no variant supports this K.
 pub fn choose_gemv(
     device: &Device,
     cache: Option<&TuneCache>,
