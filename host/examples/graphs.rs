@@ -1,4 +1,4 @@
-//! A layer captured once, replayed on new input, and given another buffer.
+//! A layer captured as a graph, replayed on new input, and updated to read another buffer.
 
 use bitnet_cuda::device::{Buffer, Device, Graph};
 use bitnet_cuda::ops::{BitLinear, OpError, QuantizedActivations, quantize_activations};
@@ -18,14 +18,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     })?;
     println!("{}: captured {}", device.name(), graph.kernels().join(", "));
     for step in 1..=3 {
-        // A graph works on what its buffers hold when it runs.
+        // A replay works on the current contents of the graph's buffers.
         let input: Vec<f32> = (0..k).map(|i| (i % 8 * step) as f32).collect();
         x.copy_from_slice(&input)?;
         graph.launch(&stream)?;
         println!("step {step}: {:?}", &y.to_vec()?[..3]);
     }
 
-    // The same kernels with another input buffer; the graph is not made anew.
+    // The same kernels with another input buffer: an update is much cheaper than another graph.
     let other = Buffer::from_slice(&device, &vec![1.0_f32; k])?;
     graph.update(&stream, |stream| -> Result<(), OpError> {
         quantize_activations(stream, &other, &mut quantized)?;

@@ -1,4 +1,4 @@
-//! A pool with a limit: callbacks as it fills, what is still held and by whom, and memory given back.
+//! A memory pool with a limit: callbacks as it fills, a report of live buffers with their source lines, and trimming.
 
 use bitnet_cuda::device::{Buffer, Device, DeviceError, MemoryPoolConfig, TrackingLevel};
 
@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{refused}");
     buffers.truncate(1);
     println!("{}", pool.leak_report());
-    println!("given back: {} bytes", pool.trim(0)?);
+    println!("trimmed: {} bytes", pool.trim(0)?);
     println!("{:#?}", pool.metrics());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! One layer over all GPUs, or over two emulated devices where there are none.
+//! One layer split over all GPUs, or over two emulated devices if there are none.
 
 use bitnet_cuda::backend::{Split, SplitLinear};
 use bitnet_cuda::device::Device;

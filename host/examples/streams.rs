@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     ];
     for ((stream, layer), hidden) in streams.iter().zip(&layers).zip(&mut hidden) {
         layer.forward(stream, &x, hidden)?;
-        // What is submitted to `joined` from here on comes after this point of `stream`; no thread waits.
+        // Work submitted to `joined` from here on runs after this point of `stream`; no thread waits.
         joined.wait(&stream.record()?)?;
     }
     let mut y = [

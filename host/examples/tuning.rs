@@ -1,4 +1,4 @@
-//! Measures the kernel variants for a layer, keeps the result in a file, and has a layer use it.
+//! Measures the kernel variants for a shape, stores the result in a file, and uses it in a layer.
 
 use bitnet_cuda::device::Device;
 use bitnet_cuda::launch::tune::{TuneCache, TuneConfig, tune_gemv};
@@ -7,7 +7,7 @@ use bitnet_cuda::ops::BitLinear;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Device::auto()?;
     let (m, n, k) = (1, 256, 512);
-    // `TuneCache::user()` is the one that layers look into by themselves, and that `bitnet tune` writes.
+    // By default, layers use `TuneCache::user()`, which `bitnet tune` writes.
     let cache = TuneCache::at(std::env::temp_dir().join("bitnet-example"));
     let weights: Vec<f32> = (0..n * k).map(|i| (i * 37 % 101) as f32 - 50.0).collect();
     let layer = BitLinear::from_weights(&device, &weights, n, k)?.with_tuning(None);
@@ -24,6 +24,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     cache.store(&tuning)?;
     println!("after:  {:?}", layer.with_tuning(Some(&cache)).choice(m));
-    println!("kept in {}", cache.path().display());
+    println!("stored in {}", cache.path().display());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Files that come into being whole: written beside their place, then renamed to it.
+//! Files that are replaced atomically: written next to their destination, then renamed to it.
 
 use std::fs;
 use std::io::{self, Write};
@@ -13,7 +13,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "it is there and is not a file; name another",
+            "it exists and is not a regular file; name another",
         ));
     }
     let folder = match path.parent() {
@@ -23,7 +23,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if !folder.is_dir() {
         return Err(io::Error::new(
             io::ErrorKind::NotFound,
-            format!("there is no folder {}; make it first", folder.display()),
+            format!("there is no folder {}; create it first", folder.display()),
         ));
     }
     let mut builder = tempfile::Builder::new();
@@ -53,7 +53,10 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         let error = write(&folder.path().join("none/file"), b"4").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
-        assert!(error.to_string().contains("none; make it first"), "{error}");
+        assert!(
+            error.to_string().contains("none; create it first"),
+            "{error}"
+        );
         let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
         assert_eq!(left.len(), 1, "{left:?}");
     }

@@ -285,7 +285,7 @@ fn nothing_that_is_read_or_is_no_file_is_replaced() {
     assert_eq!(std::fs::read(&weights).unwrap(), before);
     let nowhere = folder.path().join("none/y").to_str().unwrap().to_owned();
     let error = refusal(&[&linear(&weights, "w", &input)[..], &["--output", &nowhere]].concat());
-    assert!(error.contains("none; make it first"), "{error}");
+    assert!(error.contains("none; create it first"), "{error}");
 }
 
 #[test]

@@ -23,10 +23,10 @@ const LIMIT: Duration = Duration::from_secs(1800);
 
 #[derive(Default, clap::Args)]
 pub struct Args {
-    /// Change nothing; fail where the file is not what the committed PTX gives
+    /// Change nothing; fail if the committed PTX gives other counts
     #[arg(long)]
     check: bool,
-    /// PTX of Microsoft's kernels (`ladder_int8xint2_kernel`), to count them too; without it, what the file has of them is kept
+    /// PTX of Microsoft's kernels (`ladder_int8xint2_kernel`), to count them too; by default their recorded counts are kept
     #[arg(
         long,
         value_name = "FILE",
@@ -34,7 +34,7 @@ pub struct Args {
         conflicts_with = "check"
     )]
     peer_ptx: Option<PathBuf>,
-    /// Where that PTX is from, for the record: repository, commit, compiler
+    /// Origin of that PTX, to be recorded: repository, commit, compiler
     #[arg(long, value_name = "TEXT", requires = "peer_ptx")]
     peer_source: Option<String>,
 }

@@ -20,6 +20,7 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",
+    bin_name = "cargo xtask",
     about = "Commands of the BitNet kernel workspace"
 )]
 struct Cli {
@@ -29,24 +30,24 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Quantize, multiply and check a real layer, on a GPU or on the emulator
+    /// Run `bitnet demo`: operations on a real model's data, checked, on a GPU or on the emulator
     #[command(disable_help_flag = true)]
     Demo(demo::Args),
-    /// Everything that must hold: format, lints, tests, fresh PTX, no spills
+    /// Run every check: format, lints, freshness of the PTX, ptxas, tests, bundle, counts
     Test,
-    /// Get the kernel compiler and NVIDIA's assembler into target/
+    /// Install the kernel compiler and NVIDIA's assembler in target/
     Setup,
     /// Compile the kernels into host/ptx
     BuildPtx(build_ptx::Args),
-    /// Make target/bundle: tests and measurements that run wherever there is a driver
+    /// Create target/bundle: tests and measurements that run on any machine with an NVIDIA driver
     Bundle(bundle::Args),
-    /// Record in benches/counts.json what products execute and move, counted by the emulator
+    /// Record the emulator's counts of matrix products in benches/counts.json
     Counts(counts::Args),
-    /// Make the figures and tables from benches/results and benches/counts.json
+    /// Generate the figures and tables from benches/results and benches/counts.json
     Report(report::Args),
-    /// Record every kernel's machine code in benches/sass.json: registers, instructions, loops
+    /// Record registers, instructions and loops of every kernel's machine code in benches/sass.json
     Sass(sass::Args),
-    /// Assemble the committed PTX for every GPU generation; report registers, spills and SASS
+    /// Assemble the committed PTX for every GPU generation; report registers, spills and SASS instructions
     Ptxas(ptxas::Args),
 }
 

@@ -18,7 +18,7 @@ const ARCH: &str = "sm_90";
 
 #[derive(Default, clap::Args)]
 pub struct Args {
-    /// Change nothing; fail where the file is not what the committed PTX gives
+    /// Change nothing; fail if the committed PTX gives other machine code
     #[arg(long)]
     check: bool,
 }

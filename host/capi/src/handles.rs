@@ -111,7 +111,7 @@ impl Registry {
             let reason = match handle {
                 0 => "is NULL".to_owned(),
                 _ if freed => format!("= {handle:#x} has been destroyed"),
-                _ => format!("= {handle:#x} is no handle of this library"),
+                _ => format!("= {handle:#x} is not a handle of this library"),
             };
             return Err(Error::handle(format!(
                 "{argument} {reason}; pass a {expected}"

@@ -1,4 +1,4 @@
-/// Which driver stands behind a [`Device`](super::Device).
+/// The kind of a [`Device`](super::Device).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DeviceKind {
     /// An NVIDIA GPU, through the CUDA driver.
@@ -9,9 +9,9 @@ pub enum DeviceKind {
 
 /// What a device can do, in CUDA's terms.
 ///
-/// On a GPU these are the driver's device attributes. On the emulated device they are those of the GPU that
-/// it stands for: the limits are enforced, the processor count and the cache size only tell launch heuristics
-/// what to plan for, and what the emulator does not model at all is `None`.
+/// On a GPU these are the driver's device attributes. On the emulated device they are those of the GPU that it stands for: the
+/// limits are enforced, the number of multiprocessors and the cache size only serve the launch heuristics, and what the emulator
+/// does not model is `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capabilities {
     /// Name of the GPU, such as `NVIDIA H200`; of an emulated device, `emulated (sm_90)`. Equal GPUs have equal names.
@@ -44,8 +44,9 @@ pub struct Capabilities {
     pub registers_per_multiprocessor: u32,
     /// Whether cooperative launches (grid-wide barriers) are possible.
     pub cooperative_launch: bool,
-    /// Whether a kernel can start before the one in front of it on its stream has ended (programmatic dependent launch), in graphs too:
-    /// compute capability 9.0, and a driver of CUDA 12.3. The emulated device runs launches in turn, and checks them as if they overlapped.
+    /// Whether a kernel can start before the preceding one on its stream has finished (programmatic dependent launch), also in
+    /// graphs: needs compute capability 9.0 and a driver of CUDA 12.3. The emulated device runs launches one after the other, and
+    /// checks them as if they overlapped.
     pub programmatic_launch: bool,
     /// Peak clock in kilohertz.
     pub clock_khz: Option<u32>,

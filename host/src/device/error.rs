@@ -4,7 +4,7 @@ use super::launch::LaunchRecord;
 
 /// Everything that can go wrong between this library and a device.
 ///
-/// Each variant names the thing, the offending value and, where there is one, the way out.
+/// Each variant names the object, the offending value and, where there is one, the remedy.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceError {
@@ -49,7 +49,7 @@ pub enum DeviceError {
         /// The device.
         device: String,
     },
-    /// The device has not enough memory left.
+    /// The device does not have enough memory left.
     #[error(
         "{device}: out of memory: {requested} bytes asked for, {free} of {total} bytes free; \
          drop buffers that are no longer needed or split the work"
@@ -64,9 +64,9 @@ pub enum DeviceError {
         /// Bytes of memory that the device has.
         total: usize,
     },
-    /// Host memory that cannot be had, or not be page-locked.
+    /// Host memory that cannot be allocated or page-locked.
     #[error(
-        "{device}: {requested} bytes of pinned host memory cannot be had: {reason}; \
+        "{device}: {requested} bytes of pinned host memory cannot be allocated: {reason}; \
          drop pinned buffers that are no longer needed, or copy in smaller pieces"
     )]
     PinnedMemory {
@@ -93,7 +93,7 @@ pub enum DeviceError {
         /// Elements in the buffer.
         buffer: usize,
     },
-    /// An address range that is not, or not all, memory that the device can use.
+    /// An address range that is not entirely memory of the device.
     #[error(
         "{bytes} bytes at {address:#x} are not memory of {device}: {}", MemoryAt(.allocation)
     )]
@@ -104,7 +104,7 @@ pub enum DeviceError {
         bytes: u64,
         /// The device.
         device: String,
-        /// Address and length of the allocation that the range starts in, where there is one.
+        /// Address and length of the allocation in which the range starts, if there is one.
         allocation: Option<(u64, u64)>,
     },
     /// A device pointer that is not aligned as its type needs.
@@ -115,7 +115,7 @@ pub enum DeviceError {
         /// What it has to be a multiple of.
         alignment: usize,
     },
-    /// A stream handle on a device that has no streams of others.
+    /// A caller's stream on a device that does not support one.
     #[error(
         "stream {handle:#x} cannot be used on {device}, which has no streams of the caller; pass null"
     )]
@@ -125,7 +125,7 @@ pub enum DeviceError {
         /// The device.
         device: String,
     },
-    /// Things of two devices in one call.
+    /// Objects of two devices in one call.
     #[error(
         "{what} is on {found}, but the stream is on {}; use one device for both",
         OtherDevice(.expected, .found)
@@ -188,7 +188,7 @@ pub enum DeviceError {
         /// Size of the buffer in bytes.
         len: usize,
     },
-    /// The sizes of a kernel's parameters cannot be found out, so that a launch cannot be checked.
+    /// The sizes of a kernel's parameters cannot be determined, so a launch cannot be checked.
     #[error(
         "kernel {kernel}: its parameter sizes are unknown: the driver has no cuFuncGetParamInfo \
          (CUDA 12.4) and the PTX could not be read: {reason}"
@@ -217,7 +217,7 @@ pub enum DeviceError {
     InvalidPtx {
         /// The device.
         device: String,
-        /// The compiler's own words.
+        /// The compiler's message.
         log: String,
     },
     /// A module without the kernel asked for.
@@ -247,9 +247,9 @@ pub enum DeviceError {
     GraphMismatch {
         /// The first launch that differs, from 0.
         index: usize,
-        /// Its kernel in the graph, where it has so many launches.
+        /// Its kernel in the graph, if the graph has that many launches.
         captured: Option<String>,
-        /// Its kernel in the update, where it has so many launches.
+        /// Its kernel in the update, if the update has that many launches.
         updated: Option<String>,
     },
     /// A kernel wrote to a buffer that its signature only reads. Only the emulator sees this.
@@ -271,7 +271,7 @@ pub enum DeviceError {
         device: String,
         /// Name of the kernel.
         kernel: String,
-        /// The driver's own words.
+        /// The driver's message.
         reason: String,
     },
     /// A kernel failed on the device, or the device itself did. The memory behind this
@@ -312,7 +312,7 @@ pub enum DeviceError {
 }
 
 impl DeviceError {
-    /// Whether memory was not to be had, on the device or, page-locked, on the host.
+    /// Whether the error is about a lack of memory, on the device or, page-locked, on the host.
     pub fn is_out_of_memory(&self) -> bool {
         matches!(self, Self::OutOfMemory { .. } | Self::PinnedMemory { .. })
     }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::{Device, driver::RawEvent, error::DeviceError, queue::StreamInner};
 
-/// A point in a stream's work, made by [`Stream::record`](super::Stream::record).
+/// A point in a stream's work, created by [`Stream::record`](super::Stream::record).
 ///
 /// It can be waited for and measured from any thread, and dropped at any time.
 #[derive(Debug)]
@@ -37,11 +37,11 @@ impl Event {
         self.raw
     }
 
-    /// Waits until the stream has come to this point.
+    /// Waits until the stream has reached this point.
     ///
     /// # Errors
     ///
-    /// [`DeviceError::Lost`] where work before it failed.
+    /// [`DeviceError::Lost`] if work before it failed.
     pub fn synchronize(&self) -> Result<(), DeviceError> {
         let core = self.device.core();
         core.usable()?;
@@ -51,12 +51,13 @@ impl Event {
         Ok(())
     }
 
-    /// Milliseconds of device time from this event to `end`, after waiting for both; `None` on the emulated
-    /// device, which never reports a time as if it were a GPU's.
+    /// Milliseconds of device time from this event to `end`, after waiting for both; `None` on the emulated device, which has no
+    /// clock.
     ///
     /// # Errors
     ///
-    /// [`DeviceError::DeviceMismatch`] where `end` is another device's, [`DeviceError::Lost`] where work before one of them failed.
+    /// [`DeviceError::DeviceMismatch`] if `end` belongs to another device, [`DeviceError::Lost`] if work before one of them
+    /// failed.
     pub fn elapsed_ms(&self, end: &Event) -> Result<Option<f32>, DeviceError> {
         self.device.require("the end event", &end.device)?;
         self.synchronize()?;

@@ -1,4 +1,4 @@
-//! Streams, memory and contexts that the caller has made with the CUDA runtime or the driver API.
+//! Streams, memory and contexts that the caller has created with the CUDA runtime or the driver API.
 
 use std::{ffi::c_void, ptr};
 
@@ -16,12 +16,11 @@ use super::{
 const MAPPING_GRANULARITY: u64 = 2 << 20;
 
 impl Stream {
-    /// A stream that the caller has made: `handle` is a `CUstream`, which a `cudaStream_t` is. Null is CUDA's legacy default
-    /// stream; on the emulated device it is the only one.
+    /// A stream that the caller has created: `handle` is a `CUstream` or `cudaStream_t`. Null is CUDA's legacy default stream,
+    /// and the only one on the emulated device.
     ///
-    /// Launches and copies work as on any stream. Events and capturing are left to the library that made the stream, and
-    /// its owner may capture it meanwhile. Whatever waits for the work on such streams waits for the whole device, since the
-    /// stream may be gone by then.
+    /// Launches and copies work as on any stream. Events and capturing are left to the owner of the stream, who may capture it at
+    /// any time. Waiting for work on such a stream waits for the whole device, since the stream may have been destroyed by then.
     ///
     /// # Errors
     ///
@@ -29,7 +28,7 @@ impl Stream {
     ///
     /// # Safety
     ///
-    /// `handle` is null or a stream of the device's primary context, which lives as long as the `Stream` and its clones.
+    /// `handle` must be null or a stream of the device's primary context that lives as long as the `Stream` and its clones.
     pub unsafe fn from_raw(device: &Device, handle: *mut c_void) -> Result<Self, DeviceError> {
         device.core().usable()?;
         let handle = handle.addr() as u64;
@@ -124,19 +123,18 @@ impl Stream {
 }
 
 impl<T: Pod> Buffer<T> {
-    /// `len` elements of memory that the caller has allocated and will free, such as by `cudaMalloc`.
+    /// `len` elements of memory that the caller has allocated and will free, for example with `cudaMalloc`.
     ///
-    /// What the device knows of its memory is checked: the emulator knows all, a GPU which allocations there are. Dropping
-    /// the buffer does nothing.
+    /// The range is checked against the allocations that the device or driver knows. Dropping the buffer does nothing.
     ///
     /// # Errors
     ///
-    /// [`DeviceError::NotDeviceMemory`] where some of it is not the device's, [`DeviceError::MisalignedPointer`].
+    /// [`DeviceError::NotDeviceMemory`] if part of it is not memory of the device, [`DeviceError::MisalignedPointer`].
     ///
     /// # Safety
     ///
-    /// The memory stays allocated as long as the buffer, and the work that is submitted with it. Nothing else writes it
-    /// meanwhile, or reads what such work writes, without being ordered by a stream or a wait.
+    /// The memory must stay allocated as long as the buffer exists and work submitted with it runs. Meanwhile nothing else may
+    /// write it, or read what such work writes, unless ordered by a stream or a wait.
     pub unsafe fn from_raw(device: &Device, address: u64, len: usize) -> Result<Self, DeviceError> {
         device.core().usable()?;
         let bytes = Self::bytes(len)?;
@@ -179,7 +177,7 @@ impl Device {
         Ok(whole)
     }
 
-    /// Waits until all work in the device's context is done, that on callers' streams included.
+    /// Waits until all work in the device's context is done, including work on callers' streams.
     ///
     /// # Errors
     ///
@@ -190,7 +188,8 @@ impl Device {
         core.check(core.driver.synchronize())
     }
 
-    /// The GPU whose context is current on this thread, as the CUDA runtime's current device is; `None` where no context is.
+    /// The GPU whose context is current on this thread, which is the CUDA runtime's current device; `None` without a current
+    /// context.
     ///
     /// # Errors
     ///
@@ -210,14 +209,14 @@ impl Device {
     }
 }
 
-/// The CUDA context that is current on this thread, made current again on drop.
+/// The CUDA context that was current on this thread, restored on drop.
 ///
-/// Each call into a GPU leaves that GPU's context current. A program that works on another GPU meanwhile wants its own back.
+/// Each call into a GPU leaves that GPU's context current. This restores the context of a program that uses CUDA itself.
 #[derive(Debug)]
 pub struct CurrentContext(Option<CUcontext>);
 
 impl CurrentContext {
-    /// Remembers the context. Without a driver there is none.
+    /// Saves the current context. Without a driver there is none.
     pub fn save() -> Self {
         let mut context = ptr::null_mut();
         // SAFETY: `context` is valid for the write.

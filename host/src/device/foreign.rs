@@ -1,4 +1,4 @@
-//! Work that this library does not launch itself: other libraries' kernels, and the caller's own, on a stream of a device.
+//! Work that this library does not launch itself, such as kernels of other libraries, on a stream of a device.
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -26,13 +26,13 @@ pub struct ForeignUse<'a>(&'a Arc<Allocation>);
 impl<T: bytemuck::Pod> Buffer<T> {
     /// Device address of the first element, for a driver or library that takes raw pointers.
     ///
-    /// On the emulated device it is an address of the emulator's, which nothing else can use. The address is valid as
-    /// long as the buffer; name the buffer in [`Stream::submit_foreign`], so that it outlives the work.
+    /// On the emulated device it is an address in the emulator's memory, which nothing else can use. The address is valid as long
+    /// as the buffer; pass the buffer to [`Stream::submit_foreign`] so that it outlives the work.
     pub fn device_ptr(&self) -> u64 {
         self.allocation().address()
     }
 
-    /// This buffer as something that foreign work uses.
+    /// Declares this buffer as used by foreign work.
     pub fn foreign_use(&self) -> ForeignUse<'_> {
         ForeignUse(self.allocation())
     }
@@ -46,21 +46,21 @@ impl Function {
 }
 
 impl Stream {
-    /// Submits work that is not this library's: calls `submit` with the driver's handle of the stream (a `CUstream`, which
-    /// is the same as a `cudaStream_t`), with the device's context current on this thread.
+    /// Submits work of another library: calls `submit` with the driver's handle of the stream (a `CUstream`, which is the same as
+    /// a `cudaStream_t`), with the device's context current on this thread.
     ///
-    /// The work keeps its place in the stream's order, is collected like a launch while the stream is being captured, and the
-    /// buffers in `uses` stay alive until it is done. Errors call it `name`.
+    /// The work is ordered with the stream's other work, is recorded like a launch while the stream is being captured, and keeps
+    /// the buffers in `uses` alive until it is done. Errors refer to it as `name`.
     ///
     /// # Errors
     /// [`DeviceError::Unsupported`] on the emulated device, [`DeviceError::DeviceMismatch`] for another device's buffer,
     /// [`DeviceError::Driver`] with what `submit` returned.
     ///
     /// # Safety
-    /// `submit` submits work to no other stream, leaves the context current, and neither destroys nor keeps the handle. The
-    /// work accesses device memory only inside the buffers of `uses` (or memory that outlives it and that no buffer of this
-    /// library owns), and writes to a buffer only where the caller holds it mutably. Where the stream is being captured, the
-    /// work can be replayed as long as the buffers of `uses` live.
+    /// `submit` must submit work to no other stream, leave the context current, and neither destroy nor keep the handle. The work
+    /// must access device memory only inside the buffers of `uses` (or memory that outlives it and that no buffer of this library
+    /// owns), and write to a buffer only if the caller holds it mutably. If the stream is being captured, it must be possible to
+    /// replay the work as long as the buffers of `uses` live.
     pub unsafe fn submit_foreign(
         &self,
         name: &str,

@@ -14,8 +14,8 @@ use super::{
 
 /// A sequence of launches, captured once and replayed with one call.
 ///
-/// The graph keeps every buffer that its launches use alive, and replays work on those buffers' contents of the
-/// moment. It can be replayed on any stream of its device, from any thread, and dropped at any time.
+/// The graph keeps every buffer that its launches use alive, and a replay works on the current contents of those buffers. It can
+/// be replayed on any stream of its device, from any thread, and dropped at any time.
 pub struct Graph {
     device: Device,
     raw: RawGraph,
@@ -31,16 +31,15 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Runs `launches` while the stream collects what is launched on it instead of running it.
+    /// Runs `launches`, during which the stream records launches instead of executing them.
     ///
-    /// Only launches on this stream are collected. Buffers may be made and dropped in the closure, but those
-    /// that a collected launch uses can be neither read nor written there.
+    /// Only launches on this stream are recorded. The closure may create and drop buffers, but can neither read nor write those
+    /// that a recorded launch uses.
     ///
     /// # Errors
     ///
-    /// The closure's error, [`DeviceError::EmptyGraph`] where nothing was launched, and
-    /// [`DeviceError::Capturing`] where the stream is being captured already. The stream can be used
-    /// normally afterwards, also where the closure panics.
+    /// The closure's error, [`DeviceError::EmptyGraph`] if nothing was launched, and [`DeviceError::Capturing`] if the stream is
+    /// already being captured. The stream can be used normally afterwards, even if the closure panics.
     pub fn capture<E: From<DeviceError>>(
         stream: &Stream,
         launches: impl FnOnce(&Stream) -> Result<(), E>,
@@ -52,12 +51,12 @@ impl Graph {
         Ok(capturing.finish()?)
     }
 
-    /// Gives the graph's launches other arguments and shapes: those that the same kernels get in `launches`, which the stream
-    /// collects as in [`Graph::capture`].
+    /// Replaces the arguments and shapes of the graph's launches by those that the same kernels are given in `launches`, which is
+    /// recorded as in [`Graph::capture`].
     ///
-    /// Replays submitted before keep the arguments they had. Buffers that only the old arguments need are let go, as if
-    /// they were dropped here. On a GPU this is `cuGraphExecUpdate`, much cheaper than another graph; where a driver cannot do it,
-    /// the graph is made anew.
+    /// Replays submitted before keep their arguments. Buffers that only the old arguments need are released, as if dropped here.
+    /// On a GPU this is `cuGraphExecUpdate`, which is much cheaper than another graph; if the driver cannot do it, the graph is
+    /// instantiated again.
     ///
     /// ```
     /// use bitnet_cuda::device::{Buffer, Device, Graph};
@@ -85,8 +84,8 @@ impl Graph {
     ///
     /// # Errors
     ///
-    /// The closure's error, [`DeviceError::GraphMismatch`] where it launches other kernels than the graph has, in number or
-    /// order, and as [`Graph::capture`]. The graph is then what it was.
+    /// The closure's error, [`DeviceError::GraphMismatch`] if its kernels differ from the graph's in name, number or order, and
+    /// as [`Graph::capture`]. The graph is unchanged in that case.
     pub fn update<E: From<DeviceError>>(
         &mut self,
         stream: &Stream,
@@ -131,7 +130,7 @@ impl Graph {
         &self.device
     }
 
-    /// Names of the captured kernels, in the order of their launches.
+    /// Names of the captured kernels, in launch order.
     pub fn kernels(&self) -> &[String] {
         &self.kernels
     }

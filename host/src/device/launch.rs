@@ -18,7 +18,7 @@ pub struct LaunchConfig {
     pub block: [u32; 3],
     /// Dynamic shared memory of a block in bytes.
     pub dynamic_shared: u32,
-    /// Whether all blocks have to be resident at once, so that they can wait for each other.
+    /// Whether all blocks have to be resident at once, so that they can wait for each other (a cooperative launch).
     pub cooperative: bool,
 }
 
@@ -40,7 +40,7 @@ pub enum KernelArg<'a> {
     Scalar { bytes: [u8; 8], len: usize },
 }
 
-/// A launch as errors name it.
+/// A launch, as it appears in errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaunchRecord {
     /// Name of the kernel, or of all kernels of a graph.

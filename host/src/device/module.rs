@@ -10,8 +10,8 @@ use super::{
 
 /// PTX loaded on a device.
 ///
-/// A cheap handle to an entry of the device's cache: the same text is compiled once a device. The code stays
-/// loaded as long as the device is open, so functions never dangle. Usable from any thread.
+/// A cheap handle to an entry of the device's cache: a text is compiled once per device. The code stays loaded as long as the
+/// device is open, so functions never dangle. Usable from any thread.
 #[derive(Clone)]
 pub struct Module {
     device: Device,
@@ -65,7 +65,7 @@ impl Module {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::NoSuchKernel`], or [`DeviceError::UnknownParameters`] where an older driver does not tell the sizes of its
+    /// [`DeviceError::NoSuchKernel`], or [`DeviceError::UnknownParameters`] if an older driver does not report the sizes of its
     /// parameters and the PTX cannot be read; [`DeviceError::Lost`] on a lost device.
     pub fn function(&self, kernel: &str) -> Result<Function, DeviceError> {
         let core = self.device.core();

@@ -15,15 +15,14 @@ const OLDEST_COMPUTE_CAPABILITY: (u32, u32) = (7, 5);
 static OPEN: LazyLock<Mutex<HashMap<usize, Weak<Inner>>>> = LazyLock::new(Mutex::default);
 
 impl Device {
-    /// Opens a GPU by the driver's ordinal, or returns the one that is open.
+    /// Opens a GPU by the driver's ordinal, or returns it if it is already open.
     ///
-    /// Where a fault has taken the open one, its context is reset and the GPU opened anew; the old handles stay
-    /// lost. After some faults the driver refuses that until the process ends, which is the error then.
+    /// If the open device was lost to a fault, its context is reset and the GPU is opened again; the old handles stay lost. After
+    /// some faults the driver refuses that until the process ends, and its error is returned.
     ///
     /// # Errors
     ///
-    /// [`DeviceError::NoDriver`] without a usable NVIDIA driver, [`DeviceError::NoSuchDevice`] for an ordinal
-    /// beyond the GPUs there are.
+    /// [`DeviceError::NoDriver`] without a usable NVIDIA driver, [`DeviceError::NoSuchDevice`] for an ordinal without a GPU.
     pub fn cuda(ordinal: usize) -> Result<Self, DeviceError> {
         let mut open = lock(&OPEN);
         let known = open.get(&ordinal).and_then(Weak::upgrade).map(Device);
@@ -60,7 +59,7 @@ impl Device {
         CudaDriver::count()
     }
 
-    /// Makes an emulated device with the default configuration. Each call makes another device.
+    /// Creates an emulated device with the default configuration. Each call creates a new device.
     ///
     /// # Errors
     ///
@@ -69,18 +68,18 @@ impl Device {
         Self::emulated_with(EmulatedConfig::default())
     }
 
-    /// Makes an emulated device. Each call makes another device.
+    /// Creates an emulated device. Each call creates a new device.
     ///
     /// # Errors
     ///
-    /// [`DeviceError::InvalidConfig`] for a configuration that describes no GPU.
+    /// [`DeviceError::InvalidConfig`] for a configuration that is not that of a GPU.
     pub fn emulated_with(config: EmulatedConfig) -> Result<Self, DeviceError> {
         let (driver, name) = EmulatedDriver::new(config, None)?;
         Self::new(Box::new(driver), name)
     }
 
-    /// Makes an emulated device for which the library chooses the kernels that it chooses for `gpu`: processors, caches, clocks and limits of
-    /// [`Device::capabilities`] are that device's, compute capability and memory those of `config`.
+    /// Creates an emulated device for which the library chooses the same kernels as for `gpu`: multiprocessors, caches, clocks
+    /// and limits of [`Device::capabilities`] are those of `gpu`, compute capability and memory those of `config`.
     ///
     /// # Errors
     ///
@@ -90,11 +89,11 @@ impl Device {
         Self::new(Box::new(driver), name)
     }
 
-    /// Opens the first usable GPU, else the emulator, and says in one `tracing` line which and why.
+    /// Opens the first usable GPU, else the emulator, and reports in one `tracing` line which and why.
     ///
     /// # Errors
     ///
-    /// As [`Device::emulated`], where there is no usable GPU.
+    /// As [`Device::emulated`], if there is no usable GPU.
     pub fn auto() -> Result<Self, DeviceError> {
         let reason = match Self::first_gpu() {
             Ok(device) => {

@@ -8,14 +8,14 @@ use super::{
     driver::{DriverError, MemorySpace, RawStream},
 };
 
-/// A typed array in page-locked memory of the host, for copies that do not block.
+/// A typed array in page-locked host memory, for copies that do not block.
 ///
-/// [`Buffer::copy_from_pinned`] and [`Buffer::copy_to_pinned`] submit a copy to a stream and return. What keeps the memory for a
-/// copy in flight is not a guard that could be leaked: [`as_slice`](Self::as_slice) and [`as_mut_slice`](Self::as_mut_slice) wait
-/// for the copies, and a drop keeps the memory until they are done.
+/// [`Buffer::copy_from_pinned`] and [`Buffer::copy_to_pinned`] submit a copy to a stream and return. There is no guard object for
+/// a copy in flight: [`as_slice`](Self::as_slice) and [`as_mut_slice`](Self::as_mut_slice) wait for the copies, and a dropped
+/// buffer's memory is kept until they are done.
 ///
-/// Locking pages is slow, and takes memory from everything else on the machine. A device with a pool
-/// ([`Device::enable_pool`]) keeps what it has locked for the next pinned buffers.
+/// Page-locking is slow, and the memory is no longer available for paging. A device with a pool ([`Device::enable_pool`]) keeps
+/// locked memory for later pinned buffers.
 ///
 /// Can be sent to and read from any thread. After a fault of its device, a buffer without copies in flight can still be read.
 ///
@@ -46,7 +46,7 @@ impl<T: Pod> PinnedBuffer<T> {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::PinnedMemory`] where the system does not lock so much memory, [`DeviceError::Lost`] on a lost device.
+    /// [`DeviceError::PinnedMemory`] if the system does not lock that much memory, [`DeviceError::Lost`] on a lost device.
     #[track_caller]
     pub fn zeroed(device: &Device, len: usize) -> Result<Self, DeviceError> {
         let mut buffer = Self::stale(device, len)?;
@@ -93,7 +93,7 @@ impl<T: Pod> PinnedBuffer<T> {
         self.len == 0
     }
 
-    /// The device whose copies it is for.
+    /// The device whose copies it serves.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -102,7 +102,7 @@ impl<T: Pod> PinnedBuffer<T> {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::Lost`] where such a copy, or work before it, failed; [`DeviceError::Capturing`] while the stream of such a
+    /// [`DeviceError::Lost`] if such a copy, or work before it, failed; [`DeviceError::Capturing`] while the stream of such a
     /// copy is being captured.
     pub fn as_slice(&self) -> Result<&[T], DeviceError> {
         self.allocation.in_flight().wait(self.device.core())?;
@@ -111,7 +111,7 @@ impl<T: Pod> PinnedBuffer<T> {
         Ok(unsafe { slice::from_raw_parts(self.as_ptr(), self.len) })
     }
 
-    /// As [`PinnedBuffer::as_slice`], to change them.
+    /// The elements for writing, after waiting like [`PinnedBuffer::as_slice`].
     ///
     /// # Errors
     ///
@@ -134,14 +134,13 @@ impl<T: Pod> PinnedBuffer<T> {
 impl<T: Pod> Buffer<T> {
     /// Submits a copy of a pinned buffer of the same length, and returns.
     ///
-    /// The copy comes after what is on the stream already, and before what is submitted to it later. Like a launch, it is not
-    /// ordered with other streams.
+    /// Like a launch, the copy is ordered with the other work of the stream, and not with other streams.
     ///
     /// # Errors
     ///
     /// [`DeviceError::LengthMismatch`], [`DeviceError::DeviceMismatch`]; [`DeviceError::Capturing`] while the stream is being
-    /// captured, because a graph could be replayed while a slice of the pinned buffer is changed; [`DeviceError::Unsupported`]
-    /// on a stream of the caller's, for the same reason.
+    /// captured, because a graph could be replayed while a slice of the pinned buffer is changed; [`DeviceError::Unsupported`] on
+    /// a caller's stream, for the same reason.
     pub fn copy_from_pinned(
         &mut self,
         stream: &Stream,

@@ -12,15 +12,13 @@ use super::{
     sync::atomic::Ordering,
 };
 
-/// A queue of work on one device: what is submitted to it runs in that order, and asynchronously on a GPU.
+/// A queue of work on one device. Work runs in the order of submission, asynchronously on a GPU.
 ///
-/// Two streams run independently, unless [`wait`](Self::wait) orders them. Blocking copies of a
-/// [`Buffer`](super::Buffer) wait for the streams that use the buffer, so their results need no
-/// synchronization by hand.
+/// Two streams run independently, unless [`wait`](Self::wait) orders them. Blocking copies of a [`Buffer`](super::Buffer) wait
+/// for the streams that use the buffer, so no manual synchronization is needed.
 ///
-/// A `Stream` is a cheap handle; clones are the same queue. It can be used from several threads at once, whose
-/// submissions then interleave. Dropping the last handle waits for nothing: submitted work completes, and
-/// whatever it uses stays alive until then.
+/// A `Stream` is a cheap handle; clones are the same queue. It can be used from several threads at once; their submissions then
+/// interleave. Dropping the last handle does not wait: submitted work completes, and what it uses stays alive until then.
 #[derive(Clone)]
 pub struct Stream {
     device: Device,
@@ -69,7 +67,7 @@ impl Stream {
         core.check(unsafe { core.driver.synchronize_stream(self.raw) })
     }
 
-    /// Marks this point of the stream.
+    /// Records an event at this point of the stream.
     ///
     /// # Errors
     ///
@@ -85,9 +83,9 @@ impl Stream {
         Ok(Event::new(&self.device, &self.inner, raw, submission))
     }
 
-    /// Makes what is submitted from now on wait for the event, without blocking the calling thread.
+    /// Makes all work submitted from now on wait for the event, without blocking the calling thread.
     ///
-    /// The event may be another device's. Where one of the two is a GPU and the other is emulated, the calling thread waits.
+    /// The event may belong to another device. If one of the two is a GPU and the other is emulated, the calling thread waits.
     ///
     /// # Errors
     ///
@@ -212,7 +210,7 @@ impl Stream {
     }
 }
 
-/// Whether both are the same queue.
+/// Whether both are handles of the same queue.
 impl PartialEq for Stream {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner) && self.raw == other.raw

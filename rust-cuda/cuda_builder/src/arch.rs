@@ -57,7 +57,7 @@ impl fmt::Display for NvvmArch {
 
 /// A name that is none of [`NvvmArch::ALL`]'s.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no architecture that PTX is made for: use sm_75, sm_80 or sm_90")]
+#[error("`{0}` is not a supported architecture: use sm_75, sm_80 or sm_90")]
 pub struct UnknownArch(String);
 
 impl FromStr for NvvmArch {

@@ -35,7 +35,7 @@ pub enum CudaBuilderError {
         source: std::io::Error,
     },
     /// The folder given to the builder holds no crate that cargo can read.
-    #[error("`{}` is no cargo package: {why}", path.display())]
+    #[error("`{}` is not a cargo package: {why}", path.display())]
     NoCrate {
         /// The folder.
         path: PathBuf,

@@ -48,7 +48,7 @@ pub fn finish(asm: &str) -> Result<String, CudaBuilderError> {
     if let Some((name, left)) = bounds.into_iter().min_by_key(|(_, bounds)| bounds.line) {
         return Err(CudaBuilderError::Ptx {
             line: left.line,
-            what: format!("launch bounds for `{name}`, which is no entry of the module"),
+            what: format!("launch bounds for `{name}`, which is not an entry of the module"),
         });
     }
     Ok(text)
@@ -86,7 +86,7 @@ fn launch_bounds(asm: &str) -> Result<HashMap<&str, LaunchBounds>, CudaBuilderEr
         };
         let number = |text: &str| {
             text.parse::<u32>()
-                .map_err(|_| error(format!("launch bound `{text}` of `{name}` is no number")))
+                .map_err(|_| error(format!("launch bound `{text}` of `{name}` is not a number")))
         };
         let max_threads = number(threads)?;
         if !(1..=1024).contains(&max_threads) {
@@ -235,9 +235,9 @@ mod tests {
     #[test]
     fn launch_bounds_that_fit_nothing_are_errors() {
         for (comment, part) in [
-            ("gemm 128 4", "`gemm`, which is no entry"),
+            ("gemm 128 4", "`gemm`, which is not an entry"),
             ("gemv 128", "are not `name threads blocks`"),
-            ("gemv x 4", "`x` of `gemv` is no number"),
+            ("gemv x 4", "`x` of `gemv` is not a number"),
             ("gemv 0 4", "1 to 1024 threads"),
             ("gemv 1025 4", "1 to 1024 threads"),
         ] {

@@ -14,7 +14,7 @@ use manifest::{Manifest, PtxFile};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Compile again and fail where the committed PTX differs
+    /// Compile again, and fail if the committed PTX differs
     #[arg(long)]
     check: bool,
 }

@@ -32,7 +32,7 @@ const QUICK: Duration = Duration::from_secs(600);
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Also copy the folder elsewhere and run it there, on the emulator and with a test double for a driver
+    /// Also run a copy of the folder, on the emulator and on a test double of the driver
     #[arg(long)]
     check: bool,
 }

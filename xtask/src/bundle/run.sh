@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs this folder's tests and measurements on a GPU, within a time, and keeps what each part found.
 #
-#   OUT=results ./run.sh [--seconds N] [--device cuda|emulated] [--only tests|compare|bench]... [--peer FILE.so]... [--dry-run]
+#   OUT=results ./run.sh [--seconds N] [--device cuda[:N]|emulated] [--only tests|compare|bench]... [--peer FILE.so]... [--dry-run]
 #
 # OUT gets results.json (the measurements), compare.json, run.json (what ran, how long, how it ended), log.txt, and parts.tar with
 # stdout and stderr of each part: five files, as some ways to bring them home count files. A part that fails or runs out of time
@@ -9,7 +9,7 @@
 set -uo pipefail
 
 usage() {
-    echo "run.sh: $1; usage: [OUT=FOLDER] run.sh [--seconds N] [--device cuda|emulated]" \
+    echo "run.sh: $1; usage: [OUT=FOLDER] run.sh [--seconds N] [--device cuda[:N]|emulated]" \
         "[--only tests|compare|bench]... [--peer FILE.so]... [--dry-run]" >&2
     exit 2
 }

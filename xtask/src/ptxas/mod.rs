@@ -41,7 +41,7 @@ pub struct Args {
     /// Only this architecture; can be given several times
     #[arg(long = "arch", value_name = "ARCH", value_parser = ARCHITECTURES)]
     archs: Vec<String>,
-    /// Print one JSON list and nothing else on stdout
+    /// Print one JSON list on stdout, and nothing else there
     #[arg(long)]
     json: bool,
 }

@@ -69,7 +69,7 @@ fn count(part: &str, kernel: &mut Resources) -> Result<()> {
     let (number, unit) = part.split_once(' ').context("no unit")?;
     let number: u32 = number
         .parse()
-        .with_context(|| format!("`{number}` is no number"))?;
+        .with_context(|| format!("`{number}` is not a number"))?;
     match unit {
         "registers" => kernel.registers = number,
         "bytes smem" => kernel.shared = number,
@@ -141,6 +141,6 @@ ptxas info    : Function properties for _RNvNtCs000_4core6option13unwrap_failed
     fn a_count_that_is_no_number_is_an_error() {
         let broken = REPORT.replace("Used 14 registers", "Used many registers");
         let error = format!("{:#}", parse(&broken).expect_err("no number"));
-        assert!(error.contains("`many` is no number"), "{error}");
+        assert!(error.contains("`many` is not a number"), "{error}");
     }
 }

@@ -19,7 +19,10 @@ pub fn fill(page: &str, sections: &BTreeMap<&str, String>) -> Result<String> {
         let end = format!("<!-- /report:{name}{CLOSE}");
         let Some(section) = sections.get(name) else {
             let known: Vec<&str> = sections.keys().copied().collect();
-            bail!("no section `{name}`; there are {}", known.join(", "));
+            bail!(
+                "there is no section `{name}`; the sections are {}",
+                known.join(", ")
+            );
         };
         let close = body
             .find(&end)

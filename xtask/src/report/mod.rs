@@ -23,7 +23,7 @@ const FIGURES: &str = "docs/figures";
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Change nothing; fail where a table or a figure is not what the files of measurements give
+    /// Change nothing; fail if a table or a figure is stale
     #[arg(long)]
     check: bool,
 }
@@ -98,12 +98,12 @@ fn require_real(results: &Results) -> Result<()> {
     let name = &results.device.name;
     ensure!(
         results.device.kind == "cuda",
-        "`{name}` is no GPU: only GPU results belong here"
+        "`{name}` is not a GPU: only GPU results belong here"
     );
     let test = ["test double", "made up"]
         .iter()
         .any(|mark| name.contains(mark));
-    ensure!(!test, "`{name}` is no GPU: its times mean nothing");
+    ensure!(!test, "`{name}` is not a GPU: its times mean nothing");
     Ok(())
 }
 
@@ -238,7 +238,7 @@ pub(crate) mod tests {
     fn without_results_the_place_says_so() {
         let root = workspace("<!-- report:gemv -->\n<!-- /report:gemv -->\n");
         let files = files(root.path(), &[], &counted()).expect("a report");
-        assert!(files[&root.path().join("README.md")].contains("No GPU result"));
+        assert!(files[&root.path().join("README.md")].contains("no GPU result"));
         let svgs = files
             .keys()
             .filter(|path| path.extension().is_some_and(|extension| extension == "svg"));

@@ -12,8 +12,10 @@ const MIB: f64 = 1024.0 * 1024.0;
 /// Every section that a page can have.
 pub fn sections(results: &[Results], counts: &Record) -> BTreeMap<&'static str, String> {
     let of_gpus = |section: fn(&Results) -> String| match results {
-        [] => "No GPU result is in `benches/results/` yet; docs/measuring.md says how to make one."
-            .to_owned(),
+        [] => {
+            "`benches/results/` has no GPU result yet; docs/measuring.md shows how to measure one."
+                .to_owned()
+        }
         some => some
             .iter()
             .map(|results| format!("{}\n\n{}", heading(results), section(results)))
@@ -90,7 +92,7 @@ fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     lines.join("\n")
 }
 
-const NOTE: &str = "Microseconds a launch, median of graph replays; ~ marks a spread of more than 10 % of the median.";
+const NOTE: &str = "Microseconds per launch, median of graph replays; ~ marks a spread of more than 10 % of the median.";
 
 fn gemv(results: &Results) -> String {
     let chosen = results
@@ -138,7 +140,7 @@ fn gemv(results: &Results) -> String {
         "launched early, us",
         "spread",
         "of copy bandwidth",
-        "a faster variant",
+        "faster variant",
     ];
     format!("{}\n\n{NOTE}", table(&head, rows))
 }
@@ -160,17 +162,17 @@ fn peers(results: &Results) -> String {
         ]
     };
     let head = [
-        "beside",
+        "library",
         "N x K",
         "M",
         "launched",
         "this library",
-        "the other",
-        "times as fast",
+        "that library",
+        "speedup",
         "10th to 90th percentile",
     ];
     format!(
-        "{}\n\n{NOTE} Weights come from memory, rounds alternate, ratios are of rounds.",
+        "{}\n\n{NOTE} Weights come from memory; rounds alternate; the speedup is the median ratio of rounds.",
         table(&head, results.pairs.iter().map(row))
     )
 }
@@ -223,7 +225,7 @@ fn ceilings(results: &Results) -> String {
             None,
         ),
         row(
-            "mma on bytes",
+            "mma, int8",
             ceilings
                 .mma_operations_per_second
                 .map_or("none".to_owned(), |rate| {
@@ -237,7 +239,7 @@ fn ceilings(results: &Results) -> String {
             Some(ceilings.launch_floor),
         ),
         row(
-            "replay of a graph of one",
+            "replay of a graph of one launch",
             format!("{} us", us(Some(ceilings.graph_replay))),
             Some(ceilings.graph_replay),
         ),
@@ -290,7 +292,7 @@ fn model(results: &Results) -> String {
         "batch",
         "launched",
         "weights, MiB",
-        "a pass, us",
+        "per pass, us",
         "spread",
         "tokens/s",
     ];
@@ -337,8 +339,8 @@ fn counted(counts: &Record) -> String {
         format!(" Microsoft's kernel: {}.", peer.source)
     });
     format!(
-        "{}\n\nInstructions for each `dp4a` that one token needs (N K / 4), and sectors of 32 bytes asked of global memory for each one of weights. \
-        `int8xint2` has Microsoft's weight layout and interface.{source}",
+        "{}\n\nInstructions per `dp4a` that one token needs (N K / 4), and 32-byte sectors requested from global memory per sector of weights. \
+        `int8xint2` is this library's kernel for Microsoft's weight layout and interface.{source}",
         table(&head, rows)
     )
 }
@@ -355,12 +357,7 @@ fn memory() -> String {
         ]
     });
     table(
-        &[
-            "N x K",
-            "BF16, MiB",
-            "packed with scales, MiB",
-            "times smaller",
-        ],
+        &["N x K", "BF16, MiB", "packed with scales, MiB", "ratio"],
         rows,
     )
 }

@@ -17,7 +17,7 @@ use std::rc::Rc;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Seed of the random inputs; by default another each time
+    /// Seed of the random inputs [default: random]
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -78,7 +78,7 @@ pub fn run(device: &str, args: &Args, output: Output) -> Result<Outcome> {
     let gpu = Device::from_name(name).context("compare runs on a GPU and on the emulator")?;
     ensure!(
         gpu.kind() == DeviceKind::Cuda,
-        "compare needs a GPU beside the emulator: use --device cuda, not {device}"
+        "compare needs a GPU in addition to the emulator: use --device cuda, not {device}"
     );
     let (arch, ptx) = ptx_for(gpu.compute_capability())
         .with_context(|| format!("{} is older than any PTX in this program", gpu.name()))?;

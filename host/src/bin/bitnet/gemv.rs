@@ -24,10 +24,10 @@ pub struct Args {
     /// Tokens
     #[arg(long, default_value_t = 1)]
     m: usize,
-    /// Kernel variant, such as `gemv_m1_t1_w2`; by default the library chooses
+    /// Kernel variant, such as `gemv_m1_t1_w2` [default: the library's choice]
     #[arg(long)]
     variant: Option<String>,
-    /// Seed of the random matrices; by default another each time
+    /// Seed of the random matrices [default: random]
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -232,7 +232,7 @@ fn text(report: &Report) -> String {
     );
     if let Some(time) = report.microseconds {
         text += &format!(
-            "time       {time:.2} us a launch, launched one by one; `bitnet bench` measures with care\n"
+            "time       {time:.2} us per launch, launched one by one; `bitnet bench` measures precisely\n"
         );
     }
     if let Some(counters) = &report.counters {
@@ -243,8 +243,8 @@ fn text(report: &Report) -> String {
             ..
         } = counters;
         text += &format!(
-            "counted    {} instructions of lanes ({} dp4a), {} sectors loaded, {} stored, {} bank conflicts; \
-             `bitnet profile gemv` has all\n",
+            "counted    {} lane instructions ({} dp4a), {} sectors loaded, {} stored, {} bank conflicts; \
+             `bitnet profile gemv` prints all counts\n",
             lane.total, lane.dp4a, global.load_sectors, global.store_sectors, shared.bank_conflicts
         );
     }

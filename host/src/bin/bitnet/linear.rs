@@ -21,22 +21,22 @@ pub struct Args {
     /// Safetensors file with the weights
     #[arg(long, value_name = "FILE")]
     weights: PathBuf,
-    /// Weight matrix in it: N x K of f32, f16 or bf16, or N/4 x K of u8, as Hugging Face's transformers packs ternary weights
+    /// Weight matrix in that file: N x K of f32, f16 or bf16, or N/4 x K of u8 as packed by Hugging Face's transformers
     #[arg(long, value_name = "NAME")]
     tensor: String,
-    /// The scale of packed weights, in the same file; by default the weights' name with `_scale`
+    /// Scale of packed weights, in the same file [default: the name of the weights followed by `_scale`]
     #[arg(long, value_name = "NAME")]
     scale_tensor: Option<String>,
-    /// Divide by that scale, as transformers' class `BitLinear` does, instead of multiplying, as its `AutoBitLinear` does
+    /// Divide by that scale, like transformers' class `BitLinear`, instead of multiplying, like its `AutoBitLinear`
     #[arg(long)]
     scale_divides: bool,
     /// Safetensors file with the input
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
-    /// Input matrix in it, M x K, of f32, f16 or bf16
+    /// Input matrix in that file: M x K of f32, f16 or bf16
     #[arg(long, value_name = "NAME")]
     input_tensor: String,
-    /// File to write the result to: the f32 tensor `output`, M x N
+    /// Safetensors file to write the result to, as the f32 tensor `output`, M x N
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -75,7 +75,7 @@ impl Weights {
         if file.dtype(&args.tensor)? != Dtype::U8 {
             ensure!(
                 args.scale_tensor.is_none() && !args.scale_divides,
-                "the weights `{}` are no packed ones, which alone have a scale beside them; leave --scale-tensor and --scale-divides out",
+                "the weights `{}` are not packed, so they have no separate scale; leave out --scale-tensor and --scale-divides",
                 args.tensor
             );
             return Self::quantized(file.matrix(&args.tensor)?)

@@ -20,9 +20,9 @@ use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-/// BitNet kernels (ternary weights, int8 activations) on NVIDIA GPUs, or emulated where there is none.
+/// BitNet kernels (ternary weights, int8 activations) on an NVIDIA GPU or on an emulator.
 ///
-/// Exit status: 0 where the checks hold, 1 where a result is wrong, 2 where it cannot be run as asked.
+/// Exit status: 0 if the checks pass, 1 if a result is wrong, 2 if the command cannot run as asked.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -38,7 +38,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// List the devices, what each can do and which PTX it gets
+    /// List the devices, their capabilities and the PTX that each runs
     Info,
     /// Normalize, quantize, multiply and activate a real model's data, and check the results
     Demo,
@@ -46,13 +46,13 @@ enum Command {
     Linear(linear::Args),
     /// Multiply random matrices of a given shape, and check the results
     Gemv(gemv::Args),
-    /// Count what an operation does: instructions, memory traffic, bank conflicts, on the emulator
+    /// Count the instructions, memory traffic and bank conflicts of an operation on the emulator
     Profile(profile::Args),
-    /// Measure the kernel variants for a shape, and keep the fastest in the user's cache
+    /// Measure the kernel variants for a shape, and record the fastest in the user's cache
     Tune(tune::Args),
     /// Measure everything: times on a GPU, counts on the emulator
     Bench(bench::Args),
-    /// Run every kernel on a GPU and on the emulator, on the same inputs, and compare the outputs bit for bit
+    /// Run every kernel on a GPU and on the emulator with the same inputs, and compare the outputs bit for bit
     Compare(compare::Args),
 }
 

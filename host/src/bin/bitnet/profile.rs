@@ -9,7 +9,7 @@ use serde::Serialize;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The operation, such as `gemv` or `rmsnorm-quantize`; `list` prints them all
+    /// The operation, such as `gemv` or `rmsnorm-quantize`; `list` prints all names
     #[arg(value_name = "OP")]
     operation: String,
     /// Output features, for operations with weights
@@ -21,10 +21,10 @@ pub struct Args {
     /// Tokens, for operations with activations [default: 1]
     #[arg(long)]
     m: Option<usize>,
-    /// Seed of the random data; by default another each time
+    /// Seed of the random data [default: random]
     #[arg(long)]
     seed: Option<u64>,
-    /// Also print this many lines of PTX, those on which warps issue the most instructions
+    /// Also print the PTX lines on which warps issue the most instructions, this many
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     lines: usize,
 }
@@ -120,7 +120,7 @@ struct Report {
     launches: Vec<Launch>,
     checked: usize,
     mismatches: usize,
-    /// Bytes that have to be moved: each input read once, each output written once.
+    /// The minimal traffic in bytes: each input read once, each output written once.
     bytes: usize,
 }
 
@@ -201,7 +201,7 @@ pub fn run(device: &str, args: &Args, output: Output) -> Result<Outcome> {
         .find(|(_, named)| typed(named.0) == typed(&args.operation))
         .with_context(|| {
             format!(
-                "there is no operation {:?}; `bitnet profile list` prints them",
+                "there is no operation {:?}; `bitnet profile list` prints the names",
                 args.operation
             )
         })?;
@@ -311,7 +311,7 @@ fn text(report: &Report) -> String {
         text += &of_launch(&report.counters);
     }
     text += &format!(
-        "\n{:>14} bytes have to be moved: each input read once, each output written once\n",
+        "\n{:>14} bytes of minimal traffic: each input read once, each output written once\n",
         report.bytes
     );
     text
@@ -325,8 +325,8 @@ fn of_launch(counters: &Summary) -> String {
         shared,
         divergent_branches,
     } = counters;
-    let mut text = format!("{:>14} instructions of lanes, ", lanes.total);
-    text += &format!("{} of warps\n", warps.total);
+    let mut text = format!("{:>14} lane instructions, ", lanes.total);
+    text += &format!("{} warp instructions\n", warps.total);
     for (class, count) in [
         ("dp4a", lanes.dp4a),
         ("integer", lanes.integer),
@@ -340,13 +340,13 @@ fn of_launch(counters: &Summary) -> String {
         text += &format!("{count:>14}   {class}\n");
     }
     text += &format!(
-        "{:>14} bytes read, {} of them weights; {:.1} % of the sectors' bytes\n",
+        "{:>14} bytes read, {} of them weights; {:.1} % of the bytes of their sectors\n",
         global.bytes_read,
         global.weight_bytes_read,
         100.0 * global.load_efficiency
     );
     text += &format!(
-        "{:>14} bytes written; {:.1} % of the sectors' bytes\n",
+        "{:>14} bytes written; {:.1} % of the bytes of their sectors\n",
         global.bytes_written,
         100.0 * global.store_efficiency
     );

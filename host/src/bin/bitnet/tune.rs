@@ -1,4 +1,4 @@
-//! `bitnet tune`: measures the variants for a shape, and keeps the fastest in the user's cache.
+//! `bitnet tune`: measures the variants for a shape, and records the fastest in the user's cache.
 
 use crate::output::{Outcome, Output, table};
 use anyhow::{Context, Result, ensure};
@@ -19,10 +19,10 @@ pub struct Args {
     /// Input features
     #[arg(long)]
     k: usize,
-    /// Tokens; from 8 on, they go in groups of 8
+    /// Tokens; more than 8 are processed in groups of 8
     #[arg(long, default_value_t = 1)]
     m: usize,
-    /// Rounds on a GPU
+    /// Rounds of measurement on a GPU
     #[arg(long, default_value_t = TuneConfig::default().rounds)]
     rounds: usize,
 }
@@ -37,7 +37,7 @@ struct Report {
     before: String,
     chosen: String,
     cache: PathBuf,
-    /// Why the choice could not be kept.
+    /// Why the choice could not be stored.
     cache_error: Option<String>,
 }
 
@@ -54,10 +54,11 @@ pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
     // Before anything of that size is made.
     Layout::Tiled.padded_shape(n, k)?;
     ensure!(m > 0, "m = 0: give at least one token");
-    let cache = TuneCache::user()
-        .with_context(|| format!("no folder to keep the result in; set {CACHE_VARIABLE} to one"))?;
+    let cache = TuneCache::user().with_context(|| {
+        format!("there is no folder to store the result in; set {CACHE_VARIABLE} to one")
+    })?;
     let before: Choice =
-        choose_gemv(device, Some(&cache), m, n, k).context("no variant takes this shape")?;
+        choose_gemv(device, Some(&cache), m, n, k).context("no variant supports this shape")?;
 
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(
         "{msg} [{wide_bar}] {pos}/{len}",
@@ -117,7 +118,7 @@ fn text(report: &Report) -> String {
         report.chosen, report.before
     );
     if report.cache_error.is_none() {
-        text += &format!("kept in    {}\n", report.cache.display());
+        text += &format!("stored in  {}\n", report.cache.display());
     }
     text
 }

@@ -13,7 +13,7 @@ use crate::{Outcome, load};
 pub struct Check {
     #[command(flatten)]
     kernel: Kernel,
-    /// Orders of warps and blocks to try, beside the ascending one.
+    /// Orders of warps and blocks to try, in addition to the ascending one.
     #[arg(long, default_value_t = 16)]
     seeds: u64,
 }

@@ -13,7 +13,10 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use ptx_emulator::Module;
 
-/// Runs NVIDIA PTX on the CPU, checked and counted.
+/// Runs NVIDIA PTX on the CPU, checks it and counts what it does.
+///
+/// Exit status: 0 if the kernel ran and `check` found nothing, 1 if it did something undefined or its result depends on the
+/// order, 2 if it cannot run as asked.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -25,7 +28,7 @@ struct Cli {
 enum Command {
     /// Run one kernel.
     Run(run::Run),
-    /// Run one kernel with every check in many orders of its warps and blocks, and compare the results.
+    /// Run one kernel with every check, in many orders of its warps and blocks, and compare the results.
     Check(check::Check),
     /// List the kernels of a file.
     List {

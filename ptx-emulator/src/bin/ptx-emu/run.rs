@@ -21,29 +21,29 @@ pub struct Kernel {
     /// Name of the kernel.
     #[arg(long)]
     pub entry: String,
-    /// Blocks: X, X,Y or X,Y,Z.
+    /// Blocks of the grid: X, X,Y or X,Y,Z.
     #[arg(long, value_parser = dimensions)]
     pub grid: [u32; 3],
-    /// Threads of a block: X, X,Y or X,Y,Z.
+    /// Threads per block: X, X,Y or X,Y,Z.
     #[arg(long, value_parser = dimensions)]
     pub block: [u32; 3],
     /// Bytes of dynamic shared memory.
     #[arg(long, default_value_t = 0)]
     pub shared: u32,
-    /// Let blocks wait for each other.
+    /// Launch cooperatively: all blocks make progress, so they can wait for each other.
     #[arg(long)]
     pub cooperative: bool,
-    /// An argument, in order: `buf:IN` (a buffer from a file), `buf:IN:OUT` (written to a file afterwards),
+    /// A kernel argument, in order: `buf:IN` (a buffer from a file), `buf:IN:OUT` (also written to a file afterwards),
     /// `out:BYTES:OUT` (a new buffer), or a number as `u8:`, `u16:`, `u32:`, `u64:`, `s8:` to `s64:`, `f32:`, `f64:`.
     #[arg(long = "arg", value_name = "ARG")]
     pub args: Vec<String>,
     /// Compute capability of the device, such as 90.
     #[arg(long, default_value_t = 90)]
     pub capability: u32,
-    /// Most warp instructions a block may run.
+    /// The most warp instructions that a block may execute [default: unlimited].
     #[arg(long)]
     pub limit: Option<u64>,
-    /// Print one JSON object.
+    /// Print one JSON object on stdout, and nothing else there.
     #[arg(long)]
     pub json: bool,
 }
@@ -52,16 +52,16 @@ pub struct Kernel {
 pub struct Run {
     #[command(flatten)]
     kernel: Kernel,
-    /// Checks to make: `all`, `none`, or a list of memory, initialization, races, synchronization.
+    /// Enabled checks: `all`, `none`, or a list of memory, initialization, races, synchronization.
     #[arg(long, default_value = "all", value_parser = checks)]
     check: Checks,
-    /// Cores to use; 0 takes all.
+    /// CPU cores to use; 0 means all.
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// Shuffle the order of warps and blocks.
+    /// Shuffle the order of warps and blocks with this seed [default: ascending order].
     #[arg(long)]
     seed: Option<u64>,
-    /// Print the hottest lines.
+    /// Also print the lines of PTX and source on which most instructions are issued.
     #[arg(long)]
     profile: bool,
 }

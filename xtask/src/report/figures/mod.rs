@@ -109,11 +109,11 @@ fn memory() -> Result<String> {
         by_shape("BF16", |(n, k)| mib(2 * n * k)),
         by_shape("2 bits, with scales", |(n, k)| mib(packed_bytes(n, k))),
     ];
-    let (chart, range) = shapes_chart("Static memory of a layer's weights", "MiB", series)?;
+    let (chart, range) = shapes_chart("Size of a layer's weights", "MiB", series)?;
     chart.draw(categories(SHAPES.len()), range.log_scale())
 }
 
-/// Instructions of one token's product, by shape, beside Microsoft's kernel.
+/// Instructions of one token's product, by shape, compared with Microsoft's kernel.
 fn counted(counts: &Record) -> Result<String> {
     let ours = |op, shape| counts.find(op, 1, shape).map(Product::per_dp4a);
     let series = vec![
@@ -123,12 +123,12 @@ fn counted(counts: &Record) -> Result<String> {
         }),
         by_shape("int8xint2", |shape| ours("int8xint2", shape)),
     ];
-    let title = "One token's product: instructions for each dp4a that it needs, counted";
+    let title = "One token's product: instructions per dp4a that it needs, counted";
     let (chart, range) = shapes_chart(title, "instructions", series)?;
     chart.draw(categories(SHAPES.len()), 0.0..range.end / 1.5 * 1.1)
 }
 
-/// Cold time of one token's product, by shape, beside the peers.
+/// Cold time of one token's product, by shape, compared with the peers.
 fn latency(results: &Results) -> Result<String> {
     let chosen = |case: &&Case| case.op == "gemv" && case.chosen && case.m == 1;
     let cases = || results.cases.iter().filter(chosen);

@@ -23,22 +23,22 @@ use std::time::Duration;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Write the results to this file, and again after each part, so that an interrupted run keeps them
+    /// Write the results to this file; it is rewritten after each step, so that an interrupted run keeps them
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Stop after this many seconds; what matters most is measured first
+    /// Stop after this many seconds; the most important measurements come first
     #[arg(long, value_name = "SECONDS")]
     time_limit: Option<u64>,
-    /// Small shapes only, to try the program; on the emulated device always
+    /// Use small shapes only, to try the program; implied on the emulator
     #[arg(long)]
     smoke: bool,
-    /// A library with the function `bitlinear_int8xint2` to measure beside this one; its code is run
+    /// Also measure this shared library, by its function `bitlinear_int8xint2`; its code is executed
     #[arg(long = "peer", value_name = "FILE")]
     peers: Vec<PathBuf>,
-    /// Seed of the random data; by default another each time
+    /// Seed of the random data [default: random]
     #[arg(long)]
     seed: Option<u64>,
-    /// Commit that this program was built from, for the record
+    /// Commit that this program was built from, recorded in the results
     #[arg(long, env = "BITNET_COMMIT", value_name = "HASH")]
     commit: Option<String>,
     #[command(flatten)]
@@ -87,7 +87,7 @@ pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
         // Before the work, not after it.
         ensure!(
             folder(path).is_dir(),
-            "--output {}: there is no folder {}; make it first",
+            "--output {}: there is no folder {}; create it first",
             path.display(),
             folder(path).display()
         );

@@ -76,20 +76,21 @@ impl Plan {
 
 /// A chain of layers with a transformer's shapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
+#[command(next_help_heading = "Chain of layers")]
 pub struct ModelArgs {
-    /// GPUs that run a copy of the model each, at the same time [default: 1]
+    /// Number of GPUs, each running a copy of the model at the same time [default: 1]
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..), hide_default_value = true)]
     pub num_gpus: u16,
-    /// Tokens of a pass through the model [default: 1]
+    /// Tokens per pass through the model [default: 1]
     #[arg(long, value_name = "TOKENS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), hide_default_value = true)]
     pub batch_size: u32,
-    /// Features between the model's layers [default: 2560; in a smoke run 128]
+    /// Hidden size of the model [default: 2560, with --smoke 128]
     #[arg(long, value_name = "FEATURES", value_parser = clap::value_parser!(u32).range(1..))]
     pub hidden_size: Option<u32>,
-    /// Layers of the model [default: 30; in a smoke run 2]
+    /// Number of layers [default: 30, with --smoke 2]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
     pub num_layers: Option<u16>,
-    /// Bits of a weight: 2 runs this library's kernels, 8 and 16 cuBLAS's INT8 and BF16 products of the same shapes
+    /// Bits per weight: 2 runs this library's kernels, 8 or 16 cuBLAS's INT8 or BF16 products of the same shapes
     #[arg(long, value_name = "BITS", default_value = "2", value_parser = bits)]
     pub quantization_bits: u32,
 }

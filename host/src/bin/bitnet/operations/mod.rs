@@ -68,7 +68,7 @@ pub trait Operation {
     /// Compares the outputs with the CPU reference.
     fn check(&self) -> Result<Check>;
 
-    /// Bytes that have to be moved: each input read once, each output written once.
+    /// The minimal traffic in bytes: each input read once, each output written once.
     fn bytes(&self) -> usize;
 
     /// Multiplications and additions, each counted as one.
