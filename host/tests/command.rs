@@ -266,7 +266,7 @@ fn linear_takes_packed_weights_with_their_scale() {
     let (floats, _) = matrices(folder.path());
     let floats = linear(&floats, "w", &input);
     assert!(
-        refusal(&[&floats[..], &["--scale-divides"]].concat()).contains("leave --scale-tensor")
+        refusal(&[&floats[..], &["--scale-divides"]].concat()).contains("leave out --scale-tensor")
     );
 }
 
