@@ -74,7 +74,7 @@ pub enum TensorFileError {
         /// Why it failed.
         error: io::Error,
     },
-    /// The bytes are no complete safetensors file.
+    /// The bytes are not a complete safetensors file.
     #[error(
         "{} ({len} bytes) is not a complete safetensors file: {error}; \
          it may be truncated, fetch or convert it again",

@@ -1,8 +1,8 @@
-//! Runs NVIDIA PTX on the CPU, checked and counted.
+//! Runs NVIDIA PTX on the CPU, checks it and counts what it does.
 //!
-//! A [`Module`] is parsed PTX. An [`Emulator`] is a device with memory: it loads modules and launches their kernels, one warp of 32
-//! lanes at a time. What the PTX ISA leaves undefined ends a launch with a [`Fault`] that says where and why; what a launch did is
-//! in its [`Report`], in exact numbers.
+//! A [`Module`] is parsed PTX. An [`Emulator`] is a device with memory: it loads modules and launches their kernels, one warp of
+//! 32 lanes at a time. A launch that does something undefined by the PTX ISA ends with a [`Fault`] that says where and why;
+//! otherwise it returns a [`Report`] with exact counts.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -21,7 +21,7 @@ impl Ceilings {
     /// Measures a GPU; `None` on the emulator, which has no time.
     ///
     /// # Errors
-    /// When the device has not enough memory, or fails.
+    /// When the device does not have enough memory, or fails.
     pub fn measure(device: &Device) -> Result<Option<Self>, OpError> {
         if device.kind() != DeviceKind::Cuda {
             return Ok(None);

@@ -193,7 +193,7 @@ impl CudaBackend {
     ///
     /// # Errors
     /// When `scales` does not cover exactly the rows of `weights`, no variant that the options allow supports their K, or the
-    /// device has not enough memory.
+    /// device does not have enough memory.
     pub fn load_weights(
         &self,
         weights: &PackedWeights,

@@ -23,7 +23,7 @@ impl Operation {
 }
 
 impl From<&'static str> for Operation {
-    /// An operation that is no matrix product.
+    /// An operation that is not a matrix product.
     fn from(name: &'static str) -> Self {
         Self {
             name,

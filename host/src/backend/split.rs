@@ -51,7 +51,7 @@ impl SplitLinear {
     /// Uploads ternary weights. With more devices than there are tiles of 16 rows, the last ones get none.
     ///
     /// # Errors
-    /// When there is no device, `scales` does not cover exactly the rows of `weights`, or a device has not enough memory.
+    /// When there is no device, `scales` does not cover exactly the rows of `weights`, or a device does not have enough memory.
     pub fn new(
         devices: &[Device],
         weights: &PackedWeights,

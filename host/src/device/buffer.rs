@@ -180,12 +180,12 @@ impl Drop for Allocation {
 
 /// A typed array in a device's memory.
 ///
-/// The buffer owns its memory. Dropping it frees the memory as soon as the work that uses it is done: the drop
-/// waits for that work, except where a graph keeps the memory for its replays.
+/// The buffer owns its memory. Dropping it waits for the work that uses the memory and then frees it, unless a graph still needs
+/// it for its replays.
 ///
-/// Copies between ordinary host memory and a buffer block: they wait for all work that was submitted with this buffer, on
-/// whichever stream, and are complete when they return. A buffer can be sent to and read from any thread. Length
-/// zero is allowed; such a buffer has an address of its own, which no kernel may access.
+/// Copies between ordinary host memory and a buffer are blocking: they wait for all work submitted with this buffer, on any
+/// stream, and are complete when they return. A buffer can be sent to and read from any thread. Length zero is allowed; such a
+/// buffer has an address of its own, which no kernel may access.
 pub struct Buffer<T> {
     device: Device,
     allocation: Arc<Allocation>,
@@ -194,14 +194,14 @@ pub struct Buffer<T> {
 }
 
 impl<T: Pod> Buffer<T> {
-    /// Allocates `len` elements whose content is not defined until something writes them.
+    /// Allocates `len` elements, whose content is undefined until something writes them.
     ///
-    /// The emulator refuses a kernel's read of such memory.
+    /// On the emulator, a kernel that reads such memory faults.
     ///
     /// # Errors
     ///
-    /// [`DeviceError::OutOfMemory`] where the device, or its pool, has not so much left, [`DeviceError::BufferTooLarge`] where no
-    /// address space has, [`DeviceError::Lost`] on a lost device.
+    /// [`DeviceError::OutOfMemory`] if the device, or its pool, does not have enough memory left, [`DeviceError::BufferTooLarge`]
+    /// if the size exceeds the address space, [`DeviceError::Lost`] on a lost device.
     #[track_caller]
     pub fn uninit(device: &Device, len: usize) -> Result<Self, DeviceError> {
         let allocation = Allocation::new(device.core(), MemorySpace::Device, Self::bytes(len)?)?;
@@ -306,8 +306,8 @@ impl<T: Pod> Buffer<T> {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::LengthMismatch`] for another length, [`DeviceError::Capturing`] while a stream that uses the buffer is being
-    /// captured, [`DeviceError::Lost`] where work before it failed.
+    /// [`DeviceError::LengthMismatch`] for another length, [`DeviceError::Capturing`] while a stream that uses the buffer is
+    /// being captured, [`DeviceError::Lost`] if earlier work failed.
     pub fn copy_from_slice(&mut self, host: &[T]) -> Result<(), DeviceError> {
         self.require_len(host.len())?;
         let bytes: &[u8] = bytemuck::cast_slice(host);

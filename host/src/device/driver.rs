@@ -42,7 +42,7 @@ pub(super) struct FunctionInfo {
     pub(super) max_threads: u32,
     /// Shared memory that the kernel declares, in bytes.
     pub(super) static_shared: u32,
-    /// Whether the kernel itself waits for the grid in front of it (`griddepcontrol.wait`).
+    /// Whether the kernel itself waits for the preceding grid (`griddepcontrol.wait`).
     pub(super) waits: bool,
 }
 
@@ -93,7 +93,7 @@ pub(super) enum DriverError {
     OutOfMemory {
         requested: usize,
     },
-    /// The host's memory cannot be had, or not be page-locked.
+    /// Host memory cannot be allocated or page-locked.
     PinnedMemory {
         requested: usize,
         reason: String,
@@ -239,7 +239,7 @@ pub(super) trait Driver: Any + Send + Sync {
         kernel: &str,
         ptx: &str,
     ) -> Result<FunctionInfo, DriverError>;
-    /// Where `early` is set, the kernel waits by itself for what is in front of it on the stream, and may start before that has ended.
+    /// With `early`, the kernel itself waits for the preceding work on the stream, and may start before that has finished.
     unsafe fn launch(
         &self,
         stream: RawStream,

@@ -6,21 +6,20 @@
 //!
 //! # Ownership
 //!
-//! Every object holds its device open, and dropping objects in any order is sound. Memory, graphs and code stay
-//! alive until the work submitted with them is done: a stream counts its submissions, each buffer and
-//! graph remembers the last one that used it, and its drop waits for that one.
+//! Every object keeps its device open, and objects can be dropped in any order. Memory, graphs and code stay alive until the work
+//! submitted with them is done: a stream counts its submissions, each buffer and graph remembers the last one that used it, and
+//! its drop waits for that one.
 //!
 //! # Threads
 //!
-//! All types are `Send` and `Sync`, but [`CurrentContext`], which is about one thread. On a GPU each call makes the device's primary context current on the calling
-//! thread and leaves it so, as the CUDA runtime does.
+//! All types except [`CurrentContext`], which concerns one thread, are `Send` and `Sync`. On a GPU each call makes the device's
+//! primary context current on the calling thread and leaves it current, as the CUDA runtime does.
 //!
 //! # Faults
 //!
-//! Work runs asynchronously on a GPU, so a kernel's fault appears in a later call. It is reported as
-//! [`DeviceError::Lost`] with the launches that may have caused it; from then on, every call on that device says
-//! the same and nothing reaches the driver. [`Device::cuda`] opens the GPU anew, where the driver allows it.
-//! The emulator reports a fault in the launch itself.
+//! Work runs asynchronously on a GPU, so a kernel's fault appears in a later call. It is reported as [`DeviceError::Lost`] with
+//! the launches that may have caused it; from then on, every call on that device returns the same error and nothing reaches the
+//! driver. [`Device::cuda`] opens the GPU again, if the driver allows it. The emulator reports a fault in the launch itself.
 
 mod buffer;
 mod capabilities;
@@ -83,8 +82,8 @@ use self::{
 
 /// An open device: a GPU or the emulator.
 ///
-/// A cheap handle; clones are the same device, and `==` tells whether two handles are. The device is closed
-/// when the last handle and the last object made on it are gone.
+/// A cheap handle; clones refer to the same device, and `==` compares devices. The device is closed when the last handle and the
+/// last object created on it are dropped.
 #[derive(Clone)]
 pub struct Device(Arc<Inner>);
 
@@ -134,23 +133,23 @@ impl Device {
         self.0.core.driver.capabilities()
     }
 
-    /// Whether this library's kernels start before the one in front of them on their stream has ended: each then has its weights fetched into L2,
-    /// waits for that end, and only then reads and writes memory. So results are the same, and what a launch and a first load take
-    /// is hidden behind the kernel in front. CUDA calls it programmatic dependent launch.
+    /// Whether this library's kernels use programmatic dependent launch: a kernel starts before the preceding one on its stream
+    /// has finished, prefetches its weights into L2, waits for the preceding kernel, and only then reads and writes memory.
+    /// Results are the same; launch latency and the latency of the first loads are hidden behind the preceding kernel.
     pub fn programmatic_launch(&self) -> bool {
         self.0.core.programmatic_launch.load(Ordering::Relaxed)
     }
 
-    /// Turns [`programmatic_launch`](Self::programmatic_launch) on or off, for launches and captures from now on, of all handles of this device.
-    /// It is on from the start where [`Capabilities::programmatic_launch`] says that it is possible, unless the environment has
-    /// `BITNET_PROGRAMMATIC_LAUNCH=0`, and stays off where it is not possible.
+    /// Turns [`programmatic_launch`](Self::programmatic_launch) on or off, for later launches and captures, through all handles
+    /// of this device. It is on by default if [`Capabilities::programmatic_launch`] says that it is possible, unless the
+    /// environment has `BITNET_PROGRAMMATIC_LAUNCH=0`, and stays off if it is not possible.
     pub fn set_programmatic_launch(&self, on: bool) {
         let on = on && self.capabilities().programmatic_launch;
         let flag = &self.0.core.programmatic_launch;
         flag.store(on, Ordering::Relaxed);
     }
 
-    /// Free and total bytes of device memory. What a pool keeps is not free.
+    /// Free and total bytes of device memory. Memory held by a pool is not free.
     ///
     /// # Errors
     ///
@@ -160,23 +159,23 @@ impl Device {
         self.0.core.check(self.0.core.driver.memory_info())
     }
 
-    /// Whether a fault has taken the device's memory; see [`DeviceError::Lost`].
+    /// Whether the device was lost to a fault; see [`DeviceError::Lost`].
     pub fn is_lost(&self) -> bool {
         self.0.core.is_lost()
     }
 
-    /// The stream that the device comes with.
+    /// The device's default stream.
     ///
     /// It is an ordinary stream and does not wait for others, unlike CUDA's legacy default stream.
     pub fn default_stream(&self) -> Stream {
         Stream::from_inner(self, Arc::clone(&self.0.default_stream))
     }
 
-    /// Makes another stream.
+    /// Creates a stream.
     ///
     /// # Errors
     ///
-    /// [`DeviceError::Driver`] where the driver makes no more, [`DeviceError::Lost`] on a lost device.
+    /// [`DeviceError::Driver`] if the driver creates no more streams, [`DeviceError::Lost`] on a lost device.
     pub fn new_stream(&self) -> Result<Stream, DeviceError> {
         Stream::new(self)
     }
@@ -185,7 +184,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::Lost`] where work failed, [`DeviceError::Capturing`] while a stream is being captured.
+    /// [`DeviceError::Lost`] if work failed, [`DeviceError::Capturing`] while a stream is being captured.
     pub fn synchronize(&self) -> Result<(), DeviceError> {
         self.0
             .core
@@ -198,8 +197,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::PtxTarget`] for PTX that is made for another architecture, [`DeviceError::InvalidPtx`] with
-    /// the compiler's words for PTX that is cut off or wrong.
+    /// [`DeviceError::PtxTarget`] for PTX of an architecture that the device cannot run, [`DeviceError::InvalidPtx`] with the
+    /// compiler's message for invalid PTX.
     pub fn load_module(&self, ptx: &str) -> Result<Module, DeviceError> {
         let core = &self.0.core;
         core.usable()?;
@@ -232,8 +231,8 @@ impl Device {
         Ok(module)
     }
 
-    /// Runs `work` and returns what the emulator counted in each launch on this device meanwhile, in the order
-    /// of their completion, replayed graphs' launches included.
+    /// Runs `work` and returns its result with the emulator's counts of each launch on this device meanwhile, in the order of
+    /// completion, including the launches of replayed graphs.
     ///
     /// # Errors
     ///

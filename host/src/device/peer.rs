@@ -10,12 +10,11 @@ use super::{
 };
 
 impl Device {
-    /// Whether this device's copies read the memory of `peer` without going through the host, as GPUs do that NVLink or
-    /// PCIe connects for it.
+    /// Whether this device can copy from the memory of `peer` without going through the host (peer access over NVLink or PCIe).
     ///
     /// # Errors
     ///
-    /// [`DeviceError::Lost`], and what else the driver says.
+    /// [`DeviceError::Lost`], and any other error of the driver.
     pub fn can_access_peer(&self, peer: &Device) -> Result<bool, DeviceError> {
         if self == peer {
             return Ok(true);
@@ -31,9 +30,9 @@ impl<T: Pod> Buffer<T> {
     /// Submits a copy of another buffer of the same length, which may be on another device, to a stream of this buffer's
     /// device.
     ///
-    /// On one device, and where the device can access its peer, this returns at once, and the copy keeps its place on the
-    /// stream; [`Stream::wait`] orders it after work of the other device. Elsewhere the copy goes through the host, after all
-    /// work that was submitted with the two buffers, and is done on return.
+    /// On one device, or with peer access, this returns at once, and the copy is ordered with the stream's other work;
+    /// [`Stream::wait`] orders it after work of the other device. Otherwise the copy goes through the host, after all work
+    /// submitted with the two buffers, and is complete on return.
     ///
     /// # Errors
     ///
@@ -48,7 +47,7 @@ impl<T: Pod> Buffer<T> {
         self.copy_range(stream, 0, from, 0..from.len())
     }
 
-    /// As [`Buffer::copy_from_buffer`], of the elements `range` of `from` to those from `first` on.
+    /// As [`Buffer::copy_from_buffer`], from the elements `range` of `from` to this buffer's elements starting at `first`.
     ///
     /// # Errors
     ///

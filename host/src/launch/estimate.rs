@@ -1,4 +1,4 @@
-//! How long a GEMV would take on a GPU whose caches hold nothing of it, in cycles: an order among variants where none was measured.
+//! Estimates the cycles of a GEMV on a GPU with cold caches, to rank variants that were not measured.
 //!
 //! ```text
 //! cycles  = overlap(memory, latency, issue) + ends + splitting
@@ -9,8 +9,9 @@
 //! ends    = (ENDS + warps of a block) * DEPENDENT_ISSUE
 //! ```
 //!
-//! `way` is LATENCY, or L2_LATENCY for what kernels for sm_90 have L2 fetch while the first loads are on their way. `dram`, bytes a cycle and
-//! processor, follows from the clocks and the bus that the driver reports: 19 on an H200, 10 on an A100.
+//! `way` is LATENCY, or L2_LATENCY for the share that kernels for sm_90 prefetch into L2 during their first loads. `dram`, in
+//! bytes per cycle and multiprocessor, follows from the clocks and the bus width that the driver reports: 19 on an H200, 10 on an
+//! A100.
 
 use kernels_gpu::gemv::{PREFETCHED_BYTES, STEP_BYTES, STEP_COLUMNS, Shape, TILE_ROWS};
 
@@ -19,8 +20,8 @@ use crate::device::Capabilities;
 /// Warp instructions that a multiprocessor issues a cycle.
 pub(super) const SCHEDULERS: f64 = 4.0;
 
-/// Cycles of a scheduler for a warp's integer instruction: 64 results a cycle and multiprocessor for additions, logic and `dp4a` from sm_75
-/// to sm_90 (CUDA C++ Programming Guide, throughput of native arithmetic instructions).
+/// Cycles that a scheduler needs for an integer instruction of a warp: 64 results per cycle and multiprocessor for additions,
+/// logic and `dp4a` from sm_75 to sm_90 (CUDA C++ Programming Guide, throughput of native arithmetic instructions).
 pub(super) const INTEGER_ISSUE: f64 = 2.0;
 
 /// Cycles from one instruction of a warp to the next that needs its result.
@@ -32,19 +33,20 @@ const LATENCY: f64 = 800.0;
 /// Cycles from a load to its bytes from L2.
 const L2_LATENCY: f64 = 300.0;
 
-/// Bytes a cycle and multiprocessor from DRAM where the driver does not say: 3.35 TB/s over 132 processors at 1.8 GHz, an H100's.
+/// Bytes per cycle and multiprocessor from DRAM if the driver does not report clocks: 3.35 TB/s over 132 multiprocessors at 1.8
+/// GHz, as on an H100.
 const DRAM_BYTES: f64 = 14.0;
 
 /// Bytes a cycle that one multiprocessor can take from L2.
 pub(super) const PROCESSOR_BYTES: f64 = 64.0;
 
-/// Instructions of 16 rows and 128 columns: 16 `dp4a` and 12 masks, and what loads and counts.
+/// Instructions for 16 rows and 128 columns: 16 `dp4a`, 12 masks, and loads and loop control.
 const INSTRUCTIONS_A_STEP: f64 = 32.0;
 
 /// Instructions before the first load and after the last product.
 const ENDS: f64 = 130.0;
 
-/// Registers of a thread that no variant goes beyond (`cargo xtask ptxas`).
+/// The most registers per thread of any variant (`cargo xtask ptxas`).
 const REGISTERS: u32 = 64;
 
 /// Cycles from the last sum in a split's workspace to its total: a release, a counter's round trip and a read from L2.
@@ -109,7 +111,7 @@ fn bytes_of_steps(shape: Shape, steps: usize) -> usize {
     steps * (shape.warps * shape.splits) as usize * STEP_BYTES
 }
 
-/// Bytes of a tile that a block asks L2 for at its start, beyond those of its first loads.
+/// Bytes of a tile that a block prefetches into L2 at its start, beyond those of its first loads.
 fn prefetched(shape: Shape, capabilities: &Capabilities, k: usize) -> usize {
     if capabilities.compute_capability.0 < 9 || shape.tokens > 1 {
         return 0;
@@ -119,8 +121,8 @@ fn prefetched(shape: Shape, capabilities: &Capabilities, k: usize) -> usize {
     tile.min(PREFETCHED_BYTES).saturating_sub(first_loads)
 }
 
-/// Steps of one token's product that a warp has in flight when it first waits: a batch, and what makes no whole one, of which there is a step in the mean of
-/// all K.
+/// Steps of one token's product that a warp has in flight when it first waits: a batch plus the steps left over from whole
+/// batches, which is one step on average over all K.
 fn first_steps(shape: Shape) -> usize {
     shape.steps as usize + 1
 }
@@ -136,7 +138,7 @@ fn rounds(shape: Shape, k: usize) -> f64 {
     }
 }
 
-/// How long things take that go on at the same time, each waiting for the others now and then.
+/// The time of activities that overlap but occasionally wait for each other.
 fn overlap(times: [f64; 3]) -> f64 {
     times
         .iter()
@@ -162,11 +164,11 @@ pub(super) fn cycles(shape: Shape, capabilities: &Capabilities, n: usize, k: usi
     overlap([memory, latency, issue]) + ends + splitting
 }
 
-/// Estimates that differ by less than this share say nothing.
+/// Estimates that differ by less than this share count as equal.
 const UNDECIDED: f64 = 0.03;
 
-/// Of variants whose estimates for `[n, k]` weights are about that of the fastest one, the one with the fewest warps: it executes the fewest
-/// instructions.
+/// Among variants whose estimates for `[n, k]` weights are close to the lowest, the one with the fewest warps: it executes the
+/// fewest instructions.
 pub(super) fn choose<V>(
     variants: impl Iterator<Item = V>,
     shape: impl Fn(&V) -> Shape,

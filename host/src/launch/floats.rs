@@ -1,4 +1,4 @@
-//! Floats whose type a kernel is told at run time, in an argument beside them.
+//! Float buffers whose element type is passed to the kernel at run time, as a separate argument.
 
 use super::{Argument, Float, Input, Output, sealed};
 use crate::device::KernelArg;

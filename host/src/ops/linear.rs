@@ -56,7 +56,7 @@ impl BitLinear {
     ///
     /// # Errors
     /// When `n` or `k` is 0, `k` exceeds [`MAX_K`](crate::layout::MAX_K), `weights.len() != n * k`, a weight is not finite, or
-    /// the device has not enough memory.
+    /// the device does not have enough memory.
     pub fn from_weights<T: Element>(
         device: &Device,
         weights: &[T],
@@ -73,7 +73,7 @@ impl BitLinear {
     /// Uploads weights that are already ternary and packed, in any layout.
     ///
     /// # Errors
-    /// When `scales` does not cover exactly the rows of `weights`, or the device has not enough memory.
+    /// When `scales` does not cover exactly the rows of `weights`, or the device does not have enough memory.
     pub fn from_packed(
         device: &Device,
         weights: &PackedWeights,
@@ -98,7 +98,7 @@ impl BitLinear {
     ///
     /// # Errors
     /// When `weights` have another layout, their K exceeds the limit of these kernels, `scales` does not cover exactly their
-    /// rows, or the device has not enough memory.
+    /// rows, or the device does not have enough memory.
     pub fn from_ladder(
         device: &Device,
         weights: &PackedWeights,
@@ -150,7 +150,7 @@ impl BitLinear {
     /// Adds a bias, `[n]`.
     ///
     /// # Errors
-    /// When `bias` has not `n` elements, one is not finite, or the device has not enough memory.
+    /// When `bias` has not `n` elements, one is not finite, or the device does not have enough memory.
     pub fn with_bias(mut self, bias: &[f32]) -> Result<Self, OpError> {
         require_matrix("bias", bias.len(), ("n", self.n), ("1", 1))?;
         require_finite("bias", bias)?;

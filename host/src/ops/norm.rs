@@ -44,7 +44,7 @@ impl Norm {
     ///
     /// # Errors
     /// When `width` is 0 or exceeds [`MAX_K`], `gamma` has another length or an element that is not finite, `eps` is
-    /// not a positive normal number, or the device has not enough memory.
+    /// not a positive normal number, or the device does not have enough memory.
     pub fn rms(
         device: &Device,
         width: usize,

@@ -24,7 +24,7 @@ impl QuantizedActivations {
     /// [`quantize_activations`] or a [`Norm`](super::Norm) writes it.
     ///
     /// # Errors
-    /// When `m` or `k` is 0, `k` exceeds [`MAX_K`], or the device has not enough memory.
+    /// When `m` or `k` is 0, `k` exceeds [`MAX_K`], or the device does not have enough memory.
     pub fn uninit(device: &Device, m: usize, k: usize) -> Result<Self, OpError> {
         Self::with_granularity(device, m, k, ActivationGranularity::Token)
     }

@@ -33,7 +33,7 @@ impl TernaryWeights {
     /// Uploads packed weights.
     ///
     /// # Errors
-    /// When the device has not enough memory.
+    /// When the device does not have enough memory.
     pub fn from_packed(device: &Device, packed: &PackedWeights) -> Result<Self, OpError> {
         Ok(Self {
             layout: packed.layout(),
@@ -99,7 +99,7 @@ impl TernaryWeights {
     /// The same weights in another layout.
     ///
     /// # Errors
-    /// When the stream is on another device, the device has not enough memory, or the launch fails.
+    /// When the stream is on another device, the device does not have enough memory, or the launch fails.
     pub fn convert(&self, stream: &Stream, layout: Layout) -> Result<Self, OpError> {
         let mut converted = Self::uninit(stream.device(), layout, self.n, self.k)?;
         let target = converted.matrix()?;

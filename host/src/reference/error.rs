@@ -65,7 +65,7 @@ pub enum RowScalesError {
     /// There is no range.
     #[error("no row ranges given: pass at least one (end row, scale)")]
     Empty,
-    /// A range ends where or before the one in front of it does.
+    /// A range does not end after the previous one.
     #[error(
         "row range {index} ends at row {end}, not after the one before it, which ends at {previous_end}: sort the ranges by end row"
     )]

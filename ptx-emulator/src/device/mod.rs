@@ -18,18 +18,19 @@ use crate::isa::Constant;
 use crate::load::{Module, VariableKind};
 use crate::report::Report;
 
-/// Which checks a launch makes. What is off is not looked for; what is undefined then has some harmless result.
+/// Which checks a launch makes. Undefined behaviour that a disabled check would find has some harmless result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checks {
-    /// Accesses that are out of bounds, misaligned, to freed memory, or stores to constants; with the check off, such a
-    /// lane loads zero and stores nothing. And allocations that are never freed ([`Emulator::close`]).
+    /// Accesses that are out of bounds, misaligned, to freed memory, or stores to constants; with the check off, such a lane
+    /// loads zero and stores nothing. Also allocations that are never freed ([`Emulator::close`]).
     pub memory: bool,
     /// Reads of registers, and of bytes in global, shared and local memory, that were never written.
     pub initialization: bool,
-    /// Accesses to shared or global memory that nothing orders, by threads of one block or of two, or, before
+    /// Conflicting accesses to shared or global memory that nothing orders, by threads of one block or of two, or, before
     /// `griddepcontrol.wait`, by a launch and those before it.
     pub races: bool,
-    /// Barriers that some threads never reach, shuffles that read lanes which do not take part, lanes that part at `.uni`, and deadlocks.
+    /// Barriers that some threads never reach, shuffles that read lanes which do not participate, lanes that diverge at `.uni`,
+    /// and deadlocks.
     pub synchronization: bool,
 }
 
@@ -63,11 +64,11 @@ pub struct Config {
     pub checks: Checks,
     /// Compute capability, major times 10 plus minor: 90 for sm_90.
     pub compute_capability: u32,
-    /// Most bytes of global memory.
+    /// Size limit of global memory in bytes.
     pub memory_limit: u64,
-    /// Most warp instructions that one block may run.
+    /// The most warp instructions that one block may execute.
     pub instruction_limit: Option<u64>,
-    /// Cores that run blocks; 0 takes all there are. The number changes no result and no count.
+    /// CPU cores that run blocks; 0 means all. The number affects neither results nor counts.
     pub threads: usize,
     /// Shuffles the order in which warps and blocks run. `None` is ascending order.
     pub seed: Option<u64>,
@@ -91,7 +92,7 @@ const GRID_WORKSPACE: u64 = 8;
 
 /// One emulated device.
 ///
-/// Operations take turns: a launch holds the device's memory until it is done.
+/// Operations are serialized: a launch locks the device's memory until it has finished.
 #[derive(Debug, Clone)]
 pub struct Emulator {
     config: Config,
@@ -121,7 +122,7 @@ impl Emulator {
         Self { config, memory }
     }
 
-    /// The properties that the device was made with.
+    /// The configuration of the device.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -181,8 +182,8 @@ impl Emulator {
         self.in_order(|memory| memory.fill(ptr, byte, len))
     }
 
-    /// Says that the launches so far are complete before what follows: the host has waited for them, or what follows has (an
-    /// event, another stream). A launch whose kernel has `griddepcontrol.wait` may otherwise overlap them.
+    /// Declares that all launches so far are complete before what follows, because the host, or what follows (an event, another
+    /// stream), has waited for them. A launch whose kernel has `griddepcontrol.wait` may otherwise overlap them.
     pub fn synchronize(&self) {
         lock(&self.memory).in_flight.clear();
     }
@@ -198,12 +199,12 @@ impl Emulator {
         Ok(())
     }
 
-    /// Bytes allocated and not freed, variables of loaded modules included.
+    /// Bytes allocated and not freed, including variables of loaded modules.
     pub fn memory_in_use(&self) -> u64 {
         lock(&self.memory).used()
     }
 
-    /// Allocations that are alive, by ascending address; variables of loaded modules are not among them.
+    /// Live allocations, by ascending address, without the variables of loaded modules.
     pub fn leaks(&self) -> Vec<Leak> {
         lock(&self.memory).leaks()
     }
@@ -232,7 +233,7 @@ impl Emulator {
         Err(LeakError { leaks })
     }
 
-    /// Loads a module: gives its variables addresses and their initial values.
+    /// Loads a module: allocates and initializes its variables.
     ///
     /// # Errors
     ///
@@ -309,12 +310,12 @@ impl Emulator {
         Ok(loaded)
     }
 
-    /// Runs a kernel to its end. `args` holds the bytes of each parameter, little-endian.
+    /// Runs a kernel to completion. `args` holds the bytes of each parameter, little-endian.
     ///
     /// # Errors
     ///
-    /// A launch that no device would accept, or a [`Fault`](crate::Fault). After a fault, memory holds what
-    /// was written until then.
+    /// A launch that no device would accept, or a [`Fault`](crate::Fault). After a fault, memory holds what was written up to
+    /// then.
     pub fn launch(
         &self,
         module: &LoadedModule,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A virtual architecture: what a GPU must at least have for the PTX to load.
+/// A virtual architecture: the oldest GPU that can load the PTX.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum NvvmArch {
@@ -55,7 +55,7 @@ impl fmt::Display for NvvmArch {
     }
 }
 
-/// A name that is none of [`NvvmArch::ALL`]'s.
+/// A name that is not in [`NvvmArch::ALL`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a supported architecture: use sm_75, sm_80 or sm_90")]
 pub struct UnknownArch(String);

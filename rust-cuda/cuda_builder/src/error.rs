@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! Errors of the build.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ pub enum CudaBuilderError {
         tried.iter().map(|line| format!("  tried {line}")).collect::<Vec<_>>().join("\n")
     )]
     NoCompiler {
-        /// A line for each place that was looked at: what it is, and why it does not do.
+        /// A line for each place that was searched: what it is, and why it is not usable.
         tried: Vec<String>,
     },
     /// `CUDA_BUILDER_RUSTC` names something that cannot compile kernels.

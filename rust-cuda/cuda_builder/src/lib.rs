@@ -12,8 +12,8 @@
 //! # Ok::<(), cuda_builder::CudaBuilderError>(())
 //! ```
 //!
-//! The same sources, compiler and architecture give the same bytes, wherever the sources lie.
-//! Which compilers are looked for, and in what order, is [`KernelCompiler`]'s documentation.
+//! The same sources, compiler and architecture give the same bytes, whatever the location of the sources. [`KernelCompiler`]
+//! documents which compilers are searched for, and in what order.
 
 mod arch;
 mod cargo;
@@ -37,16 +37,16 @@ pub struct CudaBuilder {
     target_dir: Option<PathBuf>,
 }
 
-/// What [`CudaBuilder::build`] made.
+/// The result of [`CudaBuilder::build`].
 #[derive(Clone, Debug)]
 pub struct CompileOutput {
     /// The PTX file: the path given to [`CudaBuilder::copy_to`], else a file in cargo's target folder.
     pub ptx: PathBuf,
-    /// Names of the kernels in it, in the file's order.
+    /// Names of the kernels, in the order of the file.
     pub entries: Vec<String>,
-    /// The compiler that made it.
+    /// The compiler that was used.
     pub compiler: KernelCompiler,
-    /// The flags and profile settings that, with the sources and the compiler, decide what the PTX is.
+    /// The flags and profile settings that, with the sources and the compiler, determine the PTX.
     pub flags: Vec<String>,
     /// rustc's warnings about the kernel crate and its path dependencies, as rustc renders them.
     pub warnings: Vec<String>,
@@ -71,7 +71,7 @@ impl CudaBuilder {
         self
     }
 
-    /// Writes the PTX to `path` as well, making its folder where needed.
+    /// Also writes the PTX to `path`, creating its folder if needed.
     pub fn copy_to(mut self, path: impl AsRef<Path>) -> Self {
         self.copy_to = Some(path.as_ref().to_owned());
         self

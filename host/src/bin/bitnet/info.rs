@@ -30,7 +30,7 @@ struct Row {
     driver_version: Option<String>,
     /// The architecture of the PTX that it gets; none where it is too old.
     ptx: Option<String>,
-    /// Whether kernels start before the one in front has ended.
+    /// Whether kernels start before the preceding one has finished.
     programmatic_launch: bool,
 }
 

@@ -19,7 +19,7 @@ const COOPERATIVE_LAUNCH_TOO_LARGE: c_int = 720;
 
 const FUNCTION_MAX_DYNAMIC_SHARED: c_int = 8;
 
-/// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION`: the kernel need not wait for the end of the one in front before it starts.
+/// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION`: the kernel may start before the preceding one has finished.
 const PROGRAMMATIC_STREAM_SERIALIZATION: c_int = 6;
 
 /// Submits a kernel.

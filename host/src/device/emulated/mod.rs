@@ -88,7 +88,7 @@ impl EmulatedDriver {
         self.last_handle.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// A launch may start before the one in front of it has ended only on the same stream.
+    /// A launch may start before the preceding one has finished only on the same stream.
     fn enter_stream(&self, stream: RawStream) {
         if lock(&self.last_stream).replace(stream) != Some(stream) {
             self.emulator.synchronize();

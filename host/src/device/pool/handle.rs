@@ -10,21 +10,21 @@ use super::{
     LeakReport, MemoryMetrics, MemoryPoolConfig, Pool, PressureLevel,
 };
 
-/// A device's memory pool: a cheap handle, `Send` and `Sync`, made by [`Device::enable_pool`].
+/// A device's memory pool: a cheap handle, `Send` and `Sync`, created by [`Device::enable_pool`].
 ///
-/// Every [`Buffer`](crate::device::Buffer) and [`PinnedBuffer`](crate::device::PinnedBuffer) that is made on the device from then on comes from
-/// the pool and returns to it.
+/// Every [`Buffer`](crate::device::Buffer) and [`PinnedBuffer`](crate::device::PinnedBuffer) created on the device from then on
+/// comes from the pool and returns to it.
 #[derive(Clone)]
 pub struct HybridMemoryPool {
     device: Device,
 }
 
 impl Device {
-    /// Has the device's buffers come from a pool from now on.
+    /// Creates a pool from which the device's buffers are allocated from now on.
     ///
-    /// The pool stays as long as the device. On the emulator, buffers in a pool share the emulator's allocations: an
-    /// access beyond a buffer is a fault only where it leaves the allocation, and the content of a reused block counts
-    /// as initialized. Look for such mistakes without a pool.
+    /// The pool stays as long as the device. On the emulator, buffers in a pool share the emulator's allocations: an access
+    /// beyond a buffer is a fault only where it leaves the allocation, and the content of a reused block counts as initialized.
+    /// Run without a pool to find such bugs.
     ///
     /// # Errors
     ///
@@ -51,7 +51,7 @@ impl Device {
         Ok(handle)
     }
 
-    /// The pool that the device's buffers come from, where it has one.
+    /// The pool that the device's buffers come from, if it has one.
     pub fn pool(&self) -> Option<HybridMemoryPool> {
         self.core().pool.get().map(|_| HybridMemoryPool {
             device: self.clone(),
@@ -59,7 +59,7 @@ impl Device {
     }
 }
 
-/// A handle that does not keep the device open: for what the pool itself holds, such as a pressure callback.
+/// A handle that does not keep the device open, for use by what the pool itself owns, such as a pressure callback.
 #[derive(Clone)]
 pub struct WeakMemoryPool(Weak<Inner>);
 
@@ -99,28 +99,28 @@ impl HybridMemoryPool {
         &self.device
     }
 
-    /// The configuration that it was made with.
+    /// The configuration of the pool.
     pub fn config(&self) -> &MemoryPoolConfig {
         &self.pool().config
     }
 
-    /// What the pool holds of the device's memory, and has done.
+    /// Metrics of the device memory that the pool manages.
     pub fn metrics(&self) -> MemoryMetrics {
         self.pool().metrics()
     }
 
-    /// What the pool holds of pinned host memory, and has done.
+    /// Metrics of the pinned host memory that the pool manages.
     pub fn pinned_metrics(&self) -> MemoryMetrics {
         self.pinned_pool()
             .map_or_else(MemoryMetrics::default, Pool::metrics)
     }
 
-    /// Gives memory that no buffer uses back to the driver until at most `keep_bytes` of it are left; returns how many
-    /// bytes that were. Waits for nothing.
+    /// Returns unused memory to the driver until at most `keep_bytes` of it are left, and returns the number of bytes freed. Does
+    /// not wait.
     ///
     /// # Errors
     ///
-    /// What the driver says to giving memory back; [`DeviceError::Lost`] on a lost device.
+    /// The driver's error if memory cannot be freed; [`DeviceError::Lost`] on a lost device.
     pub fn trim(&self, keep_bytes: usize) -> Result<usize, DeviceError> {
         let core = self.device.core();
         core.usable()?;
@@ -139,15 +139,16 @@ impl HybridMemoryPool {
             .map_or(Ok(0), |pool| pool.trim(core, keep_bytes))
     }
 
-    /// How much of the device's memory that can be had is in use.
+    /// The share of the available device memory that is in use, as a level.
     pub fn pressure(&self) -> PressureLevel {
         self.pool().pressure.level()
     }
 
-    /// Has `callback` called whenever the pressure reaches another level, on the thread whose allocation or drop did it.
+    /// Registers a callback that is called whenever the pressure level changes, on the thread whose allocation or drop changed
+    /// it.
     ///
     /// It may use the pool, and drop buffers. A panic in it is caught and reported by `tracing`. It lives as long as the device:
-    /// a callback that owns the pool, a buffer or the device would keep the device open for ever, so let it own what
+    /// a callback that owns the pool, a buffer or the device would keep the device open forever, so it should own what
     /// [`HybridMemoryPool::downgrade`] returns.
     pub fn register_pressure_callback(
         &self,
@@ -156,7 +157,8 @@ impl HybridMemoryPool {
         self.pool().pressure.register(Box::new(callback));
     }
 
-    /// The buffers that exist, those in pinned host memory last, with the place in the program that made each at [`TrackingLevel::Detailed`](super::TrackingLevel::Detailed).
+    /// The live buffers, those in pinned host memory last, with the source location that created each at
+    /// [`TrackingLevel::Detailed`](super::TrackingLevel::Detailed).
     pub fn leak_report(&self) -> LeakReport {
         let mut live = self.pool().sites.live(MemorySpace::Device);
         if let Some(pinned) = self.pinned_pool() {

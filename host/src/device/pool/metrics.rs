@@ -29,9 +29,9 @@ impl Counts {
     }
 }
 
-/// What a pool holds and has done. `held = in use + pending + cached + unusable`.
+/// The state and the counters of a pool. `held = in use + pending + cached + unusable`.
 ///
-/// Figures of one moment agree with each other where no other thread uses the pool meanwhile.
+/// The values are consistent with each other if no other thread uses the pool meanwhile.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MemoryMetrics {
     /// Bytes of the blocks behind existing buffers.
@@ -48,11 +48,11 @@ pub struct MemoryMetrics {
     pub requested_bytes: usize,
     /// Blocks handed out, from [`TrackingLevel::Basic`] on.
     pub allocations: u64,
-    /// Blocks taken back, those not pending any more, from [`TrackingLevel::Basic`] on.
+    /// Blocks returned and no longer pending, from [`TrackingLevel::Basic`] on.
     pub frees: u64,
-    /// Allocations that went to the driver.
+    /// Allocations made from the driver.
     pub driver_allocations: u64,
-    /// Allocations given back to the driver.
+    /// Allocations returned to the driver.
     pub driver_frees: u64,
     /// Largest free block of the buddy allocator.
     pub largest_free_bytes: usize,
@@ -69,7 +69,8 @@ impl MemoryMetrics {
         self.slab_free_bytes + self.buddy_free_bytes
     }
 
-    /// Share of the bytes in use that nobody asked for, in 0..=1; from [`TrackingLevel::Standard`] on.
+    /// Internal fragmentation: the share of the bytes in use that was not requested, in 0..=1; from [`TrackingLevel::Standard`]
+    /// on.
     pub fn internal_fragmentation(&self) -> f64 {
         share(
             self.in_use_bytes.saturating_sub(self.requested_bytes),
@@ -77,7 +78,7 @@ impl MemoryMetrics {
         )
     }
 
-    /// Share of the buddy allocator's free bytes outside its largest free block, in 0..=1.
+    /// External fragmentation: the share of the buddy allocator's free bytes outside its largest free block, in 0..=1.
     pub fn external_fragmentation(&self) -> f64 {
         share(
             self.buddy_free_bytes

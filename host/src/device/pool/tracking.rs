@@ -11,11 +11,11 @@ pub enum TrackingLevel {
     Basic,
     /// Bytes asked for, which give the internal fragmentation.
     Standard,
-    /// Each buffer with the place in the program that made it, for [`LeakReport`].
+    /// Each buffer with the source location that created it, for [`LeakReport`].
     Detailed,
 }
 
-/// A buffer that exists.
+/// A live buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveAllocation {
     /// Which memory it is in.
@@ -30,7 +30,7 @@ pub struct LiveAllocation {
     pub sequence: u64,
 }
 
-/// The buffers that existed when it was made: of each memory the oldest first.
+/// The buffers that were live when the report was made, the oldest of each memory first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeakReport {
     /// The pool's level: below [`TrackingLevel::Detailed`], nothing is known.

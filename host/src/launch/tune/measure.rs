@@ -60,7 +60,7 @@ impl Tuning {
 /// number there can be.
 ///
 /// # Errors
-/// When `m`, `n` or `k` is 0 or too large, the device has not enough memory, or a launch fails.
+/// When `m`, `n` or `k` is 0 or too large, the device does not have enough memory, or a launch fails.
 pub fn tune_gemv(
     device: &Device,
     (m, n, k): (usize, usize, usize),
