@@ -149,8 +149,14 @@ pub enum FaultKind {
     /// Threads wait without end, some of them in a loop that nothing they read will end. [`Fault::waiting`] says who
     /// waits where.
     Deadlock,
-    /// Integer division or remainder by zero, whose result PTX leaves unspecified.
-    DivisionByZero,
+    /// An instruction uses a register that has no value, in a thread that has divided an integer by zero: PTX leaves
+    /// quotient and remainder unspecified.
+    DivisionByZero {
+        /// The register.
+        register: String,
+        /// The PTX line of the thread's last division by zero.
+        line: usize,
+    },
     /// `trap`, or the end of a function that must not return.
     Trap,
     /// A failed `assert`.
@@ -244,7 +250,10 @@ impl fmt::Display for FaultKind {
                 "lane {lane} is named or read, but does not take part in this instruction"
             ),
             Self::Deadlock => write!(f, "deadlock: threads wait without end"),
-            Self::DivisionByZero => write!(f, "integer division by zero"),
+            Self::DivisionByZero { register, line } => write!(
+                f,
+                "read of register {register}, which has no value after the integer division by zero in line {line}"
+            ),
             Self::Trap => write!(f, "trap"),
             Self::AssertionFailed {
                 message,

@@ -7,3 +7,4 @@ pub(crate) mod float;
 pub(crate) mod half;
 pub(crate) mod soft;
 pub(crate) mod sum;
+pub(crate) mod video;

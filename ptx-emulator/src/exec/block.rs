@@ -281,9 +281,17 @@ impl Block {
         }
     }
 
-    fn fault(&self, launch: &Launch<'_>, warp: usize, site: usize, stop: Stop) -> Box<Fault> {
-        if let FaultKind::InstructionLimit { limit, .. } = stop.kind {
-            return self.limit_passed(launch, limit);
+    fn fault(&self, launch: &Launch<'_>, warp: usize, site: usize, mut stop: Stop) -> Box<Fault> {
+        match stop.kind {
+            FaultKind::InstructionLimit { limit, .. } => return self.limit_passed(launch, limit),
+            FaultKind::UninitializedRegister { register } => {
+                let line = self.warps[warp].divided_by_zero[stop.lane as usize] as usize;
+                stop.kind = match line {
+                    0 => FaultKind::UninitializedRegister { register },
+                    line => FaultKind::DivisionByZero { register, line },
+                };
+            }
+            _ => {}
         }
         fault(launch, self.state.index, warp, site, stop)
     }

@@ -7,7 +7,9 @@ use super::warp::{Frame, Wait, Warp};
 use super::{access, asynchronous, atomic, collective, data, matrix};
 use crate::device::Image;
 use crate::fault::FaultKind;
-use crate::isa::{AccessSpace, AsyncOp, BarrierKind, BarrierOp, GridDependency, Inst, Op, Pred};
+use crate::isa::{
+    AccessSpace, AsyncOp, BarrierKind, BarrierOp, GridDependency, Inst, IntOp, Op, Pred,
+};
 
 /// Why a warp stopped running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -392,6 +394,12 @@ impl Warp {
                 }
                 Op::Clock(kind) => {
                     data::clock(context.block.executed, frame, inst, kind, active);
+                    pc += 1;
+                }
+                Op::Int(op @ (IntOp::Div | IntOp::Rem), ty) => {
+                    for lane in lanes(data::divide(frame, inst, op, ty, active)) {
+                        self.divided_by_zero[lane] = image.function.lines[pc as usize];
+                    }
                     pc += 1;
                 }
                 _ => {

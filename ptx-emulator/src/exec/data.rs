@@ -5,7 +5,7 @@ use super::lanes::{Lane, Row, lanes, map1, map2, map3, mask2, write_row};
 use super::stop::{Step, Stop};
 use super::warp::Frame;
 use super::{WINDOW_CONST, WINDOW_GLOBAL, WINDOW_LOCAL, WINDOW_PARAM, WINDOW_SHARED};
-use crate::arith::{bits, byte, convert, float, half};
+use crate::arith::{bits, byte, convert, float, half, video};
 use crate::fault::FaultKind;
 use crate::isa::*;
 use crate::load::Function;
@@ -45,11 +45,11 @@ pub(crate) fn execute(
         }
         Op::Pack(elements) => return pack(frame, function, inst, elements, active),
         Op::Unpack(elements) => return unpack(frame, function, inst, elements, active),
-        Op::Int(op, ty) => super::integer::binary(op, ty, ra, rb, active)?,
+        Op::Int(op, ty) => super::integer::binary(op, ty, ra, rb),
         Op::IntPair(op, ty) => {
             let upper = |row: &Row| map1(row, |bits: u32| bits >> 16);
-            let low = super::integer::binary(op, ty, ra, rb, active)?;
-            let high = super::integer::binary(op, ty, &upper(ra), &upper(rb), active)?;
+            let low = super::integer::binary(op, ty, ra, rb);
+            let high = super::integer::binary(op, ty, &upper(ra), &upper(rb));
             map2(&low, &high, |low: u64, high: u64| low | high << 16)
         }
         Op::IntUnary(op, ty) => super::integer::unary(op, ty, ra),
@@ -116,6 +116,10 @@ pub(crate) fn execute(
         } => map3(ra, rb, rc, |a, b, c| {
             bits::dp2a(a, b, c, a_signed, b_signed, high)
         }),
+        Op::Video(index) => {
+            let op = &function.videos[index as usize];
+            map3(ra, rb, rc, |a, b, c| video::video(op, a, b, c))
+        }
         Op::SetP {
             compare,
             ty,
@@ -307,6 +311,17 @@ pub(crate) fn execute(
     write_row(&mut frame.rows[inst.dst as usize], active, &result);
     frame.initialized[inst.dst as usize] |= active;
     Ok(())
+}
+
+/// Quotient or remainder. Lanes that divide by zero, which are returned, get what counts as never written.
+pub(crate) fn divide(frame: &mut Frame, inst: &Inst, op: IntOp, ty: IntType, active: u32) -> u32 {
+    let [a, b, ..] = inst.src.map(|slot| &frame.rows[slot as usize]);
+    let result = super::integer::binary(op, ty, a, b);
+    let cut = u64::MAX >> (64 - super::integer::shape(ty).0);
+    let by_zero = active & !nonzero(&map1(b, |b: u64| b & cut));
+    write_row(&mut frame.rows[inst.dst as usize], active, &result);
+    set_initialized(frame, inst.dst, active, !by_zero);
+    by_zero
 }
 
 /// What generic addresses of a space have above its own; those of global and constant memory are the same.

@@ -1,9 +1,7 @@
 //! Integer arithmetic on rows.
 
-use super::lanes::{Lane, Row, lanes, map1, map2, map3};
-use super::stop::{Step, Stop};
+use super::lanes::{Lane, Row, map1, map2, map3};
 use crate::arith::bits;
-use crate::fault::FaultKind;
 use crate::isa::{CarryOp, IntOp, IntType, IntUnaryOp, MadOp};
 
 /// Width in bits, and whether signed.
@@ -102,9 +100,9 @@ fn wide_row(ty: IntType, a: &Row, b: &Row) -> Row {
     }
 }
 
-/// Two operands.
-pub(crate) fn binary(op: IntOp, ty: IntType, a: &Row, b: &Row, active: u32) -> Step<Row> {
-    Ok(match op {
+/// Two operands. What a division by zero gives is that of the code that `ptxas` makes of it.
+pub(crate) fn binary(op: IntOp, ty: IntType, a: &Row, b: &Row) -> Row {
+    match op {
         IntOp::Add => for_type!(ty, T => map2(a, b, |a: T, b: T| a.wrapping_add(b))),
         IntOp::Sub => for_type!(ty, T => map2(a, b, |a: T, b: T| a.wrapping_sub(b))),
         IntOp::AddSat => map2(a, b, |a: i32, b: i32| a.saturating_add(b)),
@@ -117,25 +115,15 @@ pub(crate) fn binary(op: IntOp, ty: IntType, a: &Row, b: &Row, active: u32) -> S
             let high = op == IntOp::Mul24Hi;
             map2(a, b, |a: u32, b: u32| bits::mul24(a, b, signed, high))
         }
-        IntOp::Div | IntOp::Rem => {
-            let (width, _) = shape(ty);
-            let cut = u64::MAX >> (64 - width);
-            for lane in lanes(active) {
-                if b[lane] & cut == 0 {
-                    return Stop::lane(FaultKind::DivisionByZero, lane as u32);
-                }
+        IntOp::Div | IntOp::Rem => for_type!(ty, T => map2(a, b, |a: T, b: T| {
+            if b == 0 {
+                !0
+            } else if op == IntOp::Div {
+                a.wrapping_div(b)
+            } else {
+                a.wrapping_rem(b)
             }
-            // Inactive lanes may hold zero.
-            for_type!(ty, T => map2(a, b, |a: T, b: T| {
-                if b == 0 {
-                    0
-                } else if op == IntOp::Div {
-                    a.wrapping_div(b)
-                } else {
-                    a.wrapping_rem(b)
-                }
-            }))
-        }
+        })),
         IntOp::Min => for_type!(ty, T => map2(a, b, |a: T, b: T| a.min(b))),
         IntOp::Max => for_type!(ty, T => map2(a, b, |a: T, b: T| a.max(b))),
         IntOp::MinRelu if ty == IntType::S16 => map2(a, b, |a: i16, b: i16| a.min(b).max(0)),
@@ -152,7 +140,7 @@ pub(crate) fn binary(op: IntOp, ty: IntType, a: &Row, b: &Row, active: u32) -> S
         IntOp::Shr => for_type!(ty, T => map2(a, b, |a: T, b: u32| {
             a.checked_shr(b).unwrap_or((a >> (T::BITS - 1)) >> (T::BITS / 2) >> (T::BITS / 2 - 1))
         })),
-    })
+    }
 }
 
 /// One operand.

@@ -97,6 +97,8 @@ pub(crate) struct Warp {
     free_frames: Vec<u32>,
     pub(crate) local: Vec<Local>,
     pub(crate) depth: u32,
+    /// For each lane, the PTX line of its last integer division by zero, or 0.
+    pub(crate) divided_by_zero: [u32; 32],
 }
 
 impl Warp {
@@ -112,6 +114,7 @@ impl Warp {
             free_frames: Vec::new(),
             local: (0..32).map(|_| Local::default()).collect(),
             depth: 0,
+            divided_by_zero: [0; 32],
         }
     }
 
@@ -128,6 +131,7 @@ impl Warp {
         self.free_joins.clear();
         self.free_frames = (0..self.frames.len() as u32).rev().collect();
         self.depth = 0;
+        self.divided_by_zero = [0; 32];
         let frame = self.push_frame(launch, launch.entry.function, block, self.lanes, 0);
         self.splits.clear();
         self.splits.push(Split {

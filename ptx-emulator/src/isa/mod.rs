@@ -8,6 +8,7 @@ mod matrix;
 mod memory;
 mod op;
 mod types;
+mod video;
 
 pub(crate) use arithmetic::*;
 pub(crate) use asynchronous::*;
@@ -17,3 +18,4 @@ pub(crate) use matrix::*;
 pub(crate) use memory::*;
 pub(crate) use op::*;
 pub(crate) use types::*;
+pub(crate) use video::*;

@@ -118,6 +118,8 @@ pub(crate) enum Op {
         b_signed: bool,
         high: bool,
     },
+    /// Index into the function's SIMD video instructions.
+    Video(u32),
     SetP {
         compare: Compare,
         ty: CompareType,

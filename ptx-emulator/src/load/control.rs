@@ -40,6 +40,10 @@ impl<'a> FunctionBuilder<'a, '_> {
             "lop3" => self.lop3(instruction, modifiers),
             "clz" | "popc" | "brev" | "bfe" | "bfi" | "bfind" | "bmsk" | "szext" | "shf"
             | "prmt" | "fns" | "dp4a" | "dp2a" => self.bits(instruction, modifiers),
+            "vadd2" | "vadd4" | "vsub2" | "vsub4" | "vavrg2" | "vavrg4" | "vabsdiff2"
+            | "vabsdiff4" | "vmin2" | "vmin4" | "vmax2" | "vmax4" | "vset2" | "vset4" => {
+                self.video(instruction, modifiers)
+            }
             "selp" | "slct" => self.select(instruction, modifiers),
             "sqrt" | "rcp" => self.root_or_reciprocal(instruction, modifiers),
             "rsqrt" | "sin" | "cos" | "lg2" | "ex2" | "tanh" => {

@@ -7,7 +7,7 @@ use super::variables::{align_up, param_layout, size_and_align, variable_type};
 use crate::error::LoadError;
 use crate::isa::{
     Access, AsyncOp, Call, Class, Constant, Inst, MatrixMove, Mma, Op, ParamPlace, Pred, PredSlot,
-    SINK_PRED, SINK_SLOT, Slot, Type, ZERO_SLOT,
+    SINK_PRED, SINK_SLOT, Slot, Type, Video, ZERO_SLOT,
 };
 use crate::syntax::ast::{self, Operand, Statement, VariableSpace};
 
@@ -27,6 +27,7 @@ pub(crate) struct Function {
     pub(crate) accesses: Vec<Access>,
     pub(crate) asyncs: Vec<AsyncOp>,
     pub(crate) mmas: Vec<Mma>,
+    pub(crate) videos: Vec<Video>,
     pub(crate) matrix_moves: Vec<MatrixMove>,
     /// Operands of instructions that have more than fit.
     pub(crate) pool: Vec<Slot>,
@@ -127,6 +128,7 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
                 accesses: Vec::new(),
                 asyncs: Vec::new(),
                 mmas: Vec::new(),
+                videos: Vec::new(),
                 matrix_moves: Vec::new(),
                 pool: Vec::new(),
                 branch_tables: Vec::new(),

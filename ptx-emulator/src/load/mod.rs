@@ -25,6 +25,7 @@ mod operand;
 mod qualifiers;
 mod special;
 mod variables;
+mod video;
 mod warp;
 
 pub(crate) use function::{Function, NO_JOIN};

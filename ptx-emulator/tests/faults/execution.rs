@@ -14,12 +14,40 @@ fn traps() {
 
 #[test]
 fn division_by_zero() {
-    let found = fault("/*!*/ div.u32 %r6, 100, %r1;", 4);
+    let divide = "rem.u32 %r7, 5, 3;\ndiv.u32 %r6, 100, %r1;";
+    let found = fault(
+        &format!("{divide}\nmov.u32 %r7, %r6;\n/*!*/ add.u32 %r8, %r7, 1;"),
+        4,
+    );
+    let line = found.ptx_line - 2;
+    let register = "%r7".to_owned();
     assert_eq!(
         (found.kind, found.thread),
-        (FaultKind::DivisionByZero, [0, 0, 0])
+        (FaultKind::DivisionByZero { register, line }, [0, 0, 0])
     );
-    fault("cvt.s64.s32 %rd4, %r2;\n/*!*/ rem.s64 %rd5, %rd1, %rd4;", 1);
+    fault(
+        "cvt.s64.s32 %rd4, %r2;\nrem.s64 %rd5, %rd1, %rd4;\n/*!*/ st.global.u64 [%rd1], %rd5;",
+        1,
+    );
+    // Compilers move a division out of a loop that would not always have reached it.
+    silent(
+        &format!("{divide}\nsetp.eq.u32 %p1, %r1, 0; @%p1 bra end; add.u32 %r6, %r6, 1; end:"),
+        4,
+    );
+    // Zero by its lower half: the upper one is no part of the divisor.
+    fault(
+        ".reg .b16 %rs<3>; mov.b32 %r6, 0x10000; cvt.u16.u32 %rs1, %r6;\ndiv.u16 %rs2, 7, %rs1;\n/*!*/ cvt.u32.u16 %r7, %rs2;",
+        1,
+    );
+    let unchecked = outcome(
+        &kernel(&format!("{divide}\nst.global.u32 [%rd3], %r6;")),
+        super::harness::line(4),
+        Config {
+            checks: Checks::NONE,
+            ..Config::default()
+        },
+    );
+    assert_eq!(unchecked.unwrap()[..4], [u32::MAX, 100, 50, 33]);
     // The one quotient that overflows wraps.
     silent(
         "mov.u32 %r6, 0x80000000; div.s32 %r7, %r6, -1; rem.s32 %r8, %r6, -1;",

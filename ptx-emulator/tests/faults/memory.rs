@@ -87,6 +87,19 @@ fn misaligned() {
     assert_eq!(vector.kind, FaultKind::Misaligned { required: 16 });
     let shared = fault("/*!*/ st.shared.u16 [%r5+1], %r1;", 1);
     assert_eq!(shared.space, Some(Space::Shared));
+    // As nvcc writes a packed structure that a function returns.
+    let parameter = fault(
+        ".param .align 1 .b8 packed[8];\n/*!*/ st.param.b32 [packed+3], %r1;",
+        1,
+    );
+    assert_eq!(
+        (parameter.kind, parameter.space, parameter.address),
+        (
+            FaultKind::Misaligned { required: 4 },
+            Some(Space::Param),
+            Some(3)
+        )
+    );
     // Only a lane that takes part counts.
     silent(
         "add.s64 %rd4, %rd3, 2; setp.ne.u32 %p1, %r1, %r1; @%p1 ld.global.u32 %r6, [%rd4];",

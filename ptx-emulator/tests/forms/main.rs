@@ -29,6 +29,7 @@ mod select;
 mod special;
 mod store;
 mod syntax;
+mod video;
 mod warp;
 
 use family::Family;
@@ -40,6 +41,7 @@ fn families() -> Vec<Family> {
         integer::families(),
         carry::families(),
         bits::families(),
+        video::families(),
         movement::families(),
         float::families(),
         half::families(),
@@ -92,6 +94,11 @@ fn carries() {
 #[test]
 fn bits_and_bytes() {
     check(bits::families());
+}
+
+#[test]
+fn video_instructions() {
+    check(video::families());
 }
 
 #[test]

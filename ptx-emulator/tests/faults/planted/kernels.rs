@@ -254,10 +254,11 @@ pub const PLANTED: &[Planted] = &[
     },
     Planted {
         kind: "DivisionByZero",
-        switch: Switch::Always,
+        switch: Switch::Initialization,
         shape: warp,
-        broken: "/*!*/ div.u32 %r6, 100, %r1;",
-        repaired: "add.u32 %r6, %r1, 1; div.u32 %r6, 100, %r6;",
+        broken: "div.u32 %r6, 100, %r1;
+            /*!*/ add.u32 %r6, %r6, 1;",
+        repaired: "div.u32 %r6, 100, %r1; setp.ne.u32 %p1, %r1, 0; @%p1 add.u32 %r6, %r6, 1;",
     },
     Planted {
         kind: "Trap",
