@@ -1,6 +1,8 @@
-//! Fused norm and quantization: bit for bit the norm, then the quantization; within its bound of the reference; each byte moved once.
+//! Fused norm and quantization: bit for bit the norm, then the quantization; within its bound of the reference.
 
-use bitnet_cuda::device::{Buffer, Device, DeviceKind};
+mod traffic;
+
+use bitnet_cuda::device::{Buffer, Device};
 use bitnet_cuda::ops::{
     ActivationGranularity, GateUp, Norm, OpError, QuantizedActivations, quantize_activations,
 };
@@ -307,133 +309,6 @@ fn gated_tokens_are_the_product_then_the_norm_then_the_quantization() {
         check_gated::<f32>(&device, &gate, &up, &parameters);
         check_gated::<f16>(&device, &gate, &up, &parameters);
         check_gated::<bf16>(&device, &gate, &up, &parameters);
-    }
-}
-
-/// Bytes that the launches of `work` read and wrote, all arguments together.
-fn traffic(device: &Device, work: impl FnOnce()) -> Option<(u64, u64)> {
-    // A GPU does not count.
-    if device.kind() == DeviceKind::Cuda {
-        work();
-        return None;
-    }
-    let ((), reports) = device.profile(work).unwrap();
-    assert_eq!(reports.len(), 1, "one kernel");
-    let arguments = &reports[0].arguments;
-    Some((
-        arguments.iter().map(|argument| argument.bytes_read).sum(),
-        arguments
-            .iter()
-            .map(|argument| argument.bytes_written)
-            .sum(),
-    ))
-}
-
-/// A fused operation reads its input and gamma once and writes its output once: exactly, where rows are whole chunks.
-fn check_traffic<T: Number>(m: usize, width: usize) {
-    let (device, mut random) = (device(), random());
-    let stream = device.default_stream();
-    let parameters = Parameters::random(&mut random, width);
-    let x = cast::<T>(&floats(&mut random, m * width, 3.0));
-    let input = Buffer::from_slice(&device, &x).unwrap();
-    let mut residual = Buffer::from_slice(&device, &x).unwrap();
-    let mut output = QuantizedActivations::uninit(&device, m, width).unwrap();
-    let (m, k) = (m as u64, width as u64);
-    // Each token's block reads gamma, which stays in the caches.
-    let (tensor, gamma) = (m * k * size_of::<T>() as u64, m * k * 4);
-    // int8 values, a scale and a sum.
-    let quantized = m * (k.next_multiple_of(128) + 8);
-    let [(_, norm), _] = parameters.norms(&device);
-
-    let moved = traffic(&device, || {
-        norm.forward_quantized(&stream, &input, &mut output)
-            .unwrap()
-    });
-    let Some((read, written)) = moved else { return };
-    assert_eq!((read, written), (tensor + gamma, quantized));
-    // The promise, with the columns that pad the output counted against it.
-    let least = tensor + gamma + m * (k + 8);
-    assert!(
-        100 * (read + written) <= 105 * least,
-        "{} of {least} bytes",
-        read + written
-    );
-
-    let (read, written) = traffic(&device, || {
-        norm.forward_residual_quantized(&stream, &input, &mut residual, &mut output)
-            .unwrap()
-    })
-    .unwrap();
-    assert_eq!((read, written), (2 * tensor + gamma, tensor + quantized));
-
-    let gate_up = GateUp::Separate {
-        gate: &input,
-        up: &residual,
-    };
-    let (read, written) = traffic(&device, || {
-        norm.forward_gated_quantized(&stream, Activation::SquaredRelu, gate_up, &mut output)
-            .unwrap()
-    })
-    .unwrap();
-    assert_eq!((read, written), (2 * tensor + gamma, quantized));
-}
-
-#[test]
-fn each_byte_is_moved_once() {
-    for (m, width) in [(1, 2560), (1, 8192), (5, 1024), (8, 6912), (2, 16_384)] {
-        check_traffic::<f32>(m, width);
-        check_traffic::<f16>(m, width);
-        check_traffic::<bf16>(m, width);
-    }
-}
-
-#[test]
-fn rows_up_to_24576_are_read_once_by_the_norms() {
-    let (device, mut random) = (device(), random());
-    let width = 24_576;
-    let parameters = Parameters::random(&mut random, width);
-    let x = floats(&mut random, width, 1.0);
-    let input = Buffer::from_slice(&device, &x).unwrap();
-    let mut output = QuantizedActivations::uninit(&device, 1, width).unwrap();
-    for (_, norm) in parameters.norms(&device) {
-        let moved = traffic(&device, || {
-            norm.forward_quantized(&device.default_stream(), &input, &mut output)
-                .unwrap()
-        });
-        let Some((read, _)) = moved else { return };
-        // The input, gamma, and beta for LayerNorm.
-        assert!(
-            [2, 3]
-                .map(|tensors| tensors * 4 * width as u64)
-                .contains(&read),
-            "{read}"
-        );
-    }
-}
-
-/// The mean of a LayerNorm, the squares, and what is written; for quantization also the maximum.
-#[test]
-fn longer_rows_are_read_once_in_each_step() {
-    let (device, mut random) = (device(), random());
-    let width = 32_768;
-    let parameters = Parameters::random(&mut random, width);
-    let input = Buffer::from_slice(&device, &floats(&mut random, width, 1.0)).unwrap();
-    let mut output = Buffer::<f32>::uninit(&device, width).unwrap();
-    let mut quantized = QuantizedActivations::uninit(&device, 1, width).unwrap();
-    let stream = device.default_stream();
-    // Gamma and beta are read in the steps that need them, the last one or two.
-    let steps = [(2 + 1, 3 + 2), (3 + 2, 4 + 4)];
-    for ((_, norm), (plain, fused)) in parameters.norms(&device).into_iter().zip(steps) {
-        let moved = traffic(&device, || {
-            norm.forward(&stream, &input, &mut output).unwrap();
-        });
-        let Some((read, _)) = moved else { return };
-        assert_eq!(read, plain * 4 * width as u64);
-        let moved = traffic(&device, || {
-            norm.forward_quantized(&stream, &input, &mut quantized)
-                .unwrap();
-        });
-        assert_eq!(moved.map(|(read, _)| read), Some(fused * 4 * width as u64));
     }
 }
 

@@ -10,6 +10,7 @@ mod initialization;
 mod launches;
 mod matrix;
 mod memory;
+mod ordered_blocks;
 mod planted;
 mod races;
 mod synchronization;
