@@ -43,10 +43,10 @@ pub mod backend;
 pub mod device;
 pub mod launch;
 pub mod layout;
-mod new_file;
 pub mod ops;
 pub mod reference;
 pub mod tensor_file;
+mod whole_file;
 
 /// The README's example is a test.
 #[cfg(doctest)]

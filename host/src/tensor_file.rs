@@ -29,7 +29,7 @@
 //! [`BitLinear::from_weights`]: crate::ops::BitLinear::from_weights
 
 use std::path::{Path, PathBuf};
-use std::{fmt, fs, io};
+use std::{fmt, io};
 
 use half::{bf16, f16};
 use safetensors::tensor::{TensorView, serialize};
@@ -38,8 +38,8 @@ use safetensors::{SafeTensorError, SafeTensors};
 pub use safetensors::Dtype;
 
 use crate::layout::{Layout, LayoutError, PackedWeights};
-use crate::new_file;
 use crate::reference::Element;
+use crate::whole_file;
 
 /// A safetensors file, read and validated.
 pub struct TensorFile {
@@ -208,7 +208,7 @@ impl TensorFile {
     /// When it cannot be read, is truncated or is not in the safetensors format.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, TensorFileError> {
         let path = path.as_ref();
-        match fs::read(path) {
+        match whole_file::read(path) {
             Ok(bytes) => Self::from_bytes(path, bytes),
             Err(error) => Err(TensorFileError::Io {
                 action: "read",
@@ -418,7 +418,7 @@ pub fn write_matrix<T: Element>(
     let view = TensorView::new(T::DTYPE, vec![rows, cols], &bytes).map_err(|_| wrong_length())?;
     serialize([(name, view)], None)
         .map_err(io::Error::other)
-        .and_then(|file| new_file::write(path, &file))
+        .and_then(|file| whole_file::write(path, &file))
         .map_err(|error| TensorFileError::Io {
             action: "write",
             path: path.to_owned(),

@@ -182,6 +182,27 @@ fn weights_are_permuted_unless_told_not_to() {
             assert!(!check(&backend, &case, Layout::RowMajor).contains("ladder"));
         }
     }
+    // The layout as it is has fewer variants, and none of 128 threads.
+    let w2a8_config = W2A8GemvConfig {
+        block_size: Some(128),
+        enable_weight_permutation: false,
+        ..W2A8GemvConfig::default()
+    };
+    for config in configs() {
+        let backend = CudaBackend::new(CudaBackendConfig {
+            w2a8_config,
+            ..config
+        })
+        .unwrap();
+        check(&backend, &case, Layout::Tiled);
+        let packed = PackedWeights::pack(Layout::Ladder, &case.ternary, 48, 256).unwrap();
+        let error = backend.load_weights(&packed, &case.scales).unwrap_err();
+        assert!(
+            matches!(&error, BackendError::Config { value, expected, .. }
+                if value.contains("128") && expected.contains("64 x 16")),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -228,13 +228,21 @@ fn linear_takes_packed_weights_with_their_scale() {
         0b01_01_01_01,
     ];
     let scale = |value: f32| half::bf16::from_f32(value).to_le_bytes();
-    let (half, nan) = (scale(0.5), scale(f32::NAN));
+    let (half, nan, zero) = (scale(0.5), scale(f32::NAN), scale(0.0));
+    let mut damaged = bytes;
+    // Code 3 in the third row of the tensor's first column.
+    damaged[0] |= 0b11 << 4;
     let scalar = |bytes| TensorView::new(Dtype::BF16, vec![1], bytes).unwrap();
     let file = safetensors::serialize(
         [
             ("w", TensorView::new(Dtype::U8, vec![1, 5], &bytes).unwrap()),
             ("w_scale", scalar(&half)),
             ("nan", scalar(&nan)),
+            ("zero", scalar(&zero)),
+            (
+                "damaged",
+                TensorView::new(Dtype::U8, vec![1, 5], &damaged).unwrap(),
+            ),
         ],
         None,
     );
@@ -262,7 +270,11 @@ fn linear_takes_packed_weights_with_their_scale() {
 
     let refused = |more: &[&str]| refusal(&[&linear(model, "w", &input), more].concat());
     assert!(refused(&["--scale-tensor", "nan"]).contains("scale `nan`"));
-    assert!(refused(&["--scale-tensor", "none"]).contains("it has nan, w, w_scale"));
+    assert!(refused(&["--scale-tensor", "none"]).contains("it has damaged, nan, w, w_scale, zero"));
+    let error = refused(&["--scale-tensor", "zero", "--scale-divides"]);
+    assert!(error.contains("`zero` is 0"), "{error}");
+    let error = refusal(&linear(model, "damaged", &input));
+    assert!(error.contains("code 3 at row 2, column 0"), "{error}");
     let (floats, _) = matrices(folder.path());
     let floats = linear(&floats, "w", &input);
     assert!(
@@ -343,7 +355,25 @@ fn what_cannot_be_run_is_one_line_and_exit_2() {
             "{error}"
         );
     }
+    // Wrong usage, which clap explains in several lines.
+    for (arguments, words) in [
+        (&["gemv", "--n", "4"][..], "--k <K>"),
+        (&["gemv", "--n", "4", "--k", "x"], "invalid value 'x'"),
+        (&["gemv", "--k", "4", "--n", "-5"], "'-5'"),
+        (&["profile", "gemv", "--variant", "w"], "'--variant'"),
+        (&["bench", "--batch-size", "0"], "'0'"),
+        (&["gemm"], "'gemm'"),
+    ] {
+        let error = refusal(arguments);
+        assert!(
+            error.starts_with("bitnet: ") && error.contains(words),
+            "{error}"
+        );
+        assert!(!error.contains("Usage:"), "{error}");
+    }
     assert!(linear("none.safetensors", "w").contains("none.safetensors"));
+    #[cfg(unix)]
+    assert!(linear("/dev/zero", "w").contains("cannot read /dev/zero: it is not a file"));
     assert!(linear(&weights, "v").contains("it has w"));
 
     let bytes = std::fs::read(&weights).unwrap();

@@ -40,12 +40,12 @@ fn keys(value: &Value) -> Vec<&str> {
 #[test]
 fn every_operation_is_right_and_counted() {
     let list = json(&["list"]);
-    let operations = list.as_array().unwrap();
+    let operations = list["operations"].as_array().unwrap();
     assert!(operations.len() > 40);
     for operation in operations {
         let (name, options) = (
-            operation[0].as_str().unwrap(),
-            operation[1].as_str().unwrap(),
+            operation["operation"].as_str().unwrap(),
+            operation["options"].as_str().unwrap(),
         );
         let mut arguments = vec![name, "--k", "300"];
         if options.contains("--n") {

@@ -10,6 +10,9 @@ use bitnet_cuda::reference::linear::{Shape, accumulate};
 
 const THREADS: usize = 8;
 const STREAMS: usize = 4;
+/// Blocks from this size on are the buddy allocator's.
+const SLAB_LIMIT: usize = 1 << 20;
+const LARGEST: usize = 4 << 20;
 const SHAPES: [(usize, usize, usize); 4] = [(1, 16, 128), (2, 24, 96), (1, 33, 200), (5, 16, 64)];
 
 /// A layer, its input, and its integer sums, which with scales of 1 are its output.
@@ -45,8 +48,13 @@ fn work(
     let mut live: Vec<(Buffer<u8>, u8)> = Vec::new();
     let ratio = allocations / ops;
     for step in 0..allocations {
-        let exponent = random.u32(4..17);
-        let mut buffer = Buffer::uninit(device, random.usize(1..1 << exponent)).unwrap();
+        // From the slabs, of all their classes, and now and then from the buddy allocator.
+        let sizes = match random.u8(..) {
+            0 => SLAB_LIMIT..LARGEST,
+            _ => 1..1 << random.u32(4..17),
+        };
+        let bytes = random.usize(sizes);
+        let mut buffer = Buffer::uninit(device, bytes).unwrap();
         if step % 16 == 0 {
             buffer.fill_bytes(step as u8).unwrap();
             live.push((buffer, step as u8));
@@ -116,8 +124,15 @@ fn many_threads_neither_leak_nor_disturb_each_other() {
     }
     let done = pool.metrics().allocations - base.allocations;
     assert!(done >= (allocations + ops) as u64 * 9 / 10, "{done}");
-    // The second half needs at most a chunk more than the first, by the luck of the threads' order.
-    assert!(held[1] <= held[0] + (8 << 20), "{held:?}");
+    let metrics = pool.metrics();
+    let of_buddy = metrics
+        .histogram
+        .iter()
+        .filter(|(bytes, _)| *bytes >= SLAB_LIMIT);
+    let large: u64 = of_buddy.map(|(_, count)| count).sum();
+    assert!(large >= done / 512, "{large} of {done}");
+    // By the luck of the threads' order, the second half needs at most one more of the largest blocks for each thread.
+    assert!(held[1] <= held[0] + THREADS * LARGEST, "{held:?}");
 
     drop((products, streams));
     pool.trim(0).unwrap();

@@ -9,12 +9,20 @@ use crate::fault::Fault;
 
 /// PTX text that cannot be loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("PTX line {line}: {message}")]
+#[error("{}{message}", place(*line))]
 pub struct LoadError {
     /// Line of the PTX text, counted from 1. 0 where the text as a whole is at fault.
     pub line: usize,
     /// What is wrong, naming the instruction or directive.
     pub message: String,
+}
+
+/// Nothing where the text as a whole is at fault.
+fn place(line: usize) -> String {
+    match line {
+        0 => String::new(),
+        line => format!("PTX line {line}: "),
+    }
 }
 
 impl LoadError {

@@ -267,7 +267,7 @@ impl fmt::Display for FaultKind {
             Self::Breakpoint => write!(f, "brkpt without a debugger"),
             Self::InstructionLimit { limit, lines } => {
                 write!(f, "the block ran more than {limit} warp instructions")?;
-                let mut separator = "; it loops over lines";
+                let mut separator = "; from there on it ran lines";
                 for run in lines.chunk_by(|line, next| line + 1 == *next) {
                     write!(f, "{separator} {}", run[0])?;
                     if run.len() > 1 {

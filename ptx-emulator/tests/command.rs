@@ -201,12 +201,34 @@ fn what_cannot_be_run_is_exit_2() {
             [&base[..], &["--arg", "out:0:y.bin"]].concat(),
             "at least one byte",
         ),
-        ([&base[..], &["--capability", "70"]].concat(), "sm_75"),
+        (
+            [&base[..], &["--capability", "70"]].concat(),
+            "k.ptx: the PTX is for sm_75",
+        ),
+        (
+            [&base[..], &["--memory", "1000", "--arg", "out:2000:y.bin"]].concat(),
+            "2000 bytes asked for, 1000 of 1000 bytes are free",
+        ),
+        (vec!["run", "k.ptx"], "--entry <ENTRY>"),
+        (vec!["list", "k.ptx", "--all"], "'--all'"),
+        (
+            [&base[..], &["--check", "race"]].concat(),
+            "`race` is not one of all",
+        ),
+        (vec!["run", "k.ptx", "--grid", "1,2,3,4"], "at most three"),
         (
             vec![
                 "run", "k.ptx", "--entry", "other", "--grid", "1", "--block", "1",
             ],
             "the module has: scale",
+        ),
+        (
+            [&base[..], &["--arg", "out:400:none/y.bin"]].concat(),
+            "none/y.bin: there is no folder none",
+        ),
+        (
+            [&base[..], &["--arg", "out:400:."]].concat(),
+            "cannot write .: it is a folder",
         ),
         (
             vec![
@@ -226,11 +248,6 @@ fn what_cannot_be_run_is_exit_2() {
         assert!(message.contains(words), "{args:?}: {message}");
         assert!(output.stdout.is_empty());
     }
-    // Usage is clap's business, and its exit code the same.
-    command(folder.path())
-        .args(["run", "k.ptx"])
-        .assert()
-        .code(2);
     command(folder.path()).arg("--help").assert().code(0);
 }
 

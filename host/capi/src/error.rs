@@ -124,6 +124,7 @@ impl From<LayoutError> for Error {
         let status = match error {
             LayoutError::NotTernary { .. }
             | LayoutError::InvalidCode { .. }
+            | LayoutError::InvalidTransformersCode { .. }
             | LayoutError::PaddingNotZero { .. } => Status::InvalidWeights,
             _ => Status::InvalidArgument,
         };

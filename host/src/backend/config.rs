@@ -115,9 +115,9 @@ impl W2A8GemvConfig {
             }
     }
 
-    /// Refuses options that leave no variant for a single token.
-    pub(super) fn check(&self) -> Result<(), BackendError> {
-        let single = || Gemv::all(Layout::Tiled).filter(|variant| variant.tokens() == 1);
+    /// Refuses options that leave no variant for a single token with weights in this layout.
+    pub(super) fn check(&self, layout: Layout) -> Result<(), BackendError> {
+        let single = || Gemv::all(layout).filter(|variant| variant.tokens() == 1);
         if single().any(|variant| self.leaves(&variant)) {
             return Ok(());
         }
@@ -133,12 +133,16 @@ impl W2A8GemvConfig {
         Err(BackendError::Config {
             option: "w2a8_config",
             value: format!("{:?}, {:?}", self.block_size, self.grid_strategy),
-            expected: format!("threads x rows of a block are one of {}", known.join(", ")),
+            expected: format!(
+                "for {layout} weights, threads x rows of a block are one of {}",
+                known.join(", ")
+            ),
         })
     }
 
     /// The same layer on the variants that are left. Numbers of tokens for which none is keep the library's choice.
     pub(super) fn apply(&self, layer: BitLinear) -> Result<BitLinear, BackendError> {
+        self.check(layer.layout())?;
         let (n, k) = (layer.n(), layer.k());
         let (layout, capabilities) = (layer.layout(), layer.device().capabilities().clone());
         let padded = layer.k_padded();
@@ -151,7 +155,7 @@ impl W2A8GemvConfig {
             return Err(BackendError::Launch(LaunchError::VariantK {
                 variant: format!("{:?}, {:?}", self.block_size, self.grid_strategy),
                 limit: Gemv::all(layout)
-                    .filter(|variant| self.leaves(variant))
+                    .filter(|variant| variant.tokens() == 1 && self.leaves(variant))
                     .map(|variant| variant.shape().max_k())
                     .max()
                     .unwrap_or(0),

@@ -101,7 +101,7 @@ impl CudaBackend {
     /// When there is no such device, it is older than the kernels need, an option is not possible, or the pool's memory cannot be
     /// allocated. A process has one pool per GPU; asking for another size than that of the existing pool is an error.
     pub fn new(config: CudaBackendConfig) -> Result<Self, BackendError> {
-        config.w2a8_config.check()?;
+        config.w2a8_config.check(Layout::Tiled)?;
         if config.num_streams == 0 {
             return Err(BackendError::Config {
                 option: "num_streams",

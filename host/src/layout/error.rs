@@ -101,6 +101,17 @@ pub enum LayoutError {
         /// Column of the code in the padded matrix.
         column: usize,
     },
+    /// A 2-bit code of transformers' packing is 3, which stands for no weight.
+    #[error(
+        "code 3 at row {row}, column {column} stands for no weight as transformers packs them: \
+         the bytes are damaged or packed otherwise"
+    )]
+    InvalidTransformersCode {
+        /// Row of the weight.
+        row: usize,
+        /// Column of the weight.
+        column: usize,
+    },
     /// Padding holds something else than weight 0.
     #[error(
         "code {code} at row {row}, column {column} of the padding of a {n} x {k} matrix in {layout}: \

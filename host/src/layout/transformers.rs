@@ -22,7 +22,7 @@ impl PackedWeights {
     ///
     /// # Errors
     /// When `[4 rows, k]` is not a shape that [`Layout::padded_shape`] takes, `bytes.len() != rows * k`, or a code is 3, which stands
-    /// for no weight ([`LayoutError::NotTernary`], as the weight 2).
+    /// for no weight ([`LayoutError::InvalidTransformersCode`]).
     pub fn from_transformers(
         layout: Layout,
         rows: usize,
@@ -41,8 +41,15 @@ impl PackedWeights {
         }
         let mut weights = vec![0; n * k];
         for (quarter, weights) in weights.chunks_mut(rows * k).enumerate() {
-            for (weight, byte) in weights.iter_mut().zip(bytes) {
-                *weight = (byte >> (2 * quarter) & 3) as i8 - 1;
+            for (index, (weight, byte)) in weights.iter_mut().zip(bytes).enumerate() {
+                let code = byte >> (2 * quarter) & 3;
+                if code == 3 {
+                    return Err(LayoutError::InvalidTransformersCode {
+                        row: quarter * rows + index / k,
+                        column: index % k,
+                    });
+                }
+                *weight = code as i8 - 1;
             }
         }
         Self::pack(layout, &weights, n, k)

@@ -1,6 +1,7 @@
 //! What is written is read back, and what does not fit is told.
 
 use super::*;
+use std::fs;
 
 fn written<T: Element>(rows: usize, cols: usize, values: &[T]) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -138,7 +139,7 @@ fn packed_weights_and_their_scale_come_out_of_a_file() {
         error.to_string()
     };
     // Byte 7 is row 1, column 2; its second pair is the second quarter's, three rows on.
-    assert!(packed("damaged").contains("weight 2 at row 4, column 2"));
+    assert!(packed("damaged").contains("code 3 at row 4, column 2"));
     assert!(packed("scale").contains("is BF16: U8 is needed"));
     assert!(packed("empty").contains("at least 1"));
     assert!(packed("none").contains("damaged, empty, scale, w"));

@@ -1,5 +1,6 @@
 //! `cargo xtask ptxas`: the committed PTX through NVIDIA's assembler, for every GPU generation.
 
+mod limits;
 mod loops;
 mod report;
 mod sass;
@@ -59,6 +60,8 @@ pub fn run(args: &Args) -> Result<()> {
         print!("{}", table(&reports));
     }
     reject_early_accesses(&reports)?;
+    limits::reject_many_registers(&reports)?;
+    limits::reject_slow_loops(&reports)?;
     reject_local_memory(&reports, ALLOWED)
 }
 

@@ -86,6 +86,10 @@ impl Weights {
         let name = name.unwrap_or_else(|| format!("{}_scale", args.tensor));
         let scale = file.scalar(&name).context("the scale of packed weights")?;
         let scale = if args.scale_divides {
+            ensure!(
+                (1.0 / scale).is_finite(),
+                "the scale `{name}` is {scale}, which --scale-divides divides by; without it, the weights are multiplied with it"
+            );
             1.0 / scale
         } else {
             scale

@@ -105,6 +105,19 @@ fn typed(name: &str) -> String {
     words.join("-")
 }
 
+/// What `list` prints.
+#[derive(Serialize)]
+struct Names {
+    operations: Vec<Name>,
+}
+
+#[derive(Serialize)]
+struct Name {
+    operation: String,
+    /// The sizes that it takes.
+    options: &'static str,
+}
+
 #[derive(Serialize)]
 struct Report {
     operation: String,
@@ -186,13 +199,17 @@ impl Summary {
 
 pub fn run(device: &str, args: &Args, output: Output) -> Result<Outcome> {
     if args.operation == "list" {
-        let names: Vec<(String, &str)> = all()
-            .map(|(family, named)| (typed(named.0), family.options()))
+        let operations = all()
+            .map(|(family, named)| Name {
+                operation: typed(named.0),
+                options: family.options(),
+            })
             .collect();
-        output.print(&names, |names| {
+        output.print(&Names { operations }, |names| {
             let rows = names
+                .operations
                 .iter()
-                .map(|(name, options)| format!("{name:44}{options}\n"));
+                .map(|name| format!("{:44}{}\n", name.operation, name.options));
             rows.collect()
         })?;
         return Ok(Outcome::Right);

@@ -1,5 +1,5 @@
 use super::{Cost, TuneKey, Tuning};
-use crate::new_file;
+use crate::whole_file;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -156,7 +156,7 @@ impl TuneCache {
     }
 
     fn read(&self) -> Result<Table, Unfit> {
-        let text = match fs::read(self.path()) {
+        let text = match whole_file::read(&self.path()) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Table::default()),
             Err(error) => return Err(Unfit::Unreadable(error)),
@@ -205,7 +205,7 @@ impl TuneCache {
         let written = || -> io::Result<()> {
             let mut text = serde_json::to_vec_pretty(&document)?;
             text.push(b'\n');
-            new_file::write(&path, &text)
+            whole_file::write(&path, &text)
         };
         written().map_err(failed("writing", &path))
     }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use ptx_emulator::Module;
 
@@ -50,12 +51,7 @@ enum Outcome {
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let help = !error.use_stderr();
-            // Nothing is left to do where the message cannot be printed.
-            let _ = error.print();
-            return ExitCode::from(if help { 0 } else { 2 });
-        }
+        Err(error) => return explain(&error),
     };
     let outcome = match cli.command {
         Command::Run(run) => run::run_kernel(&run),
@@ -70,6 +66,30 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// clap's answer to a wrong usage: help as it is, and what is wrong in one line.
+fn explain(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // Nothing is left to do where it cannot be printed.
+        let _ = error.print();
+        return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+    }
+    let text = error.to_string();
+    // The paragraphs before the general ones; a list of what is missing has lines of its own.
+    let paragraphs = text
+        .split("\n\n")
+        .take_while(|paragraph| {
+            !["Usage:", "For more"]
+                .iter()
+                .any(|start| paragraph.starts_with(start))
+        })
+        .map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect::<Vec<_>>();
+    let message = paragraphs.join("; ");
+    let message = message.strip_prefix("error: ").unwrap_or(&message);
+    eprintln!("ptx-emu: {message}; `--help` says what there is");
+    ExitCode::from(2)
 }
 
 fn load(file: &Path) -> anyhow::Result<Module> {

@@ -1,9 +1,9 @@
 //! `ptx-emu run`, and one launch of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use ptx_emulator::{
     Checks, Config, Emulator, Fault, LaunchConfig, LaunchError, LoadedModule, Module, Report,
 };
@@ -40,6 +40,9 @@ pub struct Kernel {
     /// Compute capability of the device, such as 90.
     #[arg(long, default_value_t = 90)]
     pub capability: u32,
+    /// Bytes of device memory.
+    #[arg(long, default_value_t = Config::default().memory_limit)]
+    pub memory: u64,
     /// The most warp instructions that a block may execute [default: unlimited].
     #[arg(long)]
     pub limit: Option<u64>,
@@ -118,10 +121,13 @@ impl Kernel {
     pub fn prepare(&self, module: &Arc<Module>, config: Config) -> anyhow::Result<Prepared> {
         let device = Emulator::new(Config {
             compute_capability: self.capability,
+            memory_limit: self.memory,
             instruction_limit: self.limit,
             ..config
         });
-        let loaded = device.load(module)?;
+        let loaded = device
+            .load(module)
+            .with_context(|| self.file.display().to_string())?;
         let arguments = self.args.iter().map(|text| argument(&device, text));
         let arguments = arguments.collect::<anyhow::Result<Vec<_>>>()?;
         Ok(Prepared {
@@ -153,12 +159,34 @@ impl Kernel {
 }
 
 impl Prepared {
+    /// Address, length and file of each buffer that is written to one.
+    fn outputs(&self) -> impl Iterator<Item = &(u64, usize, PathBuf)> {
+        let arguments = self.arguments.iter();
+        arguments.filter_map(|argument| argument.output.as_ref())
+    }
+
     /// A buffer's bytes.
     pub fn read(&self, address: u64, bytes: usize) -> anyhow::Result<Vec<u8>> {
         let mut data = vec![0; bytes];
         self.device.read(address, &mut data)?;
         Ok(data)
     }
+}
+
+/// Refuses before the kernel runs what could not be written after it.
+fn require_writable(path: &Path) -> anyhow::Result<()> {
+    let written = path.display();
+    ensure!(!path.is_dir(), "cannot write {written}: it is a folder");
+    if let Some(folder) = path.parent()
+        && !folder.as_os_str().is_empty()
+    {
+        ensure!(
+            folder.is_dir(),
+            "cannot write {written}: there is no folder {}; make it first",
+            folder.display()
+        );
+    }
+    Ok(())
 }
 
 pub fn run_kernel(run: &Run) -> anyhow::Result<Outcome> {
@@ -171,6 +199,9 @@ pub fn run_kernel(run: &Run) -> anyhow::Result<Outcome> {
         ..Config::default()
     };
     let prepared = kernel.prepare(&module, config)?;
+    for (_, _, path) in prepared.outputs() {
+        require_writable(path)?;
+    }
     let report = match kernel.launch(&prepared)? {
         Ok(report) => report,
         Err(fault) => {
@@ -185,11 +216,7 @@ pub fn run_kernel(run: &Run) -> anyhow::Result<Outcome> {
             return Ok(Outcome::Found);
         }
     };
-    for (address, size, path) in prepared
-        .arguments
-        .iter()
-        .filter_map(|argument| argument.output.as_ref())
-    {
+    for (address, size, path) in prepared.outputs() {
         std::fs::write(path, prepared.read(*address, *size)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
     }

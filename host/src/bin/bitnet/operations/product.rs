@@ -100,7 +100,7 @@ impl ProductData {
     pub fn for_tokens(Sizes { m, n, k }: Sizes, random: &mut fastrand::Rng) -> Result<Self> {
         ensure!(
             m <= MAX_TOKENS,
-            "a product of {m} tokens; at most {MAX_TOKENS} go in one launch"
+            "m = {m}: at most {MAX_TOKENS} tokens go in one launch, of which this is; give a smaller m"
         );
         Self::random(n, k, random)
     }

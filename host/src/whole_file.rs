@@ -1,8 +1,22 @@
-//! Files that are replaced atomically: written next to their destination, then renamed to it.
+//! Files that are read whole, and files that are replaced atomically: written next to their destination, then renamed to it.
 
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
+
+/// Reads a file.
+///
+/// # Errors
+/// What the operating system says; also where it is no file: a device such as `/dev/zero` has no end.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a file; name one",
+        ));
+    }
+    fs::read(path)
+}
 
 /// Writes a file, or replaces one, in one step: a reader sees the old content or the new, and a failure leaves the old.
 ///
@@ -41,6 +55,19 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_alone_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, b"first").unwrap();
+        assert_eq!(read(&path).unwrap(), b"first");
+        let error = |path: &Path| read(path).unwrap_err().kind();
+        assert_eq!(error(folder.path()), io::ErrorKind::InvalidInput);
+        assert_eq!(error(&folder.path().join("none")), io::ErrorKind::NotFound);
+        #[cfg(unix)]
+        assert_eq!(error(Path::new("/dev/zero")), io::ErrorKind::InvalidInput);
+    }
 
     #[test]
     fn a_file_is_replaced_and_a_folder_is_not() {
