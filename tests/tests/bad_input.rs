@@ -1,7 +1,7 @@
 //! What cannot be done is a typed error that names the thing and the value, and nothing is written.
 
 use bitnet_cuda::device::{Buffer, Device, DeviceError, EmulatedConfig};
-use bitnet_cuda::launch::{Gemv, LaunchError};
+use bitnet_cuda::launch::{Gemv, Input, LaunchError, Output};
 use bitnet_cuda::layout::{Layout, LayoutError, MAX_K, PackedWeights};
 use bitnet_cuda::ops::{BitLinear, OpError, QuantizedActivations, quantize_activations};
 use bitnet_cuda::reference::RowScales;
@@ -182,6 +182,32 @@ fn lengths_that_do_not_match_are_refused_and_nothing_is_written() {
         "{error}"
     );
     assert_eq!(y.to_vec().unwrap(), [7.0; 8]);
+}
+
+#[test]
+fn a_buffer_shorter_than_what_a_kernel_touches_is_refused() {
+    let mut buffer = Buffer::<f32>::zeroed(&device(), 8).unwrap();
+    for (first, len) in [(0, 8), (3, 5), (8, 0)] {
+        Input::slice("x", &buffer, first, len).unwrap();
+        Output::slice("y", &mut buffer, first, len).unwrap();
+    }
+    for (first, len, needed) in [(0, 9, 9), (4, 5, 9), (9, 0, 9), (1, usize::MAX, usize::MAX)] {
+        let short = |name| LaunchError::ShortBuffer {
+            name,
+            needed,
+            actual: 8,
+        };
+        let error = Input::slice("x", &buffer, first, len).unwrap_err();
+        assert_eq!(error, short("x"));
+        let text = error.to_string();
+        assert!(
+            text.contains("`x`") && text.contains(&needed.to_string()),
+            "{text}"
+        );
+        let error = Output::slice("y", &mut buffer, first, len).unwrap_err();
+        assert_eq!(error, short("y"));
+    }
+    assert!(Input::new("x", &buffer, 9).is_err() && Output::new("y", &mut buffer, 9).is_err());
 }
 
 #[test]

@@ -262,6 +262,25 @@ fn split_products_follow_each_other_on_one_layer() {
 }
 
 #[test]
+fn split_products_have_bias_residual_and_every_output_type() {
+    let device = device();
+    let mut random = random();
+    let split = |variant: &Gemv| variant.shape().splits > 1;
+    let variants: Vec<Gemv> = Gemv::all(Layout::Tiled).filter(split).collect();
+    assert!(variants.len() >= 4);
+    for variant in variants {
+        let operands = Operands::random(&mut random, variant.tokens(), 97, 2000);
+        let layer = operands.layer(&device).with_variant(variant).unwrap();
+        let layer = layer.with_bias(&operands.bias).unwrap();
+        for residual in [false, true] {
+            operands.check::<f32>(&layer, true, residual);
+            operands.check::<f16>(&layer, true, residual);
+            operands.check::<bf16>(&layer, true, residual);
+        }
+    }
+}
+
+#[test]
 fn split_products_run_on_several_streams_at_once() {
     let device = device();
     let mut random = random();

@@ -1,6 +1,7 @@
 //! A product's activation function, between bias and residual, is within the bounds of docs/numerics.md.
 
 use bitnet_cuda::device::{Buffer, Device};
+use bitnet_cuda::launch::Gemv;
 use bitnet_cuda::layout::{Layout, PackedWeights};
 use bitnet_cuda::ops::{Activation, BitLinear, QuantizedActivations};
 use bitnet_cuda::reference::RowScales;
@@ -8,7 +9,8 @@ use bitnet_cuda::reference::fused::activated_linear;
 use bitnet_cuda::reference::linear::{Epilogue, Shape, accumulate, epilogue};
 use half::{bf16, f16};
 use integration_tests::tolerance::{U, activation_bound, assert_within};
-use integration_tests::{Number, cast, device, floats, int8, poisoned, random, ternary};
+use integration_tests::{Number, cast, device, drawn, floats, int8, poisoned, random, ternary};
+use proptest::prelude::*;
 
 fn check<T: Number>(
     device: &Device,
@@ -25,21 +27,26 @@ fn check<T: Number>(
     let bias = bias.then(|| floats(random, n, 1.0));
     let residual = residual.then(|| cast::<T>(&floats(random, m * n, 1.0)));
 
-    let packed = PackedWeights::pack(Layout::Tiled, &weights, n, k).unwrap();
-    let mut layer = BitLinear::from_packed(device, &packed, &row_scales)
-        .unwrap()
-        .with_activation(activation);
-    if let Some(bias) = &bias {
-        layer = layer.with_bias(bias).unwrap();
-    }
+    let packed = |layout| PackedWeights::pack(layout, &weights, n, k).unwrap();
+    let layers = [
+        BitLinear::from_packed(device, &packed(Layout::Tiled), &row_scales),
+        BitLinear::from_ladder(device, &packed(Layout::Ladder), &row_scales),
+    ];
     let input = QuantizedActivations::from_values(device, m, k, &values, &token_scales).unwrap();
     let on_device = residual
         .as_ref()
         .map(|residual| Buffer::from_slice(device, residual).unwrap());
-    let mut y = poisoned::<T>(device, m * n);
-    layer
-        .forward_residual(&device.default_stream(), &input, on_device.as_ref(), &mut y)
-        .unwrap();
+    let outputs = layers.map(|layer| {
+        let mut layer = layer.unwrap().with_activation(activation);
+        if let Some(bias) = &bias {
+            layer = layer.with_bias(bias).unwrap();
+        }
+        let mut y = poisoned::<T>(device, m * n);
+        layer
+            .forward_residual(&device.default_stream(), &input, on_device.as_ref(), &mut y)
+            .unwrap();
+        y.to_vec().unwrap()
+    });
 
     let wide: Option<Vec<f32>> = residual.map(|r| r.iter().map(|r| r.to_f32()).collect());
     let terms = Epilogue {
@@ -67,7 +74,9 @@ fn check<T: Number>(
             1.01 * (bound + sum)
         })
         .collect();
-    assert_within(&y.to_vec().unwrap(), &expected, &bounds);
+    for y in &outputs {
+        assert_within(y, &expected, &bounds);
+    }
 }
 
 #[test]
@@ -83,6 +92,56 @@ fn every_function_and_type_with_and_without_bias_and_residual() {
             }
         }
     }
+}
+
+/// The block that comes last finishes the row, whatever is added to it.
+#[test]
+fn products_that_are_split_along_k_are_finished_once() {
+    let (device, mut random) = (Device::emulated().unwrap(), random());
+    for m in [1, 8] {
+        let (n, k) = (20, 32_768);
+        let variant = Gemv::choose(device.capabilities(), Layout::Tiled, m, n, k).unwrap();
+        assert!(variant.shape().splits > 1, "{}", variant.name());
+        for activation in Activation::ALL {
+            check::<f32>(
+                &device,
+                &mut random,
+                Shape { m, n, k },
+                activation,
+                (true, true),
+            );
+            check::<bf16>(
+                &device,
+                &mut random,
+                Shape { m, n, k },
+                activation,
+                (true, false),
+            );
+        }
+    }
+}
+
+#[test]
+fn shapes_and_values_drawn_at_random_are_within_their_bound() {
+    let device = device();
+    drawn::runner(48)
+        .run(
+            &(
+                (1..=17_usize, drawn::size(300), drawn::size(1500)),
+                prop::sample::select(Activation::ALL.to_vec()),
+                (any::<bool>(), any::<bool>()),
+                any::<u64>(),
+            ),
+            |((m, n, k), activation, terms, seed)| {
+                let shape = Shape { m, n, k };
+                let random = &mut fastrand::Rng::with_seed(seed);
+                check::<f32>(&device, random, shape, activation, terms);
+                check::<f16>(&device, random, shape, activation, terms);
+                check::<bf16>(&device, random, shape, activation, terms);
+                Ok(())
+            },
+        )
+        .unwrap();
 }
 
 #[test]

@@ -19,8 +19,8 @@ use integration_tests::{
 use proptest::prelude::*;
 
 const EPS: f32 = 1e-5;
-const WIDTHS: [usize; 14] = [
-    1, 8, 9, 255, 256, 2560, 2561, 8064, 8185, 8192, 8200, 16_392, 24_584, 33_000,
+const WIDTHS: [usize; 16] = [
+    1, 8, 9, 255, 256, 2560, 2561, 8064, 8185, 8192, 8200, 16_392, 24_584, 33_000, 65_535, 65_536,
 ];
 
 /// A norm's parameters.
@@ -37,8 +37,8 @@ impl Parameters {
         }
     }
 
-    /// RMSNorm, and LayerNorm with bias, for the reference and on the device.
-    fn norms(&self, device: &Device) -> [(norm::Norm<'_>, Norm); 2] {
+    /// RMSNorm, LayerNorm with bias and without, for the reference and on the device.
+    fn norms(&self, device: &Device) -> [(norm::Norm<'_>, Norm); 3] {
         let Self { gamma, beta } = self;
         let eps = f64::from(EPS);
         [
@@ -53,6 +53,14 @@ impl Parameters {
                     eps,
                 },
                 Norm::layer(device, gamma.len(), Some(gamma), Some(beta), EPS).unwrap(),
+            ),
+            (
+                norm::Norm::Layer {
+                    gamma,
+                    beta: None,
+                    eps,
+                },
+                Norm::layer(device, gamma.len(), Some(gamma), None, EPS).unwrap(),
             ),
         ]
     }
@@ -301,7 +309,7 @@ fn check_gated<T: Number>(device: &Device, gate: &[f32], up: &[f32], parameters:
 #[test]
 fn gated_tokens_are_the_product_then_the_norm_then_the_quantization() {
     let (device, mut random) = (device(), random());
-    for width in [1, 9, 136, 2560, 6912, 8190, 8200, 16_384, 16_392] {
+    for width in [1, 9, 136, 2560, 6912, 8190, 8200, 16_384, 16_392, 65_536] {
         let m = if width > 3000 { 1 } else { 2 };
         let parameters = Parameters::random(&mut random, width);
         let gate = floats(&mut random, m * width, 3.0);
