@@ -112,7 +112,10 @@ fn lengths_that_do_not_match_are_refused_and_nothing_is_written() {
             width: 8,
         };
         assert_eq!(error, expected);
-        assert!(error.to_string().contains("8 for each token"), "{error}");
+        assert!(
+            error.to_string().contains("8 elements for each token"),
+            "{error}"
+        );
     }
 
     let one_token = Buffer::<f32>::zeroed(&device, 8).unwrap();

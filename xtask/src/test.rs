@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::build_ptx::{self, Freshness};
 use crate::setup::nvidia::Tools;
@@ -39,7 +39,7 @@ struct Step {
 type Check = fn() -> Outcome;
 
 /// The steps, in the order they run: the quick ones first, and the tests last, whose closing lines are then in sight.
-const STEPS: [(&str, Check); 11] = [
+const STEPS: [(&str, Check); 12] = [
     ("format", || cargo(&["fmt", "--all", "--", "--check"])),
     ("kernel toolchain", toolchain),
     ("clippy", || {
@@ -57,6 +57,7 @@ const STEPS: [(&str, Check); 11] = [
     ("SASS is as recorded", recorded_sass),
     ("report is fresh", || report::check().into()),
     ("tests", tests),
+    ("examples", || examples().into()),
     ("bundle", || bundle::check().into()),
     ("counts as recorded", || counts::check().into()),
     ("tests on the GPU", gpu_tests),
@@ -184,6 +185,39 @@ fn tests() -> Outcome {
         ),
         outcome => outcome,
     }
+}
+
+/// Each example of the library, which `cargo test` compiles and does not run.
+fn examples() -> Result<()> {
+    let folder = workspace::root().join("host/examples");
+    let mut names = Vec::new();
+    for entry in folder
+        .read_dir()
+        .with_context(|| format!("cannot list {}", folder.display()))?
+    {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            names.extend(path.file_stem().map(std::ffi::OsStr::to_owned));
+        }
+    }
+    names.sort();
+    // What they tune is not the user's.
+    let cache = tempfile::tempdir()?;
+    for name in names {
+        let succeeded = process::attached(
+            workspace::cargo()
+                .args(["run", "--quiet", "--package", "bitnet-cuda", "--example"])
+                .arg(&name)
+                .env("BITNET_CACHE_DIR", cache.path()),
+        )?;
+        if !succeeded {
+            bail!(
+                "the example {} failed, see its output above",
+                name.display()
+            );
+        }
+    }
+    Ok(())
 }
 
 fn has_valgrind() -> bool {

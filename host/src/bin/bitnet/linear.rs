@@ -88,7 +88,7 @@ impl Weights {
         let scale = if args.scale_divides {
             ensure!(
                 (1.0 / scale).is_finite(),
-                "the scale `{name}` is {scale}, which --scale-divides divides by; without it, the weights are multiplied with it"
+                "the scale `{name}` is {scale}, which --scale-divides divides by; without that option, weights are multiplied by it"
             );
             1.0 / scale
         } else {

@@ -100,7 +100,7 @@ fn explain(error: &clap::Error) -> ExitCode {
         .collect::<Vec<_>>();
     let message = paragraphs.join("; ");
     let message = message.strip_prefix("error: ").unwrap_or(&message);
-    eprintln!("bitnet: {message}; `--help` says what there is");
+    eprintln!("bitnet: {message}; see `--help`");
     ExitCode::from(2)
 }
 

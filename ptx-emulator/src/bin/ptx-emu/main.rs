@@ -88,7 +88,7 @@ fn explain(error: &clap::Error) -> ExitCode {
         .collect::<Vec<_>>();
     let message = paragraphs.join("; ");
     let message = message.strip_prefix("error: ").unwrap_or(&message);
-    eprintln!("ptx-emu: {message}; `--help` says what there is");
+    eprintln!("ptx-emu: {message}; see `--help`");
     ExitCode::from(2)
 }
 
