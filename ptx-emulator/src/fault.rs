@@ -27,7 +27,7 @@ impl fmt::Display for Space {
     }
 }
 
-/// Another access that takes part in a fault.
+/// Another access involved in a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Site {
     /// PTX line.
@@ -110,7 +110,7 @@ pub enum FaultKind {
     },
     /// An access to shared memory that an asynchronous copy may still be using, because nothing has waited for it.
     UnfinishedCopy {
-        /// The copy writes the bytes; otherwise it reads them, and the access is a write.
+        /// Whether the copy writes the bytes; otherwise it reads them, and the access is a write.
         writes: bool,
     },
     /// A barrier that only some lanes of a warp reached.
@@ -120,7 +120,7 @@ pub enum FaultKind {
         /// The lanes that should be.
         expected: u32,
     },
-    /// A branch, call or return with `.uni` at which the lanes of a warp part.
+    /// A branch, call or return with `.uni` at which the lanes of a warp diverge.
     DivergentUniform {
         /// The lanes that go one way.
         active: u32,
@@ -220,7 +220,7 @@ impl fmt::Display for FaultKind {
             }
             Self::BeforeGridDependency { other, wrote } => write!(
                 f,
-                "access that `griddepcontrol.wait` has to come before: kernel `{other}`, launched earlier, may still be {}",
+                "access before `griddepcontrol.wait`: kernel `{other}`, launched earlier, may still be {}",
                 if *wrote { "writing" } else { "reading" }
             ),
             Self::UnfinishedCopy { writes } => write!(
@@ -234,7 +234,7 @@ impl fmt::Display for FaultKind {
             ),
             Self::DivergentUniform { active, executing } => write!(
                 f,
-                "lanes part at `.uni`: {active:#010x} go one way, of {executing:#010x}"
+                "lanes diverge at `.uni`: {active:#010x} of {executing:#010x} go one way"
             ),
             Self::BarrierNotReached {
                 barrier,
@@ -277,7 +277,7 @@ impl fmt::Display for FaultKind {
                 }
                 Ok(())
             }
-            Self::StackOverflow => write!(f, "the thread's stack is used up"),
+            Self::StackOverflow => write!(f, "the thread's stack overflows"),
             Self::InvalidTarget => write!(f, "the target is not in the list of possible targets"),
             Self::InvalidOperand { reason } => write!(f, "{reason}"),
         }
@@ -307,7 +307,7 @@ pub struct Fault {
     pub space: Option<Space>,
     /// The allocation nearest to a global address.
     pub nearest: Option<NearestAllocation>,
-    /// Where nobody can go on: who waits where.
+    /// For a deadlock: which threads wait where.
     pub waiting: Vec<Waiter>,
     /// What the kernel had printed, up to the faulting block.
     pub printed: String,

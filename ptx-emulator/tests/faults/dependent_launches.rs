@@ -191,7 +191,7 @@ fn message() {
     let bench = Bench::new("ld.global.u32 %r7, [%rd3]; griddepcontrol.wait;");
     let found = bench.early(&["writes_a", "k"]).to_string();
     for part in [
-        "access that `griddepcontrol.wait` has to come before: ",
+        "access before `griddepcontrol.wait`: ",
         "kernel `writes_a`, launched earlier, may still be writing at global address 0x",
         "; kernel `k`, PTX line",
     ] {
