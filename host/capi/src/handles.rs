@@ -154,7 +154,7 @@ mod tests {
         ));
         assert_ne!(next, handle);
         assert!(message(get("x", 0)).contains("is NULL"));
-        assert!(message(get("x", handle + 1)).contains("no handle"));
-        assert!(message(get("x", usize::MAX - 15)).contains("no handle"));
+        assert!(message(get("x", handle + 1)).contains("not a handle"));
+        assert!(message(get("x", usize::MAX - 15)).contains("not a handle"));
     }
 }

@@ -20,9 +20,9 @@ static void bad_devices(void) {
     FAILS(bitnet_device_name(device, NULL, 8), BITNET_INVALID_ARGUMENT, "name is NULL");
     FAILS(bitnet_device_name(device, name, 0), BITNET_INVALID_ARGUMENT, "bytes = 0");
     FAILS(bitnet_device_name(NULL, name, 8), BITNET_INVALID_HANDLE, "device is NULL");
-    FAILS(bitnet_device_name((bitnet_device *)name, name, 8), BITNET_INVALID_HANDLE, "no handle of this library");
-    FAILS(bitnet_device_name((bitnet_device *)UINTPTR_MAX, name, 8), BITNET_INVALID_HANDLE, "no handle of this library");
-    FAILS(bitnet_device_close((bitnet_device *)name), BITNET_INVALID_HANDLE, "no handle of this library");
+    FAILS(bitnet_device_name((bitnet_device *)name, name, 8), BITNET_INVALID_HANDLE, "not a handle of this library");
+    FAILS(bitnet_device_name((bitnet_device *)UINTPTR_MAX, name, 8), BITNET_INVALID_HANDLE, "not a handle of this library");
+    FAILS(bitnet_device_close((bitnet_device *)name), BITNET_INVALID_HANDLE, "not a handle of this library");
 }
 
 static void bad_memory(void) {
