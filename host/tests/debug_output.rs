@@ -11,6 +11,8 @@ use bitnet_cuda::ops::{
     Activation, BitLinear, Norm, OpError, QuantizedActivations, WeightQuantizer, activate,
     quantize_activations, quantize_weights,
 };
+use bitnet_cuda::reference;
+use bitnet_cuda::reference::linear::Epilogue;
 use bitnet_cuda::reference::quantize::{
     ActivationGranularity, WeightGranularity, quantize_activations as reference_activations,
     quantize_weights_ternary,
@@ -99,6 +101,17 @@ fn weights_activations_and_layers() {
     is_short("PackedWeights", &packed);
     let tokens = reference_activations(&values, N, K, ActivationGranularity::Token).unwrap();
     is_short("QuantizedActivations", &tokens);
+    let epilogue = Epilogue {
+        activation_scales: &tokens.scales,
+        row_scales: &rows.scales,
+        bias: Some(&values),
+        residual: Some(&values),
+    };
+    is_short("Epilogue", &epilogue);
+    let (gamma, eps) = (&values[..], 1e-5);
+    is_short("Rms", &reference::norm::Norm::Rms { gamma, eps });
+    let beta = Some(gamma);
+    is_short("Layer", &reference::norm::Norm::Layer { gamma, beta, eps });
 
     let x = Buffer::from_slice(&device, &values).unwrap();
     let mut activations = QuantizedActivations::uninit(&device, N, K).unwrap();

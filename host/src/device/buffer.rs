@@ -70,7 +70,11 @@ impl Allocation {
             Ok(_queue) => {
                 // SAFETY: the stream is alive as long as the borrow.
                 let allocated = unsafe { core.driver.allocate_on(stream.raw(), len.max(1)) };
-                core.check(allocated)?
+                match core.check(allocated) {
+                    // The device's pool may have it, or an orphan.
+                    Err(error) if error.is_out_of_memory() => None,
+                    allocated => allocated?,
+                }
             }
             // A graph that is being captured keeps its memory between replays.
             Err(DeviceError::Capturing { .. }) => None,

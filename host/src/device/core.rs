@@ -14,7 +14,10 @@ use super::{
     pool::Pool,
     profile::{Collector, Submitted},
     queue::StreamInner,
-    sync::{Mutex, MutexGuard, atomic::AtomicBool},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// Set to `0`, this environment variable has devices open with programmatic launches off.
@@ -34,6 +37,8 @@ pub(super) struct Core {
     pub(super) programmatic_launch: AtomicBool,
     lost: OnceLock<(String, Vec<LaunchRecord>)>,
     streams: Mutex<Vec<Weak<StreamInner>>>,
+    /// Whether a stream has gone whose work nobody has waited for.
+    unwaited: AtomicBool,
     orphans: Mutex<Vec<Orphan>>,
     /// For profiles.
     pub(super) submitted: Collector<Submitted>,
@@ -67,6 +72,7 @@ impl Core {
             programmatic_launch: AtomicBool::new(can && wanted),
             lost: OnceLock::new(),
             streams: Mutex::default(),
+            unwaited: AtomicBool::new(false),
             orphans: Mutex::default(),
             submitted: Collector::default(),
             pool: OnceLock::new(),
@@ -179,6 +185,28 @@ impl Core {
             .iter()
             .filter_map(Weak::upgrade)
             .collect()
+    }
+
+    /// Waits for what was submitted to the streams that there are.
+    pub(super) fn synchronize_streams(&self) -> Result<(), DeviceError> {
+        self.streams()
+            .iter()
+            .try_for_each(|stream| stream.synchronize())
+    }
+
+    /// Notes that a stream goes with work that is not known to be done.
+    pub(super) fn leave_unwaited(&self) {
+        self.unwaited.store(true, Ordering::Release);
+    }
+
+    /// Waits for everything that was ever submitted, and for nothing else where that can be told: waiting for the whole context would wait for other
+    /// libraries' work, and spoil a graph that one of them captures.
+    pub(super) fn finish(&self) -> Result<(), DeviceError> {
+        self.usable()?;
+        if self.unwaited.load(Ordering::Acquire) {
+            return self.check(self.driver.synchronize());
+        }
+        self.synchronize_streams()
     }
 
     fn pending_launches(&self) -> Vec<LaunchRecord> {

@@ -186,11 +186,7 @@ impl Device {
     ///
     /// [`DeviceError::Lost`] if work failed, [`DeviceError::Capturing`] while a stream is being captured.
     pub fn synchronize(&self) -> Result<(), DeviceError> {
-        self.0
-            .core
-            .streams()
-            .iter()
-            .try_for_each(|stream| stream.synchronize())
+        self.0.core.synchronize_streams()
     }
 
     /// Loads PTX text, or returns the module already loaded from the same text.
@@ -308,12 +304,13 @@ impl fmt::Debug for Device {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if self.core.is_lost() {
+        let was_lost = self.core.is_lost();
+        if let Err(error) = self.core.finish() {
+            if !was_lost {
+                tracing::warn!(%error, "the device's last work could not be waited for: its code and its pool stay until the context ends");
+            }
+            // What is pending names streams, which hold the core, which holds the pool.
             self.core.pools().for_each(Pool::abandon);
-            return;
-        }
-        if let Err(error) = self.core.check(self.core.driver.synchronize()) {
-            tracing::warn!(%error, "the device's last work could not be waited for");
             return;
         }
         self.core.release_orphans();

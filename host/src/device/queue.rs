@@ -1,6 +1,10 @@
 //! What is behind the handles of a stream: how far it is, what it captures, and what it was given last.
 
-use std::{collections::VecDeque, fmt, sync::Arc};
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Arc, PoisonError},
+};
 
 use super::{
     buffer::Allocation,
@@ -316,6 +320,10 @@ impl StreamInner {
 
 impl Drop for StreamInner {
     fn drop(&mut self) {
+        let queue = self.queue.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if queue.submitted > self.completed.load(Ordering::Acquire) {
+            self.core.leave_unwaited();
+        }
         if let Some(raw) = self.raw
             && !self.core.is_lost()
         {

@@ -46,16 +46,15 @@ use bytemuck::Pod;
 
 /// Elements of a buffer that a kernel reads.
 #[derive(Debug)]
-pub struct Input<'a, T> {
-    name: &'static str,
-    buffer: &'a Buffer<T>,
-    first: usize,
-    len: usize,
-}
+pub struct Input<'a, T>(Elements<'a, T>);
 
 /// Elements of a buffer that a kernel writes.
 #[derive(Debug)]
-pub struct Output<'a, T> {
+pub struct Output<'a, T>(Elements<'a, T>);
+
+/// The `len` elements of a buffer from `first` on, which are within it.
+#[derive(Debug)]
+struct Elements<'a, T> {
     name: &'static str,
     buffer: &'a Buffer<T>,
     first: usize,
@@ -81,12 +80,7 @@ impl<'a, T: Pod> Input<'a, T> {
         first: usize,
         len: usize,
     ) -> Result<Self, LaunchError> {
-        require(name, buffer, first, len).map(|()| Self {
-            name,
-            buffer,
-            first,
-            len,
-        })
+        Elements::new(name, buffer, first, len).map(Self)
     }
 }
 
@@ -94,7 +88,7 @@ impl<'a, T: Pod> Output<'a, T> {
     /// The first `len` elements of `buffer`; errors refer to it as `name`.
     ///
     /// # Errors
-    /// [`LaunchError::ShortBuffer`] when the buffer has fewer.
+    /// As [`Input::new`].
     pub fn new(
         name: &'static str,
         buffer: &'a mut Buffer<T>,
@@ -106,35 +100,47 @@ impl<'a, T: Pod> Output<'a, T> {
     /// `len` elements of `buffer`, starting at `first`.
     ///
     /// # Errors
-    /// As [`Output::new`].
+    /// As [`Input::new`].
     pub fn slice(
         name: &'static str,
         buffer: &'a mut Buffer<T>,
         first: usize,
         len: usize,
     ) -> Result<Self, LaunchError> {
-        require(name, buffer, first, len).map(|()| Self {
-            name,
-            buffer,
-            first,
-            len,
-        })
+        Elements::new(name, buffer, first, len).map(Self)
     }
 }
 
-fn require<T: Pod>(
-    name: &'static str,
-    buffer: &Buffer<T>,
-    first: usize,
-    len: usize,
-) -> Result<(), LaunchError> {
-    match first.checked_add(len) {
-        Some(needed) if needed <= buffer.len() => Ok(()),
-        needed => Err(LaunchError::ShortBuffer {
-            name,
-            needed: needed.unwrap_or(usize::MAX),
-            actual: buffer.len(),
-        }),
+impl<'a, T: Pod> Elements<'a, T> {
+    fn new(
+        name: &'static str,
+        buffer: &'a Buffer<T>,
+        first: usize,
+        len: usize,
+    ) -> Result<Self, LaunchError> {
+        match first.checked_add(len) {
+            Some(needed) if needed <= buffer.len() => Ok(Self {
+                name,
+                buffer,
+                first,
+                len,
+            }),
+            needed => Err(LaunchError::ShortBuffer {
+                name,
+                needed: needed.unwrap_or(usize::MAX),
+                actual: buffer.len(),
+            }),
+        }
+    }
+
+    fn bind(&self, write: bool) -> KernelArg<'_> {
+        KernelArg::Pointer {
+            name: self.name,
+            allocation: self.buffer.allocation(),
+            offset_bytes: self.first * size_of::<T>(),
+            bytes: self.len * size_of::<T>(),
+            write,
+        }
     }
 }
 
@@ -181,26 +187,14 @@ pub trait Arguments<P>: sealed::BindAll {}
 
 impl<T: Pod> sealed::Bind for Input<'_, T> {
     fn bind(&self) -> KernelArg<'_> {
-        KernelArg::Pointer {
-            name: self.name,
-            allocation: self.buffer.allocation(),
-            offset_bytes: self.first * size_of::<T>(),
-            bytes: self.len * size_of::<T>(),
-            write: false,
-        }
+        self.0.bind(false)
     }
 }
 impl<T: Pod> Argument<*const T> for Input<'_, T> {}
 
 impl<T: Pod> sealed::Bind for Output<'_, T> {
     fn bind(&self) -> KernelArg<'_> {
-        KernelArg::Pointer {
-            name: self.name,
-            allocation: self.buffer.allocation(),
-            offset_bytes: self.first * size_of::<T>(),
-            bytes: self.len * size_of::<T>(),
-            write: true,
-        }
+        self.0.bind(true)
     }
 }
 impl<T: Pod> Argument<*mut T> for Output<'_, T> {}

@@ -85,15 +85,9 @@ pub(crate) fn weight_sums<T: Float>(
         sizes.k,
     );
     let config = blocks(sizes.n.div_ceil(SUM_ROWS), MAX_THREADS);
+    let entry = Entry::of::<weights::weight_sums>();
     // SAFETY: a warp a row; the kernel reads `[n, k]` and writes a number a row.
-    unsafe {
-        launch(
-            stream,
-            Entry::of::<weights::weight_sums>(),
-            config,
-            arguments,
-        )
-    }
+    unsafe { launch(stream, entry, config, arguments) }
 }
 
 /// Means of `abs_sums`, at least `least`, into `scale`, and of `sums` into `threshold`.
@@ -124,15 +118,10 @@ pub(crate) fn weight_scales(
         u32::from(granularity == WeightGranularity::Tensor),
         least,
     );
+    let config = blocks(1, MAX_THREADS);
+    let entry = Entry::of::<weights::weight_scales>();
     // SAFETY: one block; the kernel reads and writes a number a row in each buffer.
-    unsafe {
-        launch(
-            stream,
-            Entry::of::<weights::weight_scales>(),
-            blocks(1, MAX_THREADS),
-            arguments,
-        )
-    }
+    unsafe { launch(stream, entry, config, arguments) }
 }
 
 /// Quantizes `[n, k]` into `packed`, `Tiled`: to ternary by `scale`, or to binary by `threshold` where there is one.
@@ -160,15 +149,9 @@ pub(crate) fn quantize_weights<T: Float>(
         sizes.k_padded,
     );
     let config = by_quads(sizes.n_padded, sizes.k_padded);
+    let entry = Entry::of::<weights::quantize_weights>();
     // SAFETY: the blocks cover the padded rows; the kernel reads `[n, k]` and writes the padded matrix.
-    unsafe {
-        launch(
-            stream,
-            Entry::of::<weights::quantize_weights>(),
-            config,
-            arguments,
-        )
-    }
+    unsafe { launch(stream, entry, config, arguments) }
 }
 
 /// Multiplies packed weights with their rows' scales, into `[n, k]`.
@@ -192,15 +175,9 @@ pub(crate) fn dequantize_weights<T: Float>(
         sizes.k_padded,
     );
     let config = by_quads(sizes.n, sizes.k);
+    let entry = Entry::of::<packed::dequantize_weights>();
     // SAFETY: the blocks cover the rows; the kernel reads the packed matrix and writes `[n, k]`.
-    unsafe {
-        launch(
-            stream,
-            Entry::of::<packed::dequantize_weights>(),
-            config,
-            arguments,
-        )
-    }
+    unsafe { launch(stream, entry, config, arguments) }
 }
 
 /// Packs int8 values `[n, k]`, and sets `invalid` where one is not ternary.
@@ -224,15 +201,9 @@ pub(crate) fn pack_ternary(
         sizes.k_padded,
     );
     let config = by_quads(sizes.n_padded, sizes.k_padded);
+    let entry = Entry::of::<packed::pack_ternary>();
     // SAFETY: the blocks cover the padded rows; the kernel reads `[n, k]` and writes the padded matrix.
-    unsafe {
-        launch(
-            stream,
-            Entry::of::<packed::pack_ternary>(),
-            config,
-            arguments,
-        )
-    }
+    unsafe { launch(stream, entry, config, arguments) }
 }
 
 /// Unpacks to int8 values `[n, k]`.
@@ -253,15 +224,9 @@ pub(crate) fn unpack_ternary(
         sizes.k_padded,
     );
     let config = by_quads(sizes.n, sizes.k);
+    let entry = Entry::of::<packed::unpack_ternary>();
     // SAFETY: the blocks cover the rows; the kernel reads the packed matrix and writes `[n, k]`.
-    unsafe {
-        launch(
-            stream,
-            Entry::of::<packed::unpack_ternary>(),
-            config,
-            arguments,
-        )
-    }
+    unsafe { launch(stream, entry, config, arguments) }
 }
 
 /// Copies packed weights to another layout.
@@ -282,15 +247,9 @@ pub(crate) fn convert_layout(
         target_sizes.k_padded,
     );
     let config = by_quads(target_sizes.n_padded, target_sizes.k_padded);
+    let entry = Entry::of::<packed::convert_layout>();
     // SAFETY: the blocks cover the padded rows of the target; the kernel touches the two padded matrices.
-    unsafe {
-        launch(
-            stream,
-            Entry::of::<packed::convert_layout>(),
-            config,
-            arguments,
-        )
-    }
+    unsafe { launch(stream, entry, config, arguments) }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The W2A8 linear layer: `y[m, n] = sum_k q[m, k] t[n, k] / s[m] * scale[n] (+ bias[n]) (+ residual[m, n])`.
 
+use std::fmt;
+
 use rayon::prelude::*;
 
 use super::error::check_len;
@@ -17,7 +19,7 @@ pub struct Shape {
 }
 
 /// The operations applied to the integer sums.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Epilogue<'a> {
     /// The factor that each token was quantized with, `[m]`.
     pub activation_scales: &'a [f32],
@@ -27,6 +29,17 @@ pub struct Epilogue<'a> {
     pub bias: Option<&'a [f32]>,
     /// Added last, `[m, n]`.
     pub residual: Option<&'a [f32]>,
+}
+
+impl fmt::Debug for Epilogue<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Epilogue")
+            .field("activation_scales", &self.activation_scales.len())
+            .field("row_scales", self.row_scales)
+            .field("bias", &self.bias.map(<[f32]>::len))
+            .field("residual", &self.residual.map(<[f32]>::len))
+            .finish()
+    }
 }
 
 /// The exact integer sums `[m, n]` of int8 activations `[m, k]` and ternary weights `[n, k]`.

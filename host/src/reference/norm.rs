@@ -1,12 +1,14 @@
 //! RMSNorm and LayerNorm over the features of each token, in f64.
 
+use std::fmt;
+
 use rayon::prelude::*;
 
 use super::error::check_len;
 use super::{Element, ReferenceError};
 
 /// A normalization with its parameters; `gamma` and `beta` have one value a feature.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub enum Norm<'a> {
     /// `x / sqrt(mean(x^2) + eps) * gamma`.
     Rms {
@@ -24,6 +26,24 @@ pub enum Norm<'a> {
         /// Added to the variance.
         eps: f64,
     },
+}
+
+impl fmt::Debug for Norm<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rms { gamma, eps } => f
+                .debug_struct("Rms")
+                .field("gamma", &gamma.len())
+                .field("eps", eps)
+                .finish(),
+            Self::Layer { gamma, beta, eps } => f
+                .debug_struct("Layer")
+                .field("gamma", &gamma.len())
+                .field("beta", &beta.map(<[f32]>::len))
+                .field("eps", eps)
+                .finish(),
+        }
+    }
 }
 
 /// Normalizes `m` tokens of `width` features.

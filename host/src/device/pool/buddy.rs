@@ -184,9 +184,8 @@ impl Buddy {
     /// Takes chunks from the driver until it holds that many bytes.
     pub(super) fn reserve(&mut self, core: &Core, bytes: usize) -> Result<(), DeviceError> {
         while self.held < bytes {
-            let left = (bytes - self.held)
-                .next_power_of_two()
-                .clamp(MIN_BLOCK, self.chunk_bytes);
+            let left = (bytes - self.held).clamp(MIN_BLOCK, self.chunk_bytes);
+            let left = left.next_power_of_two();
             self.grow(core, 0..=order_of(left), left)?;
         }
         Ok(())

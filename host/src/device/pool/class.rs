@@ -1,5 +1,7 @@
 //! Slabs: buddy blocks cut into blocks of one size.
 
+use std::iter;
+
 use super::{
     Block, Place, TrackingLevel,
     buddy::{BuddyBlock, MIN_BLOCK},
@@ -19,7 +21,7 @@ pub(super) const CLASSES: [usize; 23] = {
     classes
 };
 
-/// Blocks that a slab has at least, where its class allows it.
+/// Blocks that a slab has at least, where a chunk and the memory that is left have room for them.
 const BLOCKS_A_SLAB: usize = 8;
 
 /// The smallest class that holds `bytes`; `None` for the buddy allocator.
@@ -41,6 +43,7 @@ pub(super) fn class_of(bytes: usize) -> Option<usize> {
 #[derive(Debug)]
 pub(super) struct Class {
     index: usize,
+    slab_bytes: usize,
     /// Empty places are taken again.
     slabs: Vec<Option<Slab>>,
     empty_places: Vec<usize>,
@@ -65,9 +68,13 @@ pub(super) struct SlabBlock {
 }
 
 impl Class {
-    pub(super) fn new(index: usize) -> Self {
+    pub(super) fn new(index: usize, chunk_bytes: usize) -> Self {
+        let slab_bytes = (CLASSES[index] * BLOCKS_A_SLAB)
+            .next_power_of_two()
+            .clamp(MIN_BLOCK, chunk_bytes);
         Self {
             index,
+            slab_bytes,
             slabs: Vec::new(),
             empty_places: Vec::new(),
             with_free: Vec::new(),
@@ -75,10 +82,11 @@ impl Class {
         }
     }
 
-    pub(super) fn slab_bytes(&self) -> usize {
-        (CLASSES[self.index] * BLOCKS_A_SLAB)
-            .next_power_of_two()
-            .max(MIN_BLOCK)
+    /// The sizes of a slab, the best first. Each has room for a block.
+    pub(super) fn slab_sizes(&self) -> impl Iterator<Item = usize> + use<> {
+        iter::successors(Some(self.slab_bytes), |&bytes| {
+            (bytes > MIN_BLOCK).then_some(bytes / 2)
+        })
     }
 
     pub(super) fn take(&mut self, requested: usize, tracking: TrackingLevel) -> Option<Block> {

@@ -29,26 +29,33 @@ impl Device {
     /// # Errors
     ///
     /// [`DeviceError::InvalidConfig`] for a configuration that is not possible, [`DeviceError::PoolExists`] where the device has a pool
-    /// already, [`DeviceError::OutOfMemory`] where `initial_bytes` are not there.
+    /// already, [`DeviceError::OutOfMemory`] where `initial_bytes` are not there. The device then is as it was.
     pub fn enable_pool(&self, config: MemoryPoolConfig) -> Result<HybridMemoryPool, DeviceError> {
         config.check()?;
         let core = self.core();
         core.usable()?;
+        let exists = || DeviceError::PoolExists {
+            device: core.name.clone(),
+        };
+        if core.pool.get().is_some() {
+            return Err(exists());
+        }
         let pool = Pool::new(self, config.clone(), MemorySpace::Device);
-        if core.pool.set(pool).is_err() {
-            return Err(DeviceError::PoolExists {
-                device: core.name.clone(),
-            });
+        if let Err(error) = pool.reserve(core, config.initial_bytes) {
+            pool.close(core)?;
+            return Err(error);
+        }
+        // Another thread may have been faster.
+        if let Err(pool) = core.pool.set(pool) {
+            pool.close(core)?;
+            return Err(exists());
         }
         // Not set before: that goes with `pool`.
         let pinned = Pool::new(self, config, MemorySpace::PinnedHost);
         let _ = core.pinned_pool.set(pinned);
-        let handle = HybridMemoryPool {
+        Ok(HybridMemoryPool {
             device: self.clone(),
-        };
-        let initial = handle.pool().config.initial_bytes;
-        handle.pool().reserve(core, initial)?;
-        Ok(handle)
+        })
     }
 
     /// The pool that the device's buffers come from, if it has one.

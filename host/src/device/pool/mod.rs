@@ -98,7 +98,7 @@ impl Pool {
         };
         let capacity = max_bytes.map_or(total, |most| most.min(total));
         Self {
-            classes: std::array::from_fn(|index| Mutex::new(Class::new(index))),
+            classes: std::array::from_fn(|index| Mutex::new(Class::new(index, chunk_bytes))),
             buddy: Mutex::new(Buddy::new(space, chunk_bytes, max_bytes)),
             pending: Mutex::default(),
             pending_bytes: AtomicUsize::new(0),
@@ -177,11 +177,24 @@ impl Pool {
         if let Some(block) = class.take(bytes, tracking) {
             return Ok(block);
         }
-        let slab = lock(&self.buddy).take(core, class.slab_bytes(), TrackingLevel::None)?;
+        let slab = self.take_slab(core, &class)?;
         class.add_slab(slab);
         Ok(class
             .take(bytes, tracking)
             .expect("the new slab has free blocks"))
+    }
+
+    /// Takes memory for another slab: of the largest of the class's sizes that is to be had.
+    fn take_slab(&self, core: &Core, class: &Class) -> Result<BuddyBlock, DeviceError> {
+        let mut buddy = lock(&self.buddy);
+        let mut sizes = class.slab_sizes();
+        let mut bytes = sizes.next().expect("a class has slabs");
+        loop {
+            match (buddy.take(core, bytes, TrackingLevel::None), sizes.next()) {
+                (Err(error), Some(smaller)) if error.is_out_of_memory() => bytes = smaller,
+                (taken, _) => return taken,
+            }
+        }
     }
 
     /// Takes back a block whose owner is gone; `in_flight` says which work may still use it.

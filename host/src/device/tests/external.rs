@@ -337,3 +337,23 @@ fn the_current_context_is_kept_and_found() {
     .join()
     .unwrap();
 }
+
+#[test]
+fn scratch_memory_that_the_driver_has_not_comes_from_the_pool() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let pool = device.enable_pool(MemoryPoolConfig::default()).unwrap();
+    drop(Buffer::<u32>::uninit(&device, 64).unwrap());
+    let stream = device.new_stream().unwrap();
+    gpu.inject("cuMemAllocAsync", 1, 2); // CUDA_ERROR_OUT_OF_MEMORY
+    let scratch = Buffer::<u32>::zeroed_on(&stream, 64).unwrap();
+    assert_eq!(pool.metrics().in_use_bytes, 256);
+    assert_eq!(scratch.to_vec().unwrap(), [0; 64]);
+    // Where that has none either, the caller hears of it.
+    gpu.inject("cuMemAllocAsync", 1, 2);
+    let error = Buffer::<u8>::uninit_on(&stream, 1 << 60).unwrap_err();
+    assert!(
+        matches!(error, DeviceError::OutOfMemory { requested, .. } if requested == 1 << 60),
+        "{error}"
+    );
+}

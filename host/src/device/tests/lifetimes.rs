@@ -244,3 +244,78 @@ fn a_dropped_buffers_memory_comes_back() {
         assert_eq!(device.memory_info().unwrap().0, before, "{device:?}");
     }
 }
+
+#[test]
+fn closing_a_device_disturbs_no_capture_of_other_libraries() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    // In the same context, as another library is.
+    let other = Device::unshared_cuda(gpu.ordinal).unwrap();
+    let buffer = Buffer::<u32>::zeroed(&other, 64).unwrap();
+    let device = gpu.open();
+    device.enable_pool(MemoryPoolConfig::default()).unwrap();
+    let stream = device.new_stream().unwrap();
+    let (before, own) = (gpu.alive(), Buffer::<u32>::zeroed(&device, 64).unwrap());
+    add_one(&stream, &own).unwrap();
+    let graph = Graph::capture(&other.default_stream(), |capturing| {
+        add_one(capturing, &buffer)?;
+        // Its module and its memory go, and its three streams.
+        drop((own, stream, device));
+        assert_eq!(
+            (gpu.calls("cuModuleUnload"), gpu.calls("cuMemFree_v2")),
+            (1, 1)
+        );
+        add_one(capturing, &buffer)
+    });
+    graph.unwrap().launch(&other.default_stream()).unwrap();
+    assert_eq!(buffer.to_vec().unwrap(), [2; 64]);
+    // A module came with the capture, and one context less is retained.
+    assert_eq!(gpu.alive(), before - 3 - 1 + 1);
+}
+
+#[test]
+fn closing_a_device_waits_for_work_that_nobody_holds() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let other = Device::unshared_cuda(gpu.ordinal).unwrap();
+    let buffer = Buffer::<u32>::zeroed(&other, 64).unwrap();
+    for (round, callers) in [(1, false), (2, true)] {
+        let device = gpu.open();
+        let stream = match callers {
+            false => device.new_stream().unwrap(),
+            // SAFETY: null is a stream of every device.
+            true => unsafe { Stream::from_raw(&device, std::ptr::null_mut()) }.unwrap(),
+        };
+        // SAFETY: the buffer outlives the loop.
+        let part = unsafe { Buffer::<u32>::from_raw(&device, buffer.device_ptr(), 64) }.unwrap();
+        add_one(&stream, &part).unwrap();
+        drop((part, stream, device));
+        // The double would not find the code of the kernel any more.
+        assert_eq!(gpu.calls("cuModuleUnload"), round);
+        assert_eq!(buffer.to_vec().unwrap(), vec![round as u32; 64]);
+    }
+}
+
+#[test]
+fn a_device_that_cannot_finish_its_work_lets_go_of_the_context() {
+    for entry in ["cuStreamSynchronize", "cuCtxSynchronize"] {
+        for code in [700, 900] {
+            let Some(gpu) = FakeGpu::take() else { return };
+            let device = gpu.open();
+            device.enable_pool(MemoryPoolConfig::default()).unwrap();
+            let stream = device.new_stream().unwrap();
+            if entry == "cuCtxSynchronize" {
+                drop(device.new_stream().unwrap().record().unwrap());
+            }
+            let buffer = Buffer::<u32>::zeroed(&device, 64).unwrap();
+            add_one(&stream, &buffer).unwrap();
+            drop((buffer, stream));
+            gpu.inject(entry, 1, code);
+            drop(device);
+            assert_eq!(
+                gpu.calls("cuDevicePrimaryCtxRelease_v2"),
+                1,
+                "{entry} {code}"
+            );
+            assert_eq!(gpu.alive(), 0, "{entry} {code}");
+        }
+    }
+}

@@ -4,8 +4,8 @@ use crate::launch::{Gemv, LaunchError, Operands, Sizes, Workspaces, gemv, size};
 use crate::layout::{Layout, MAX_K};
 use kernels_gpu::gemv::{MAX_TOKENS, TILE_ROWS};
 
-/// Most copies of the weights that a measurement rotates over.
-const MAX_COPIES: usize = 64;
+/// Most copies of the weights that a measurement rotates over, as in `bitnet bench`.
+const MAX_COPIES: usize = 512;
 /// Launches of a graph, at least: enough that an event's resolution of half a microsecond does not matter.
 const MIN_LAUNCHES: usize = 32;
 
@@ -54,7 +54,8 @@ impl Tuning {
 /// Measures the variants for `m` tokens (more than 8 are processed in groups of 8) and `Tiled` weights `[n, k]`.
 ///
 /// On a GPU, it times replays of a graph with events. The launches rotate over copies of the weights that total twice the L2
-/// cache, so that weights come from DRAM as in a model. Rounds of the variants are interleaved, and the median counts; a variant
+/// cache, so that weights come from DRAM as in a model. (Where that takes more than 512 copies, as for weights below 200 KiB on an H200, a single
+/// copy is measured, from L2.) Rounds of the variants are interleaved, and the median counts; a variant
 /// is dropped after three rounds if it was never within 5 % of the leader's median. On the emulator, the cost model of
 /// docs/runtime.md is applied to the counts. `progress` is called after each measurement with the number done and the largest
 /// number there can be.
@@ -145,6 +146,16 @@ pub fn tune_gemv(
     Ok(Tuning { key, candidates })
 }
 
+/// Over how many copies of `bytes` of weights a measurement rotates: as many as take twice the L2 cache and half of the `free` memory. Where
+/// [`MAX_COPIES`] are too few for the former, they would all stay in L2, and one does as well.
+pub(super) fn copies(bytes: usize, l2_bytes: usize, free: usize) -> usize {
+    let cold = (2 * l2_bytes).div_ceil(bytes);
+    if cold > MAX_COPIES {
+        return 1;
+    }
+    cold.min(free / 2 / bytes).max(1)
+}
+
 /// Operands of a product, with random codes for weights and values for activations.
 struct Bench {
     stream: Stream,
@@ -164,10 +175,7 @@ impl Bench {
         let bytes = n.next_multiple_of(TILE_ROWS) * k / 4;
         let (free, _) = device.memory_info()?;
         let copies = match device.kind() {
-            DeviceKind::Cuda => (2 * device.capabilities().l2_bytes)
-                .div_ceil(bytes)
-                .min(free / 2 / bytes)
-                .clamp(1, MAX_COPIES),
+            DeviceKind::Cuda => copies(bytes, device.capabilities().l2_bytes, free),
             DeviceKind::Emulated => 1,
         };
         // Before as much of the host's memory is taken: the device says how much it has.

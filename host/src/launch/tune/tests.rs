@@ -1,4 +1,5 @@
 use super::cache::Table;
+use super::measure::copies;
 use super::race::{Runner, race};
 use super::*;
 use crate::device::EmulatedConfig;
@@ -111,6 +112,25 @@ fn rounds_are_interleaved_and_start_with_another_each_time() {
     assert_eq!(
         race(3, 3, |index| if index == 1 { Err("lost") } else { Ok(1.0) }),
         Err("lost")
+    );
+}
+
+#[test]
+fn copies_of_the_weights_exceed_the_cache_or_there_is_one() {
+    const L2: usize = 50 << 20;
+    let of = |n: usize, k: usize, free| copies(n * k / 4, L2, free);
+    // Projections of BitNet b1.58 2B: queries, keys, and the largest.
+    assert_eq!(
+        [(2560, 2560), (640, 2560), (6912, 2560)].map(|(n, k)| of(n, k, 1 << 40)),
+        [64, 256, 24]
+    );
+    assert_eq!([of(320, 2560, 1 << 40), of(319, 2560, 1 << 40)], [512, 1]);
+    // One that is larger than the cache displaces itself.
+    assert_eq!(of(1 << 20, 1 << 10, 1 << 40), 1);
+    // Half of the memory is left alone, down to a single copy.
+    assert_eq!(
+        [of(2560, 2560, 10 * 2 * 1_638_400), of(2560, 2560, 5)],
+        [10, 1]
     );
 }
 

@@ -248,3 +248,66 @@ fn impossible_configurations_are_refused() {
     assert!(error.to_string().contains("`Device::pool`"), "{error}");
     assert!(device.pool().is_some());
 }
+
+#[test]
+fn a_small_buffer_fits_what_is_left_even_where_a_slab_does_not() {
+    let device = Device::emulated().unwrap();
+    let limits = MemoryPoolConfig {
+        max_bytes: Some(3 * MIB),
+        ..config()
+    };
+    let pool = pooled(&device, limits);
+    // Eight blocks of 512 KiB would be a slab of 4 MiB: there is one of 2 MiB, then one of 1 MiB.
+    let blocks: Vec<_> = (0..6).map(|_| bytes(&device, 512 << 10)).collect();
+    let metrics = pool.metrics();
+    assert_eq!(
+        (metrics.in_use_bytes, metrics.held_bytes),
+        (3 * MIB, 3 * MIB)
+    );
+    let error = Buffer::<u8>::uninit(&device, 300).unwrap_err();
+    assert!(
+        matches!(error, DeviceError::OutOfMemory { requested: 300, .. }),
+        "{error}"
+    );
+    drop(blocks);
+    assert_eq!(pool.trim(0).unwrap(), 3 * MIB);
+}
+
+#[test]
+fn slabs_are_no_larger_than_a_chunk() {
+    let device = Device::emulated().unwrap();
+    let small = MemoryPoolConfig {
+        chunk_bytes: MIB,
+        ..config()
+    };
+    let pool = pooled(&device, small);
+    let blocks = [bytes(&device, 700 << 10), bytes(&device, 100)];
+    assert_eq!(pool.metrics().held_bytes, 2 * MIB);
+    drop(blocks);
+    assert_eq!(pool.trim(2 * MIB).unwrap(), 0, "so much may stay");
+    assert_eq!(pool.trim(MIB).unwrap(), MIB);
+    assert_eq!(pool.trim(0).unwrap(), MIB);
+    assert_eq!(pool.metrics().held_bytes, 0);
+}
+
+#[test]
+fn a_pool_that_cannot_have_its_first_memory_is_not_made() {
+    let device = Device::emulated_with(EmulatedConfig {
+        memory_bytes: 40 * MIB,
+        ..EmulatedConfig::default()
+    })
+    .unwrap();
+    let (free, _) = device.memory_info().unwrap();
+    for initial_bytes in [free + 1, usize::MAX] {
+        let greedy = MemoryPoolConfig {
+            chunk_bytes: 16 * MIB,
+            initial_bytes,
+            ..config()
+        };
+        let error = device.enable_pool(greedy).unwrap_err();
+        assert!(error.is_out_of_memory(), "{error}");
+        assert!(device.pool().is_none());
+        assert_eq!(device.memory_info().unwrap().0, free);
+    }
+    assert_eq!(pooled(&device, config()).metrics().held_bytes, 0);
+}
