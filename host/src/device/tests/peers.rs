@@ -130,6 +130,32 @@ fn memory_stays_until_the_other_gpu_has_copied_it() {
 }
 
 #[test]
+fn memory_that_the_other_gpus_capture_kept_is_freed_with_the_next_allocation() {
+    for pool in [false, true] {
+        let Some(gpu) = FakeGpu::take() else { return };
+        let near = gpu.other(true);
+        let (device, source) = (gpu.open(), near.open());
+        let stream = device.new_stream().unwrap();
+        let from = Buffer::from_slice(&source, &[4_u32; 8]).unwrap();
+        if pool {
+            source.enable_pool(MemoryPoolConfig::default()).unwrap();
+        }
+        let mut to = Buffer::<u32>::zeroed(&device, 8).unwrap();
+        to.copy_from_buffer(&stream, &from).unwrap();
+        let graph = Graph::capture(&stream, |stream| {
+            // The copy cannot be waited for now.
+            drop(from);
+            add_one(stream, &to)
+        });
+        assert_eq!(near.calls("cuMemFree_v2"), 0);
+        let next = Buffer::<u32>::uninit(&source, 8).unwrap();
+        assert_eq!(near.calls("cuMemFree_v2"), 1, "pool {pool}");
+        graph.unwrap().launch(&stream).unwrap();
+        assert_eq!((to.to_vec().unwrap(), next.len()), (vec![5; 8], 8));
+    }
+}
+
+#[test]
 fn a_fault_takes_one_gpu_and_not_its_peer() {
     for pool in [false, true] {
         let Some(gpu) = FakeGpu::take() else { return };

@@ -308,11 +308,13 @@ fn threads_share_a_pool() {
 #[test]
 fn a_lost_device_leaves_its_pool_quiet() {
     let emulated = Device::emulated().unwrap();
-    let fake = FakeGpu::take().map(|gpu| gpu.open());
-    for device in std::iter::once(emulated).chain(fake) {
+    let fake = FakeGpu::take();
+    let gpu = fake.as_ref().map(FakeGpu::open);
+    for device in std::iter::once(emulated).chain(gpu) {
         let pool = pooled(&device, config());
         let stream = device.new_stream().unwrap();
         let buffer = Buffer::<u32>::zeroed(&device, 8).unwrap();
+        let whole = bytes(&device, 9 * MIB);
         let pending = Buffer::<u32>::zeroed(&device, 8).unwrap();
         // Beyond the pool's chunk: within it, the emulator sees no fault.
         let function = function(&device, "add_one");
@@ -327,7 +329,10 @@ fn a_lost_device_leaves_its_pool_quiet() {
         assert!(matches!(error, DeviceError::Lost { .. }), "{error}");
         assert_eq!(Buffer::<u32>::uninit(&device, 8).unwrap_err(), error);
         assert_eq!(pool.trim(0).unwrap_err(), error);
-        drop(buffer);
+        let frees = || fake.as_ref().map(|gpu| gpu.calls("cuMemFree_v2"));
+        let before = frees();
+        drop((buffer, whole));
+        assert_eq!(frees(), before, "the memory went with the context");
         // The handles may go in any order.
         drop((device, stream, function));
         assert!(pool.device().is_lost());
