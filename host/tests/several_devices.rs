@@ -1,7 +1,9 @@
 //! A layer over several devices gives what one device gives, bit for bit.
 
 use bitnet_cuda::backend::{Split, SplitLinear};
-use bitnet_cuda::device::{Buffer, Device, EmulatedConfig, PinnedBuffer};
+use bitnet_cuda::device::{
+    Buffer, Device, DeviceError, EmulatedConfig, MemoryPoolConfig, PinnedBuffer,
+};
 use bitnet_cuda::layout::{Layout, PackedWeights};
 use bitnet_cuda::ops::{BitLinear, OpError};
 use bitnet_cuda::reference::RowScales;
@@ -45,6 +47,13 @@ fn both_splits_equal_one_device() {
         devices.extend([a.clone(), b.clone(), c]);
         both_splits(&devices);
         assert!(a.can_access_peer(&b).unwrap());
+    }
+    // With pools no drop waits, and no part goes through the host: what orders the streams is events alone.
+    if let Some(gpus) = fake::gpus([6, 8]) {
+        for gpu in &gpus {
+            gpu.enable_pool(MemoryPoolConfig::default()).unwrap();
+        }
+        both_splits(&gpus);
     }
 }
 
@@ -104,6 +113,27 @@ fn what_does_not_fit_is_refused() {
             "{len}"
         );
     }
+    let [here, there] = [0, 1].map(|index| {
+        let device: &Device = &devices[index];
+        let of = |len| Buffer::<f32>::zeroed(device, len).unwrap();
+        (device.default_stream(), of(32), of(2), of(3))
+    });
+    let forward = |x: &Buffer<f32>, y: &mut Buffer<f32>| layer.forward_on(&here.0, x, y);
+    let (mut y, mut far, mut longer) = (here.2, there.2, here.3);
+    for error in [forward(&there.1, &mut y), forward(&here.1, &mut far)] {
+        assert!(
+            matches!(
+                error,
+                Err(OpError::Device(DeviceError::DeviceMismatch { .. }))
+            ),
+            "{error:?}"
+        );
+    }
+    assert!(matches!(
+        forward(&here.1, &mut longer),
+        Err(OpError::Length { .. })
+    ));
+    forward(&here.1, &mut y).unwrap();
     assert!(matches!(
         SplitLinear::new(&[], &packed, &scales, Split::Rows),
         Err(OpError::Size { .. })

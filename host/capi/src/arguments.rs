@@ -287,3 +287,26 @@ impl<'a> Range<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_overlap_where_they_share_a_byte() {
+        let range =
+            |start: usize, bytes| Range::new("r", std::ptr::without_provenance::<u8>(start), bytes);
+        let apart = |a: (usize, usize), b: (usize, usize)| {
+            let [a, b] = [a, b].map(|(start, bytes)| range(start, bytes));
+            let [one, other] = [a.require_apart(&[b]), b.require_apart(&[a])];
+            assert_eq!(one.is_ok(), other.is_ok());
+            one.is_ok()
+        };
+        assert!(apart((100, 10), (110, 10)));
+        assert!(!apart((100, 11), (110, 10)));
+        assert!(!apart((100, 30), (110, 10)));
+        // No pointer, nothing to overlap; and an end beyond the address space is its end.
+        assert!(apart((0, 100), (50, 10)));
+        assert!(!apart((usize::MAX - 5, 100), (usize::MAX - 1, 1)));
+    }
+}

@@ -52,38 +52,21 @@ impl OpenDevice {
         // Locked while a device opens, so that two threads do not make two.
         let mut open = lock(&OPEN);
         open.retain(|device| device.strong_count() > 0);
-        if name == "emulated"
-            && let Some(known) = Self::find(&open, is_emulated)
-        {
-            return Ok(known);
-        }
         let device = Device::from_name(name)?;
-        Ok(Self::share_among(&mut open, device))
-    }
-
-    /// The open device that is the same as this one, with its memory, or a new one.
-    pub fn share(device: Device) -> Arc<Self> {
-        Self::share_among(&mut lock(&OPEN), device)
-    }
-
-    fn share_among(open: &mut Vec<Weak<Self>>, device: Device) -> Arc<Self> {
-        // Where `auto` found no usable GPU, it has made another emulated device.
-        let same =
-            |other: &Device| *other == device || (is_emulated(&device) && is_emulated(other));
-        if let Some(known) = Self::find(open, same) {
-            return known;
+        // Each opening of the emulated device has made another one.
+        let same = |known: &Arc<Self>| {
+            known.device == device || (is_emulated(&device) && is_emulated(&known.device))
+        };
+        let mut alive = open.iter().filter_map(Weak::upgrade);
+        if let Some(known) = alive.find(|known| same(known) && !known.device.is_lost()) {
+            return Ok(known);
         }
         let opened = Arc::new(Self {
             device,
             memory: Mutex::default(),
         });
         open.push(Arc::downgrade(&opened));
-        opened
-    }
-
-    fn find(open: &[Weak<Self>], fits: impl Fn(&Device) -> bool) -> Option<Arc<Self>> {
-        let mut alive = open.iter().filter_map(Weak::upgrade);
-        alive.find(|known| fits(&known.device) && !known.device.is_lost())
+        Ok(opened)
     }
 }
 
@@ -210,9 +193,6 @@ pub extern "C" fn bitnet_free(device: usize, pointer: *mut c_void) -> Status {
                 device.device.name()
             ))
         };
-        if !lock(&device.memory).contains_key(&address) {
-            return Err(unknown());
-        }
         let _context = keep_context(&device.device);
         if !device.device.is_lost() {
             device.device.synchronize_context()?;

@@ -1,7 +1,7 @@
 //! `bitlinear_int8xint2`, with the signature and meaning of Microsoft's `libbitnet.so`.
 
 use std::ffi::{c_int, c_void};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use bitnet_cuda::device::{CurrentContext, Device, DeviceKind};
 use bitnet_cuda::layout::{Layout, MAX_K};
@@ -12,31 +12,31 @@ use crate::arguments::{self, Range};
 use crate::device::OpenDevice;
 use crate::error::{Error, run};
 
-/// The GPUs that were used so far. They stay open, as no call says when they are done with. Of the emulated device there is a
-/// handle as long as there is memory.
-static USED: Mutex<Vec<Arc<OpenDevice>>> = Mutex::new(Vec::new());
+/// The GPUs that were used so far. They stay open, as no call says when they are done with, but not the memory that `bitnet_alloc` has made
+/// on them. Of the emulated device there is a handle as long as there is memory.
+static USED: Mutex<Vec<Device>> = Mutex::new(Vec::new());
 
 /// The GPU whose context is current, else the first usable one, else the process's emulated device.
-fn device() -> Result<Arc<OpenDevice>, Error> {
+fn device() -> Result<Device, Error> {
     let mut used = USED.lock().unwrap_or_else(PoisonError::into_inner);
-    used.retain(|used| !used.device.is_lost());
+    used.retain(|used| !used.is_lost());
     let current = match Device::cuda_count() {
         Ok(_) => Device::current_cuda()?,
         Err(_) => None,
     };
     let known = match &current {
-        Some(current) => used.iter().find(|used| used.device == *current),
+        Some(current) => used.iter().find(|used| *used == current),
         None => used.first(),
     };
     if let Some(known) = known {
-        return Ok(Arc::clone(known));
+        return Ok(known.clone());
     }
     let opened = match current {
-        Some(current) => OpenDevice::share(current),
-        None => OpenDevice::open("auto")?,
+        Some(current) => current,
+        None => OpenDevice::open("auto")?.device.clone(),
     };
-    if opened.device.kind() == DeviceKind::Cuda {
-        used.push(Arc::clone(&opened));
+    if opened.kind() == DeviceKind::Cuda {
+        used.push(opened.clone());
     }
     Ok(opened)
 }
@@ -86,8 +86,7 @@ pub unsafe extern "C" fn bitlinear_int8xint2(
         let w_len = Layout::Ladder.packed_len(n, k)?;
         let (a_len, out_len) = (arguments::elements(m, k)?, arguments::elements(m, n)?);
         let _context = CurrentContext::save();
-        let opened = device()?;
-        let device = &opened.device;
+        let device = &device()?;
         // All is checked before a part is submitted.
         let parts = (0..m).step_by(MAX_TOKENS).map(|first| {
             let tokens = MAX_TOKENS.min(m - first);

@@ -161,10 +161,10 @@ impl Drop for Allocation {
                 }
                 return;
             }
-            Owner::Stream(stream) if self.in_flight.is_only_queued_on(stream.inner()) => {
+            Owner::Stream(stream) if self.in_flight.is_before(stream.inner()) => {
                 // Locked meanwhile, as for the allocation: each replay of a graph would free the memory again.
                 if let Ok(_queue) = stream.inner().lock_idle("freeing scratch memory") {
-                    // SAFETY: all work that uses the memory is on this stream, and no later work can.
+                    // SAFETY: all work that uses the memory is done or on this stream, and no later work can.
                     let freed = unsafe { self.core.driver.free_on(stream.raw(), self.address) };
                     if let Err(error) = self.core.check(freed) {
                         tracing::warn!(%error, "memory could not be freed");

@@ -46,13 +46,6 @@ impl InFlight {
         }
     }
 
-    /// Whether all marked work is on this stream's queue, whose further work then comes after it.
-    pub(super) fn is_only_queued_on(&self, stream: &Arc<StreamInner>) -> bool {
-        lock(&self.0).iter().all(|used| {
-            Arc::ptr_eq(&used.stream, stream) && matches!(used.moment, Moment::Submission(_))
-        })
-    }
-
     /// Whether all marked work on a resource of `owner` is known to be done. Takes no lock, since nobody else can mark more.
     pub(super) fn is_done(&mut self, owner: &Core) -> bool {
         let uses = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);

@@ -175,15 +175,14 @@ impl StreamInner {
         Ok(())
     }
 
-    /// Submits work that is no launch and cannot be captured; also returns its number.
+    /// Submits work that nothing is marked with, and that cannot be captured; also returns the number of the submission in front of it.
     pub(super) fn submit_other<T>(
         &self,
         operation: &'static str,
         submit: impl FnOnce(&Core, RawStream) -> Result<T, DriverError>,
     ) -> Result<(T, u64), DeviceError> {
-        let mut queue = self.lock_idle(operation)?;
+        let queue = self.lock_idle(operation)?;
         let result = self.core.check(submit(&self.core, self.own()))?;
-        queue.submitted += 1;
         Ok((result, queue.submitted))
     }
 

@@ -40,7 +40,7 @@ impl Workspaces {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Device, Graph};
+    use crate::device::{Device, Graph, MemoryPoolConfig};
     use crate::launch::Gemv;
     use crate::layout::{Layout, PackedWeights};
     use crate::ops::{BitLinear, QuantizedActivations};
@@ -67,6 +67,7 @@ mod tests {
     #[test]
     fn a_graph_keeps_its_workspace_to_itself() {
         let device = Device::emulated().unwrap();
+        let pool = device.enable_pool(MemoryPoolConfig::default()).unwrap();
         let stream = device.new_stream().unwrap();
         let (n, k) = (40, 300);
         let packed = PackedWeights::pack(Layout::Tiled, &vec![1; n * k], n, k).unwrap();
@@ -90,5 +91,9 @@ mod tests {
             layer.forward_quantized(&stream, &input, &mut y).unwrap();
             assert_eq!(y.to_vec().unwrap(), vec![600.0; n]);
         }
+        // Launches outside graphs go on with the one that the first of them has made.
+        let made = pool.metrics().allocations;
+        layer.forward_quantized(&stream, &input, &mut y).unwrap();
+        assert_eq!(pool.metrics().allocations, made);
     }
 }

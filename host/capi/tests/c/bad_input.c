@@ -62,6 +62,12 @@ static void bad_weights(void) {
     FAILS(bitnet_quantize_weights((float *)((char *)weights + 1), 1, 4, ternary, &scale), BITNET_INVALID_ARGUMENT,
           "weights = 0x", "multiple of 4");
     FAILS(bitnet_quantize_weights(weights, INT64_MAX, 4, ternary, &scale), BITNET_INVALID_ARGUMENT, "9223372036854775807 x 4", "address");
+    FAILS(bitnet_quantize_weights(weights, INT64_C(1) << 62, 3, ternary, &scale), BITNET_INVALID_ARGUMENT, "4611686018427387904 x 3",
+          "address");
+    FAILS(bitnet_quantize_weights(weights, INT64_C(1) << 50, 2048, ternary, &scale), BITNET_INVALID_ARGUMENT, "weights = 0x",
+          "beyond the address space");
+    FAILS(bitnet_quantize_weights((float *)(UINTPTR_MAX - 3), 2, 4, ternary, &scale), BITNET_INVALID_ARGUMENT, "8 elements",
+          "beyond the address space");
     /* Refused by its shape: not one of those weights is read. */
     FAILS(bitnet_quantize_weights(weights, 1, INT64_C(1) << 40, ternary, &scale), BITNET_INVALID_ARGUMENT, "1099511627776",
           "16777215");
@@ -97,6 +103,7 @@ static void bad_layers(void) {
     scales[1] = (bitnet_scale_range){2, NAN};
     FAILS(bitnet_linear_create_ternary(device, ternary, 2, 16, scales, 2, NULL, &none), BITNET_INVALID_WEIGHTS, "scales: ", "NaN");
     FAILS(bitnet_linear_create_ternary(device, ternary, 2, 16, scales, 0, NULL, &none), BITNET_INVALID_ARGUMENT, "ranges = 0");
+    FAILS(bitnet_linear_create_ternary(device, ternary, 2, 16, scales, 3, NULL, &none), BITNET_INVALID_ARGUMENT, "ranges = 3");
     FAILS(bitnet_linear_create_ternary(device, ternary, 2, 16, NULL, 2, NULL, &none), BITNET_INVALID_ARGUMENT, "scales is NULL");
     CHECK(none == NULL);
 
@@ -111,6 +118,8 @@ static void bad_layers(void) {
     FAILS(bitnet_linear_forward(layer, x, BITNET_F16, 2, y, BITNET_F32, stream), BITNET_INVALID_ARGUMENT, "y: 16 bytes");
     FAILS(bitnet_linear_forward(layer, (char *)x + 2, BITNET_F32, 1, y, BITNET_F32, stream), BITNET_INVALID_ARGUMENT, "x: ");
     FAILS(bitnet_linear_forward(layer, x, BITNET_F32, 1, (char *)x + 8, BITNET_F32, stream), BITNET_INVALID_ARGUMENT, "overlaps");
+    FAILS(bitnet_linear_forward(layer, x, BITNET_F32, 1, (char *)x + 60, BITNET_F32, stream), BITNET_INVALID_ARGUMENT, "overlaps");
+    FAILS(bitnet_linear_forward(layer, (char *)y + 4, BITNET_F32, 1, y, BITNET_F32, stream), BITNET_INVALID_ARGUMENT, "overlaps");
     FAILS(bitnet_linear_forward(layer, NULL, BITNET_F32, 1, y, BITNET_F32, stream), BITNET_INVALID_ARGUMENT, "x is NULL");
     FAILS(bitnet_linear_forward((bitnet_linear *)device, x, BITNET_F32, 1, y, BITNET_F32, stream), BITNET_INVALID_HANDLE,
           "linear = 0x", "is a bitnet_device");

@@ -91,6 +91,8 @@ static struct {
     int (*cuStreamDestroy)(bitnet_stream);
     int (*cuMemAlloc)(uint64_t *, size_t);
     int (*cuMemFree)(uint64_t);
+    int (*cuMemcpyDtoHAsync)(void *, uint64_t, size_t, bitnet_stream);
+    int (*cuStreamSynchronize)(bitnet_stream);
 } cuda;
 
 static void find(void *library, const char *name, void *function) {
@@ -118,6 +120,8 @@ static void load_cuda(void) {
     find(library, "cuStreamDestroy_v2", &cuda.cuStreamDestroy);
     find(library, "cuMemAlloc_v2", &cuda.cuMemAlloc);
     find(library, "cuMemFree_v2", &cuda.cuMemFree);
+    find(library, "cuMemcpyDtoHAsync_v2", &cuda.cuMemcpyDtoHAsync);
+    find(library, "cuStreamSynchronize", &cuda.cuStreamSynchronize);
 }
 
 void *cuda_malloc(size_t bytes) {
@@ -127,6 +131,13 @@ void *cuda_malloc(size_t bytes) {
 }
 
 void cuda_free(void *pointer) { CHECK(cuda.cuMemFree((uintptr_t)pointer) == 0); }
+
+void cuda_synchronize(bitnet_stream waited) { CHECK(cuda.cuStreamSynchronize(waited) == 0); }
+
+void cuda_copy_to_host(void *host, const void *pointer, size_t bytes) {
+    CHECK(cuda.cuMemcpyDtoHAsync(host, (uintptr_t)pointer, bytes, stream) == 0);
+    cuda_synchronize(stream);
+}
 
 void *cuda_current_context(void) {
     void *context = NULL;

@@ -44,6 +44,8 @@ void release(void *pointer);
 /* What a program gets from CUDA itself; only where `on_cuda`. */
 void *cuda_malloc(size_t bytes);
 void cuda_free(void *pointer);
+void cuda_synchronize(bitnet_stream waited);
+void cuda_copy_to_host(void *host, const void *pointer, size_t bytes);
 void *cuda_current_context(void);
 void cuda_set_current_context(void *context);
 

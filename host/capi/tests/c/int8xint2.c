@@ -34,7 +34,15 @@ static void product(int m, int n, int k, int groups, size_t offset) {
     void *a_base, *s_device = upload(s, (size_t)m * 2), *ws_device = upload(ws, (size_t)groups * 2);
     void *a_device = upload_at(a, tokens, offset, &a_base);
     void *w_device = upload(w, w_bytes), *out_device = upload(NULL, outputs * 2);
+    /* Also from a thread that works in no context, and goes on so. */
+    void *context = on_cuda ? cuda_current_context() : NULL;
+    if (on_cuda && offset)
+        cuda_set_current_context(NULL);
     bitlinear_int8xint2(a_device, w_device, out_device, s_device, ws_device, m, n, k, stream);
+    if (on_cuda && offset) {
+        CHECK(cuda_current_context() == NULL);
+        cuda_set_current_context(context);
+    }
     CHECK(bitnet_last_error()[0] == '\0', "%s", bitnet_last_error());
     OK(bitnet_synchronize(device, stream));
     download(out, out_device, outputs * 2);
@@ -62,6 +70,8 @@ void test_published_shapes(void) {
     product(1, 13824, 2560, 2, 0);
     product(1, 20480, 3200, 2, 0);
     product(1, 2560, 6912, 1, 0);
+    /* More tokens than a launch takes. */
+    product(65537, 1, 32, 1, 0);
 }
 
 void test_any_shape(void) {
@@ -100,6 +110,9 @@ void test_bad_calls(void) {
     REFUSED(a, w, out, (char *)s + 1, ws, 1, 16, 64, "s: ");
     REFUSED(a, w + 4, out, s, ws, 1, 16, 32, "w = 0x", "multiple of 16");
     REFUSED(a, w, (char *)w + 16, s, ws, 1, 16, 64, "out =", "overlaps w");
+    REFUSED(a, w, a, s, ws, 1, 16, 64, "out =", "overlaps a");
+    REFUSED(a, w, out, out + 2, ws, 1, 16, 64, "out =", "overlaps s");
+    REFUSED(a, w, out, s, out + 15, 1, 16, 64, "out =", "overlaps ws");
     REFUSED(zeros, w, out, s, ws, 1, 16, 64, "a: 64 bytes", "not memory of");
     REFUSED(8, w, out, s, ws, 1, 16, 64, "a: 64 bytes at 0x8");
     REFUSED((uintptr_t)-8, w, out, s, ws, 1, 16, 64, "a: 64 bytes");

@@ -151,6 +151,20 @@ void test_layers(void) {
     for (int i = 0; i < M * N; i++)
         CHECK(y[i] == (float)sums[i] / s[i / N] * scale, "element %d: %g", i, y[i]);
 
+    /* Copies and frees come after the work on the stream: what it reads is neither overwritten nor gone. */
+    float zeros[M * K] = {0};
+    void *passing = upload(x, sizeof x);
+    OK(bitnet_linear_forward(plain, passing, BITNET_F32, M, y_device, BITNET_F32, stream));
+    OK(bitnet_copy_to_device(device, passing, zeros, sizeof zeros, stream));
+    download(y, y_device, sizeof y);
+    expect(y, sums, s, NULL, "overwritten afterwards");
+    OK(bitnet_copy_to_device(device, passing, x, sizeof x, stream));
+    OK(bitnet_copy_to_device(device, y_device, zeros, sizeof y, stream));
+    OK(bitnet_linear_forward(plain, passing, BITNET_F32, M, y_device, BITNET_F32, stream));
+    release(passing);
+    download(y, y_device, sizeof y);
+    expect(y, sums, s, NULL, "freed afterwards");
+
     if (on_cuda) {
         /* Memory of the program's own, and a thread that works in no context. */
         void *own = cuda_malloc(sizeof y), *context = cuda_current_context();
@@ -190,7 +204,9 @@ void test_lost_device(void) {
         return;
     float weights[32] = {1}, y_host[2];
     bitnet_linear *layer = NULL;
+    bitnet_device *lost = NULL;
     void *x = NULL, *y = upload(NULL, sizeof y_host);
+    OK(bitnet_device_open("emulated", &lost));
     OK(bitnet_linear_create(device, weights, 2, 16, NULL, &layer));
     OK(bitnet_alloc(device, 64, &x));
     FAILS(bitnet_linear_forward(layer, x, BITNET_F32, 1, y, BITNET_F32, stream), BITNET_DEVICE_LOST, "is lost", "open the device again");
@@ -201,7 +217,40 @@ void test_lost_device(void) {
     OK(bitnet_free(device, x));
     OK(bitnet_device_close(device));
 
+    /* Another handle of the lost one is no reason to get that again. */
     OK(bitnet_device_open("emulated", &device));
     OK(bitnet_synchronize(device, stream));
+    FAILS(bitnet_synchronize(lost, stream), BITNET_DEVICE_LOST, "is lost");
+    OK(bitnet_device_close(lost));
     FAILS(bitnet_free(device, y), BITNET_INVALID_ARGUMENT, "not returned by bitnet_alloc");
+}
+
+/* Memory that is left goes with the device's last handle, after the work that uses it. */
+void test_closing(void) {
+    float weights[32] = {1}, ones[16] = {1}, y[2] = {0};
+    bitnet_linear *layer = NULL;
+    for (int i = 0; i < 16; i++)
+        weights[i] = ones[i] = 1;
+    OK(bitnet_linear_create(device, weights, 2, 16, NULL, &layer));
+    void *x = upload(ones, sizeof ones), *own = on_cuda ? cuda_malloc(sizeof y) : upload(NULL, sizeof y);
+    OK(bitnet_linear_forward(layer, x, BITNET_F32, 1, own, BITNET_F32, stream));
+    OK(bitnet_device_close(device));
+    if (on_cuda) {
+        cuda_synchronize(stream);
+        cuda_copy_to_host(y, own, sizeof y);
+        CHECK(y[0] == 8 && y[1] == 0, "%g %g", y[0], y[1]);
+        cuda_free(own);
+    }
+    OK(bitnet_linear_destroy(layer));
+
+    /* Opened anew, by a thread that works in no context, and goes on so. */
+    void *context = on_cuda ? cuda_current_context() : NULL;
+    if (on_cuda)
+        cuda_set_current_context(NULL);
+    OK(bitnet_device_open(on_cuda ? "cuda" : "emulated", &device));
+    if (on_cuda) {
+        CHECK(cuda_current_context() == NULL);
+        cuda_set_current_context(context);
+    }
+    FAILS(bitnet_free(device, x), BITNET_INVALID_ARGUMENT, "not returned by bitnet_alloc");
 }

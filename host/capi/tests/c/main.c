@@ -21,6 +21,7 @@ int main(int count, char **arguments) {
     test_any_shape();
     if (count < 3 || strcmp(arguments[2], "small") != 0)
         test_published_shapes();
+    test_closing();
     tear_down();
     printf("%s\n", failures ? "FAILED" : "passed");
     return failures != 0;

@@ -3,6 +3,7 @@
 
 void test_published_shapes(void);
 void test_any_shape(void);
+void test_closing(void);
 void test_bad_calls(void);
 void test_devices(void);
 void test_weights(void);

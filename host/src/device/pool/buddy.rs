@@ -128,10 +128,8 @@ impl Buddy {
         let mut order = order_of(block.bytes);
         self.counts[order].freed(requested, tracking);
         self.free_bytes += block.bytes;
-        let len = self.chunks[chunk]
-            .expect("a chunk with a block in use exists")
-            .len;
-        while bytes_of(order) < len && self.free[order].remove(&(chunk, offset ^ bytes_of(order))) {
+        // A whole chunk has no buddy: none begins where it ends.
+        while self.free[order].remove(&(chunk, offset ^ bytes_of(order))) {
             offset &= !bytes_of(order);
             order += 1;
         }
@@ -246,10 +244,8 @@ impl Buddy {
         Ok(before - self.held)
     }
 
-    /// Gives all chunks back, whatever is in use.
+    /// Gives all chunks back, whatever is in use; nothing is taken any more.
     pub(super) fn release_all(&mut self, core: &Core) -> Result<(), DeviceError> {
-        self.free.iter_mut().for_each(BTreeSet::clear);
-        self.free_bytes = 0;
         let chunks = std::mem::take(&mut self.chunks);
         chunks
             .into_iter()

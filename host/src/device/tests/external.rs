@@ -5,7 +5,7 @@ use std::ptr;
 use cust_lazy::ffi;
 
 use super::*;
-use crate::launch::Gemv;
+use crate::launch::{Gemv, Workspaces};
 use crate::layout::{Layout, PackedWeights};
 use crate::ops::BitLinear;
 use crate::reference::RowScales;
@@ -356,4 +356,97 @@ fn scratch_memory_that_the_driver_has_not_comes_from_the_pool() {
         matches!(error, DeviceError::OutOfMemory { requested, .. } if requested == 1 << 60),
         "{error}"
     );
+}
+
+#[test]
+fn work_before_a_streams_next_is_told_from_other_work() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let [a, b] = [(); 2].map(|()| device.new_stream().unwrap());
+    let buffer = Buffer::<u32>::zeroed(&device, 64).unwrap();
+    let before = || [&a, &b].map(|stream| buffer.is_used_before(stream));
+    assert_eq!(before(), [true, true]);
+    add_one(&a, &buffer).unwrap();
+    assert_eq!(before(), [true, false]);
+    // The later of two uses counts.
+    let event = a.record().unwrap();
+    add_one(&a, &buffer).unwrap();
+    event.synchronize().unwrap();
+    assert_eq!(before(), [true, false]);
+    add_one(&b, &buffer).unwrap();
+    assert_eq!(before(), [false, false]);
+    a.synchronize().unwrap();
+    assert_eq!(before(), [false, true]);
+    b.synchronize().unwrap();
+    assert_eq!(before(), [true, true]);
+    Graph::capture(&a, |stream| {
+        add_one(stream, &buffer)?;
+        // Replays come whenever they come.
+        assert_eq!(before(), [false, false]);
+        Ok::<_, DeviceError>(())
+    })
+    .unwrap();
+    assert_eq!(before(), [true, true]);
+}
+
+#[test]
+fn scratch_memory_that_another_stream_reads_is_not_freed_in_its_own_streams_order() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let [a, b] = [(); 2].map(|()| device.new_stream().unwrap());
+    let result = Buffer::<u32>::zeroed(&device, 64).unwrap();
+    let other = Buffer::<u32>::zeroed(&device, 64).unwrap();
+    let copy = function(&device, "copy");
+    let from = |stream: &Stream, from: &Buffer<u32>| {
+        stream.launch(
+            &copy,
+            config(1, 64),
+            &[write(&result), read(from), scalar(64)],
+        )
+    };
+    let mut scratch = Buffer::<u32>::uninit_on(&a, 64).unwrap();
+    a.fill(&mut scratch, 1).unwrap();
+    a.synchronize().unwrap();
+    let mut graph = Graph::capture(&a, |stream| from(stream, &scratch)).unwrap();
+    graph.launch(&b).unwrap();
+    drop(scratch);
+    // The graph was the last to hold it, and its replay has not run.
+    graph.update(&a, |stream| from(stream, &other)).unwrap();
+    a.synchronize().unwrap();
+    assert_eq!(result.to_vec().unwrap(), [0x0101_0101; 64]);
+}
+
+#[test]
+fn a_workspace_in_flight_is_given_to_its_own_stream_alone() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let [a, b] = [(); 2].map(|()| device.new_stream().unwrap());
+    let workspaces = Workspaces::default();
+    let used = |stream: &Stream| {
+        let workspace = workspaces.take(stream, 64).unwrap();
+        add_one(stream, &workspace).unwrap();
+        let address = workspace.device_ptr();
+        workspaces.give_back(stream, workspace);
+        address
+    };
+    let first = used(&a);
+    assert_eq!(used(&a), first);
+    let second = used(&b);
+    assert_ne!(second, first);
+    // Replays may come at the same time as what is on the stream.
+    let mut captured = 0;
+    let graph = Graph::capture(&a, |stream| {
+        captured = used(stream);
+        Ok::<_, DeviceError>(())
+    })
+    .unwrap();
+    assert!(![first, second].contains(&captured));
+    assert_eq!((used(&a), used(&b)), (first, second));
+    // Two streams of the caller's look alike, so that neither gets what the other has.
+    let frees = gpu.calls("cuMemFreeAsync");
+    assert!(![first, second].contains(&used(&callers_stream(&device))));
+    assert_eq!(gpu.calls("cuMemFreeAsync"), frees + 1);
+    device.synchronize().unwrap();
+    assert!([first, second].contains(&used(&b)));
+    drop(graph);
 }

@@ -53,6 +53,7 @@ fn an_overrun_loses_the_device_and_names_the_launch() {
     for device in std::iter::once(emulated).chain(fake) {
         let stream = device.new_stream().unwrap();
         let buffer = Buffer::<u32>::zeroed(&device, 8).unwrap();
+        let empty = Buffer::<u32>::zeroed(&device, 0).unwrap();
         let add = function(&device, "add_one");
         add_one(&stream, &buffer).unwrap();
         stream.synchronize().unwrap();
@@ -89,6 +90,7 @@ fn an_overrun_loses_the_device_and_names_the_launch() {
             device.memory_info().unwrap_err(),
             stream.record().unwrap_err(),
             buffer.to_vec().unwrap_err(),
+            empty.to_vec().unwrap_err(),
             Buffer::<u32>::uninit(&device, 1).unwrap_err(),
             device.new_stream().unwrap_err(),
             Graph::capture(&stream, |_| Ok::<_, DeviceError>(())).unwrap_err(),
@@ -270,7 +272,22 @@ fn a_failed_launch_runs_nothing() {
     // It is not among the suspects of a later fault.
     overrun(&stream, &buffer).unwrap();
     let (_, launches) = lost(stream.synchronize().unwrap_err());
-    assert_eq!(launches.len(), 1);
+    assert_eq!((launches.len(), launches[0].sequence), (1, 1));
+}
+
+#[test]
+fn the_last_sixteen_launches_are_suspects() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let stream = device.new_stream().unwrap();
+    let buffer = Buffer::<u32>::zeroed(&device, 8).unwrap();
+    for _ in 0..20 {
+        add_one(&stream, &buffer).unwrap();
+    }
+    overrun(&stream, &buffer).unwrap();
+    let (_, launches) = lost(stream.synchronize().unwrap_err());
+    let sequences: Vec<u64> = launches.iter().map(|launch| launch.sequence).collect();
+    assert_eq!(sequences, (6..=21).collect::<Vec<u64>>());
 }
 
 #[test]
@@ -354,6 +371,9 @@ fn a_device_lost_anywhere_around_a_graph_says_so_and_leaves_nothing() {
                 cause.contains("ECC_UNCORRECTABLE") || cause.contains("214"),
                 "{cause}"
             );
+            if entry == "cuLaunchKernel" {
+                assert_eq!(gpu.calls("cuStreamEndCapture"), 0, "the context is gone");
+            }
             let again = gpu.open();
             let fresh = Buffer::<u32>::zeroed(&again, 8).unwrap();
             add_one(&again.default_stream(), &fresh).unwrap();

@@ -108,6 +108,24 @@ fn everything_can_go_before_the_device_and_the_device_before_everything() {
 }
 
 #[test]
+fn a_buffer_keeps_no_stream_that_is_done_with_it() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let buffer = Buffer::<u32>::zeroed(&device, 64).unwrap();
+    function(&device, "add_one");
+    let alive = gpu.alive();
+    for _ in 0..5 {
+        let stream = device.new_stream().unwrap();
+        add_one(&stream, &buffer).unwrap();
+        stream.synchronize().unwrap();
+    }
+    // The last one's mark is still there.
+    assert_eq!(gpu.alive(), alive + 1);
+    assert_eq!(buffer.to_vec().unwrap(), [5; 64]);
+    assert_eq!(gpu.alive(), alive);
+}
+
+#[test]
 fn a_graph_keeps_its_buffers_and_sees_their_contents() {
     for device in devices() {
         let stream = device.new_stream().unwrap();
@@ -301,10 +319,12 @@ fn a_device_that_cannot_finish_its_work_lets_go_of_the_context() {
             let Some(gpu) = FakeGpu::take() else { return };
             let device = gpu.open();
             device.enable_pool(MemoryPoolConfig::default()).unwrap();
-            let stream = device.new_stream().unwrap();
-            if entry == "cuCtxSynchronize" {
-                drop(device.new_stream().unwrap().record().unwrap());
+            let stream = match entry {
+                // SAFETY: null is a stream of every device.
+                "cuCtxSynchronize" => unsafe { Stream::from_raw(&device, std::ptr::null_mut()) },
+                _ => device.new_stream(),
             }
+            .unwrap();
             let buffer = Buffer::<u32>::zeroed(&device, 64).unwrap();
             add_one(&stream, &buffer).unwrap();
             drop((buffer, stream));

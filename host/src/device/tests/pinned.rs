@@ -257,5 +257,10 @@ fn no_elements_and_large_elements() {
             PinnedBuffer::<f64>::zeroed(&device, usize::MAX),
             Err(DeviceError::BufferTooLarge { .. })
         ));
+        // No slice can be so long.
+        assert!(matches!(
+            PinnedBuffer::<u8>::zeroed(&device, isize::MAX as usize + 1),
+            Err(DeviceError::BufferTooLarge { .. })
+        ));
     }
 }

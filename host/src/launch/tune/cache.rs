@@ -132,7 +132,7 @@ impl TuneCache {
     }
 
     /// Sets an unfit file aside, unless another process has just replaced it by a good one.
-    fn recover(&self) -> Result<Table, CacheError> {
+    pub(super) fn recover(&self) -> Result<Table, CacheError> {
         let _lock = self.lock()?;
         match self.read() {
             Ok(table) => Ok(table),

@@ -163,6 +163,11 @@ fn tuning_measures_every_variant_that_fits() {
     for shape in [(0, 1, 1), (1, 0, 1), (1, 1, 0), (1, 1, 1 << 24)] {
         tune_gemv(&device, shape, &TuneConfig::default(), |_, _| {}).unwrap_err();
     }
+    for rounds in [0, 10_001] {
+        let error =
+            tune_gemv(&device, (1, 16, 128), &TuneConfig { rounds }, |_, _| {}).unwrap_err();
+        assert!(error.to_string().contains("rounds"), "{error}");
+    }
 }
 
 #[test]
@@ -275,6 +280,68 @@ fn damaged_older_and_foreign_files_are_set_aside() {
             text
         );
     }
+}
+
+#[test]
+fn a_file_that_has_become_good_meanwhile_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = TuneCache::at(folder.path());
+    cache
+        .store(&made_up(&device(), 64, "gemv_m1_t1_w8", 7.0))
+        .unwrap();
+    // As after a damaged file was read, and before the lock was had.
+    let recovered = cache.recover().unwrap();
+    assert!(!recovered.is_empty());
+    assert_eq!(cache.load(), recovered);
+}
+
+#[test]
+fn who_reads_the_old_file_has_all_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = TuneCache::at(folder.path());
+    let device = device();
+    cache
+        .store(&made_up(&device, 64, "gemv_m1_t1_w8", 7.0))
+        .unwrap();
+    let before = fs::read_to_string(cache.path()).unwrap();
+    let reader = fs::File::open(cache.path()).unwrap();
+    cache
+        .store(&made_up(&device, 32, "gemv_m1_t1_w4", 3.0))
+        .unwrap();
+    assert_eq!(std::io::read_to_string(reader).unwrap(), before);
+    assert_ne!(fs::read_to_string(cache.path()).unwrap(), before);
+}
+
+#[test]
+fn what_cannot_be_read_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = TuneCache::at(folder.path());
+    fs::create_dir(cache.path()).unwrap();
+    let error = cache
+        .store(&made_up(&device(), 1, "gemv_m1_t1_w2", 1.0))
+        .unwrap_err();
+    assert_eq!((error.action, error.path), ("reading", cache.path()));
+    assert_eq!(cache.load(), Table::default());
+    assert!(cache.path().is_dir());
+}
+
+#[test]
+fn a_key_names_the_ptx_by_its_content() {
+    let of = |compute_capability| {
+        let config = EmulatedConfig {
+            compute_capability,
+            ..EmulatedConfig::default()
+        };
+        let device = Device::emulated_with(config).unwrap();
+        let key = TuneKey::gemv(&device, 1, 1, 128).unwrap();
+        (key.device, key.ptx)
+    };
+    let (ampere, ada, hopper) = (of((8, 0)), of((8, 9)), of((9, 0)));
+    // Two models run one text, and two texts are told apart.
+    assert_ne!(ampere.0, ada.0);
+    assert_eq!(ampere.1, ada.1);
+    assert_ne!(ada.1, hopper.1);
+    assert!(hopper.1.len() == 64 && hopper.1.bytes().all(|byte| byte.is_ascii_hexdigit()));
 }
 
 #[test]

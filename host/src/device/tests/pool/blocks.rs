@@ -118,6 +118,28 @@ fn free_halves_become_one_block_again() {
 }
 
 #[test]
+fn the_oldest_chunk_and_the_smallest_block_are_used_first_and_the_newest_chunk_goes() {
+    let device = Device::emulated().unwrap();
+    let pool = pooled(&device, config());
+    let [oldest, middle, newest] = [(); 3].map(|()| bytes(&device, 8 * MIB));
+    let chunk = oldest.device_ptr();
+    drop((newest, oldest));
+    let mut blocks: Vec<_> = (0..8).map(|_| bytes(&device, MIB)).collect();
+    let addresses: Vec<_> = blocks.iter().map(Buffer::device_ptr).collect();
+    let ascending: Vec<_> = (0..8).map(|block| chunk + (block * MIB) as u64).collect();
+    assert_eq!(addresses, ascending);
+    // A free block of 1 MiB is taken before the free chunk is split.
+    drop(blocks.remove(5));
+    let again = bytes(&device, MIB);
+    assert_eq!(again.device_ptr(), ascending[5]);
+    assert_eq!(pool.metrics().largest_free_bytes, 8 * MIB);
+
+    drop((blocks, again, middle));
+    assert_eq!(pool.trim(8 * MIB).unwrap(), 16 * MIB);
+    assert_eq!(bytes(&device, 8 * MIB).device_ptr(), chunk);
+}
+
+#[test]
 fn a_small_block_is_reused_at_once_and_needs_no_driver() {
     let device = Device::emulated().unwrap();
     let pool = pooled(&device, config());
@@ -199,6 +221,28 @@ fn pending_memory_is_bounded() {
         (pool.metrics().allocations, pool.metrics().frees),
         (100, 100)
     );
+}
+
+#[test]
+fn work_that_is_done_makes_room_without_waiting_for_older_work() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let limits = MemoryPoolConfig {
+        max_pending_bytes: MIB,
+        ..config()
+    };
+    let pool = pooled(&device, limits);
+    let [slow, fast] = [(); 2].map(|()| device.new_stream().unwrap());
+    for (stream, len) in [(&slow, 64), (&fast, MIB)] {
+        let buffer = Buffer::<u32>::zeroed(&device, len).unwrap();
+        add_one(stream, &buffer).unwrap();
+    }
+    assert_eq!(pool.metrics().pending_bytes, 256 + 4 * MIB);
+    fast.synchronize().unwrap();
+    let waits = gpu.calls("cuStreamSynchronize");
+    drop(bytes(&device, 64));
+    assert_eq!(gpu.calls("cuStreamSynchronize"), waits);
+    assert_eq!(pool.metrics().pending_bytes, 256);
 }
 
 #[test]
@@ -329,6 +373,7 @@ fn a_lost_device_leaves_its_pool_quiet() {
         assert!(matches!(error, DeviceError::Lost { .. }), "{error}");
         assert_eq!(Buffer::<u32>::uninit(&device, 8).unwrap_err(), error);
         assert_eq!(pool.trim(0).unwrap_err(), error);
+        assert_eq!(pool.trim_pinned(0).unwrap_err(), error);
         let frees = || fake.as_ref().map(|gpu| gpu.calls("cuMemFree_v2"));
         let before = frees();
         drop((buffer, whole));

@@ -3,6 +3,7 @@
 use super::*;
 
 const OUT_OF_MEMORY: i32 = 2;
+const NOT_SUPPORTED: i32 = 801;
 
 #[test]
 fn memory_that_the_driver_refuses_is_found_in_the_pool() {
@@ -19,7 +20,7 @@ fn memory_that_the_driver_refuses_is_found_in_the_pool() {
     drop(big);
     drop(second);
     gpu.inject("cuMemAlloc_v2", 1, OUT_OF_MEMORY);
-    let beyond = bytes(&device, 10 * MIB);
+    let beyond = bytes(&device, 9 * MIB + 1);
     assert_eq!(pool.metrics().held_bytes, 8 * MIB + 10 * MIB);
     // Where it is refused twice, the caller hears, and nothing is lost.
     gpu.inject("cuMemAlloc_v2", 1, OUT_OF_MEMORY);
@@ -58,10 +59,12 @@ fn the_limit_holds_and_says_so() {
         DeviceError::OutOfMemory {
             device: name,
             requested,
+            free,
             total,
-            ..
         } => {
+            // Two chunks of 4 MiB are held, and half of one is free.
             assert_eq!((*requested, *total), (8 * MIB, 10 * MIB));
+            assert_eq!(*free, (10 - 8 + 2) * MIB);
             assert!(name.contains("pool"), "{error}");
         }
         other => panic!("{other:?}"),
@@ -94,6 +97,50 @@ fn at_the_limit_pending_blocks_are_waited_for() {
 }
 
 #[test]
+fn what_cannot_be_waited_for_stays_pending() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let limits = MemoryPoolConfig {
+        max_bytes: Some(8 * MIB),
+        ..config()
+    };
+    let pool = pooled(&device, limits);
+    let stream = device.new_stream().unwrap();
+    let take = || Buffer::<u32>::zeroed(&device, 2 * MIB);
+
+    // Its stream is being captured.
+    let buffer = take().unwrap();
+    add_one(&stream, &buffer).unwrap();
+    let capture = Graph::capture(&stream, |_| {
+        drop(buffer);
+        let error = take().unwrap_err();
+        assert!(error.is_out_of_memory(), "{error}");
+        assert_eq!(pool.metrics().pending_bytes, 8 * MIB);
+        Ok::<_, DeviceError>(())
+    });
+    assert_eq!(capture.unwrap_err(), DeviceError::EmptyGraph);
+    let buffer = take().unwrap();
+
+    // The driver cannot say whether the work is done.
+    add_one(&stream, &buffer).unwrap();
+    drop(buffer);
+    gpu.inject("cuStreamSynchronize", 1, NOT_SUPPORTED);
+    let error = take().unwrap_err();
+    assert!(
+        matches!(
+            error,
+            DeviceError::Driver {
+                code: NOT_SUPPORTED,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert_eq!(pool.metrics().pending_bytes, 8 * MIB);
+    assert_eq!(take().unwrap().to_vec().unwrap(), vec![0; 2 * MIB]);
+}
+
+#[test]
 fn pressure_calls_back_with_each_level_and_survives_a_panic() {
     let device = Device::emulated().unwrap();
     let pool = pooled(
@@ -114,12 +161,14 @@ fn pressure_calls_back_with_each_level_and_survives_a_panic() {
         lock(&levels).push(level);
     });
     let mut blocks = Vec::new();
-    for _ in 0..8 {
-        blocks.push(bytes(&device, MIB));
-    }
-    assert_eq!(pool.pressure(), PressureLevel::Critical);
-    blocks.truncate(1);
     use PressureLevel::{Critical, High, Low, Moderate};
+    for level in [
+        Low, Moderate, Moderate, Moderate, High, High, High, Critical,
+    ] {
+        blocks.push(bytes(&device, MIB));
+        assert_eq!(pool.pressure(), level, "{} MiB", blocks.len());
+    }
+    blocks.truncate(1);
     assert_eq!(
         *lock(&seen),
         [Moderate, High, Critical, High, Moderate, Low]
