@@ -2,6 +2,7 @@
 
 use super::function::FunctionBuilder;
 use super::modifiers::Modifiers;
+use super::operand::literal_bits;
 use crate::error::LoadError;
 use crate::isa::{Class, IntOp, IntUnaryOp, Op, PredOp, PrmtMode, Type, ZERO_SLOT};
 use crate::syntax::ast::{Instruction, Number, Operand};
@@ -167,7 +168,20 @@ impl<'a> FunctionBuilder<'a, '_> {
                     ])
                     .unwrap_or(PrmtMode::Index);
                 modifiers.finish()?;
-                self.emit_uniform::<4>(instruction, Op::Prmt(mode), B32, class)
+                self.emit_uniform::<4>(instruction, Op::Prmt(mode), B32, class)?;
+                // Of an operand that a literal selects no byte of, LLVM does not care whether it has a value.
+                if let (PrmtMode::Index, Some(Operand::Number(selector))) =
+                    (mode, instruction.operands.last())
+                {
+                    let inst = self.out.code.last_mut();
+                    let src = &mut inst.expect("the instruction that was just emitted").src;
+                    match literal_bits(*selector, B32) & 0x4444 {
+                        0 => src[1] = ZERO_SLOT,
+                        0x4444 => src[0] = ZERO_SLOT,
+                        _ => {}
+                    }
+                }
+                Ok(())
             }
             "fns" => {
                 modifiers.ty_of(&[B32])?;
@@ -233,7 +247,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         let Operand::Number(number) = &operands[4] else {
             return modifiers.error("the table must be a number");
         };
-        let lut = super::operand::literal_bits(*number, B32);
+        let lut = literal_bits(*number, B32);
         let Ok(lut) = u8::try_from(lut) else {
             return modifiers.error(format!("the table {lut:#x} is more than a byte"));
         };

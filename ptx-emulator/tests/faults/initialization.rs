@@ -132,6 +132,30 @@ st.global.u32 [%rd3], %r7; }}"
     assert!(error.message.contains("`all` is not a mask"), "{error}");
 }
 
+/// An operand of `prmt` is used if the selector takes a byte of it: LLVM permutes one register beside one without a value.
+#[test]
+fn operands_of_a_permutation() {
+    silent("prmt.b32 %r6, %r1, %r9, 0x0213; add.u32 %r6, %r6, 1;", 4);
+    silent("prmt.b32 %r6, %r9, %r1, 0xc567; add.u32 %r6, %r6, 1;", 4);
+    for permute in [
+        "prmt.b32 %r6, %r1, %r9, 0x0243;",
+        "prmt.b32 %r6, %r9, %r1, 0x5367;",
+        "mov.u32 %r7, 0x0213;\n/*!*/ prmt.b32 %r6, %r1, %r9, %r7;",
+        "prmt.b32.f4e %r6, %r1, %r9, 0;",
+    ] {
+        let mark = if permute.contains("/*!*/") {
+            ""
+        } else {
+            "/*!*/ "
+        };
+        let register = "%r9".to_owned();
+        assert_eq!(
+            fault(&format!("{mark}{permute}"), 4).kind,
+            FaultKind::UninitializedRegister { register }
+        );
+    }
+}
+
 /// Local memory passes on that a value was never written, as registers do: debug builds keep their variables there.
 #[test]
 fn uninitialized_local_memory() {
