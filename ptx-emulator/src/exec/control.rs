@@ -4,11 +4,11 @@ use super::block::Context;
 use super::lanes::lanes;
 use super::stop::{Step, Stop};
 use super::warp::{Frame, Wait, Warp};
-use super::{access, asynchronous, atomic, collective, data, matrix};
+use super::{access, asynchronous, atomic, collective, data, integer, matrix};
 use crate::device::Image;
 use crate::fault::FaultKind;
 use crate::isa::{
-    AccessSpace, AsyncOp, BarrierKind, BarrierOp, GridDependency, Inst, IntOp, Op, Pred,
+    AccessSpace, AsyncOp, BarrierKind, BarrierOp, Conversion, GridDependency, Inst, IntOp, Op, Pred,
 };
 
 /// Why a warp stopped running.
@@ -164,7 +164,41 @@ fn check_operands(frame: &Frame, image: &Image<'_>, inst: &Inst, active: u32) ->
     if active & !all == 0 {
         return Ok(());
     }
-    for &slot in &inst.src {
+    // Compilers pack an element without a value beside one that they take out again.
+    let known = match inst.op {
+        Op::Cvt(Conversion {
+            from,
+            to,
+            sat: false,
+            ..
+        }) if !from.is_float() && !to.is_float() => {
+            data::known_bits(frame, inst.src[0], 0, to.bits().min(from.bits()).into())
+        }
+        Op::Int(IntOp::Shr, ty) => {
+            let (width, _) = integer::shape(ty);
+            let amounts = &frame.rows[inst.src[1] as usize];
+            let least = lanes(active)
+                .map(|lane| amounts[lane] as u32)
+                .min()
+                .unwrap_or(0);
+            let first = least.min(width - 1);
+            data::known_bits(frame, inst.src[0], first, width - first)
+        }
+        Op::Int(IntOp::And, _) => {
+            let masks = &frame.rows[inst.src[1] as usize];
+            let mask = lanes(active).fold(0, |all, lane| all | masks[lane]);
+            let (first, above) = (mask.trailing_zeros(), mask.leading_zeros());
+            data::known_bits(
+                frame,
+                inst.src[0],
+                first,
+                64_u32.saturating_sub(first + above),
+            )
+        }
+        _ => 0,
+    };
+    check_row(frame, image, inst.src[0], active & !known)?;
+    for &slot in &inst.src[1..] {
         check_row(frame, image, slot, active)?;
     }
     Ok(())

@@ -3,7 +3,7 @@
 use super::control::truth;
 use super::lanes::{Lane, Row, lanes, map1, map2, map3, mask2, write_row};
 use super::stop::{Step, Stop};
-use super::warp::Frame;
+use super::warp::{Frame, PartlyPacked};
 use super::{WINDOW_CONST, WINDOW_GLOBAL, WINDOW_LOCAL, WINDOW_PARAM, WINDOW_SHARED};
 use crate::arith::{bits, byte, convert, float, half, video};
 use crate::fault::FaultKind;
@@ -334,10 +334,30 @@ fn window_base(window: Window) -> u64 {
     }
 }
 
+/// The lanes in which some bits of a row were written, though the others may not have been.
+pub(crate) fn known_bits(frame: &Frame, slot: Slot, first: u32, count: u32) -> u32 {
+    let whole = frame.initialized[slot as usize];
+    let packed = frame
+        .partly_packed
+        .iter()
+        .find(|packed| packed.slot == slot);
+    let Some(packed) = packed else { return whole };
+    let elements = packed.known.iter().skip((first / packed.bits) as usize);
+    let elements = elements.take(
+        (first + count)
+            .div_ceil(packed.bits)
+            .saturating_sub(first / packed.bits) as usize,
+    );
+    whole | elements.fold(u32::MAX, |all, known| all & known)
+}
+
 /// Marks lanes of a row as written where `known`, and as not written elsewhere.
 pub(crate) fn set_initialized(frame: &mut Frame, slot: Slot, active: u32, known: u32) {
     let initialized = &mut frame.initialized[slot as usize];
     *initialized = (*initialized & !active) | (known & active);
+    if !frame.partly_packed.is_empty() {
+        frame.partly_packed.retain(|packed| packed.slot != slot);
+    }
 }
 
 pub(crate) fn set_pred(frame: &mut Frame, slot: PredSlot, active: u32, value: u32) {
@@ -381,7 +401,7 @@ fn pack(
     active: u32,
 ) -> Step<()> {
     let mut result = [0; 32];
-    let mut known = u32::MAX;
+    let mut known = [u32::MAX; 8];
     for index in 0..usize::from(elements.count) {
         let slot = function.pool[elements.pool as usize + index];
         let row = &frame.rows[slot as usize];
@@ -390,10 +410,18 @@ fn pack(
         for lane in 0..32 {
             result[lane] |= (row[lane] & cut) << shift;
         }
-        known &= frame.initialized[slot as usize];
+        known[index] = frame.initialized[slot as usize];
     }
     write_row(&mut frame.rows[inst.dst as usize], active, &result);
-    set_initialized(frame, inst.dst, active, known);
+    let all = known.iter().fold(u32::MAX, |all, known| all & known);
+    set_initialized(frame, inst.dst, active, all);
+    if active & !all != 0 {
+        frame.partly_packed.push(PartlyPacked {
+            slot: inst.dst,
+            bits: elements.bits.into(),
+            known: known.map(|known| known & active),
+        });
+    }
     Ok(())
 }
 
@@ -405,9 +433,11 @@ fn unpack(
     active: u32,
 ) -> Step<()> {
     let source = frame.rows[inst.src[0] as usize];
-    let known = frame.initialized[inst.src[0] as usize];
-    let cut = u64::MAX >> (64 - u32::from(elements.bits));
-    for index in 0..usize::from(elements.count) {
+    let bits = u32::from(elements.bits);
+    let cut = u64::MAX >> (64 - bits);
+    let known: [u32; 8] =
+        std::array::from_fn(|index| known_bits(frame, inst.src[0], bits * index as u32, bits));
+    for (index, known) in known.into_iter().take(elements.count.into()).enumerate() {
         let slot = function.pool[elements.pool as usize + index];
         let shift = index * usize::from(elements.bits);
         let part = map1(&source, |bits: u64| bits >> shift & cut);

@@ -7,7 +7,7 @@
 use super::Row;
 use super::lanes::FULL;
 use crate::device::{Image, Launch, RESERVED_SHARED};
-use crate::isa::{ParamPlace, Special};
+use crate::isa::{ParamPlace, Slot, Special};
 use crate::load::NO_JOIN;
 
 /// No join: lanes run until they exit.
@@ -64,6 +64,8 @@ pub(crate) struct Frame {
     pub(crate) rows: Vec<Row>,
     /// For each row, the lanes that were written.
     pub(crate) initialized: Vec<u32>,
+    /// Rows of which some lanes have a value in some elements only.
+    pub(crate) partly_packed: Vec<PartlyPacked>,
     pub(crate) preds: Vec<u32>,
     pub(crate) preds_initialized: Vec<u32>,
     /// Parameter bytes, lane by lane.
@@ -75,6 +77,16 @@ pub(crate) struct Frame {
     /// Where the frame's local memory starts and ends, the same for every lane.
     pub(crate) local_base: u32,
     pub(crate) local_end: u32,
+}
+
+/// A row that was packed from elements, some of them without a value: as a whole it counts as not written.
+#[derive(Debug)]
+pub(crate) struct PartlyPacked {
+    pub(crate) slot: Slot,
+    /// Of an element.
+    pub(crate) bits: u32,
+    /// For each element, the lanes that were packed and have a value in it.
+    pub(crate) known: [u32; 8],
 }
 
 /// Local memory of one lane, and which bytes were written.
@@ -157,6 +169,7 @@ impl Warp {
                 function: 0,
                 rows: Vec::new(),
                 initialized: Vec::new(),
+                partly_packed: Vec::new(),
                 preds: Vec::new(),
                 preds_initialized: Vec::new(),
                 params: Vec::new(),
@@ -183,6 +196,7 @@ impl Warp {
         frame.function = function;
         frame.rows.clone_from(&image.rows);
         frame.initialized.clone_from(&image.initialized);
+        frame.partly_packed.clear();
         let preds = image.function.preds;
         frame.preds.clear();
         frame.preds.resize(preds, 0);

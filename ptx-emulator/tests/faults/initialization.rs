@@ -156,6 +156,36 @@ fn operands_of_a_permutation() {
     }
 }
 
+/// nvcc and LLVM pack an element beside one without a value, and take it out again.
+#[test]
+fn elements_of_a_packed_register() {
+    const HALVES: &str = ".reg .b16 %a; .reg .b16 %never; .reg .b16 %c; mov.u16 %a, 7;";
+    for taken in [
+        "mov.b32 %r6, {%a, %never}; cvt.u16.u32 %c, %r6;",
+        "mov.b32 %r6, {%never, %a}; shr.u32 %r7, %r6, 16; cvt.u16.u32 %c, %r7;",
+        "mov.b32 %r6, {%never, %a}; mov.b32 {%never, %c}, %r6;",
+        "mov.b32 %r6, {%a, %never}; and.b32 %r6, %r6, 0xffff; cvt.u16.u32 %c, %r6;",
+        "mov.b64 %rd4, {%r9, %r1}; and.b64 %rd4, %rd4, -4294967296; mov.u16 %c, 7;",
+        "mov.b32 %r6, {%a, %a}; @!%p1 mov.b32 %r6, {%a, %never}; cvt.u16.u32 %c, %r6;",
+    ] {
+        let body = format!(
+            "{HALVES} setp.eq.u32 %p1, %r1, 2;\n{taken}\ncvt.u32.u16 %r8, %c; st.global.u32 [%rd3], %r8;"
+        );
+        let output = outcome(&kernel(&body), line(4), Config::default()).unwrap();
+        assert_eq!(output[..4], [7; 4], "{taken}");
+    }
+    for taken in [
+        "mov.b32 %r6, {%a, %never};\n/*!*/ cvt.u64.u32 %rd4, %r6;",
+        "mov.b32 %r6, {%never, %a};\n/*!*/ cvt.u16.u32 %c, %r6;",
+        "mov.b32 %r6, {%a, %never};\n/*!*/ and.b32 %r6, %r6, 0x10001;",
+        "mov.b32 %r6, {%never, %a};\n/*!*/ shr.u32 %r7, %r6, 15;",
+        "mov.b32 %r6, {%never, %a}; mov.b32 {%c, %a}, %r6;\n/*!*/ cvt.u32.u16 %r7, %c;",
+        "mov.b32 %r6, {%a, %never}; mov.b32 %r6, %r9;\n/*!*/ cvt.u16.u32 %c, %r6;",
+    ] {
+        fault(&format!("{HALVES}\n{taken}"), 4);
+    }
+}
+
 /// Local memory passes on that a value was never written, as registers do: debug builds keep their variables there.
 #[test]
 fn uninitialized_local_memory() {
