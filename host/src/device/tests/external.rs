@@ -308,6 +308,17 @@ fn what_a_callers_stream_cannot_do_is_refused() {
         refused(stream.record().map(drop));
         refused(stream.wait(&event));
         refused(Graph::capture(&stream, |_| Ok::<_, DeviceError>(())).map(drop));
+        let mut buffer = Buffer::<u32>::zeroed(&device, 8).unwrap();
+        let mut pinned = PinnedBuffer::<u32>::zeroed(&device, 8).unwrap();
+        let elsewhere = Buffer::<u32>::zeroed(&Device::emulated().unwrap(), 8).unwrap();
+        refused(buffer.copy_to_pinned(&stream, &mut pinned));
+        refused(buffer.copy_from_pinned(&stream, &pinned));
+        refused(buffer.copy_from_buffer(&stream, &elsewhere));
+        let own = device.new_stream().unwrap();
+        let mut graph = Graph::capture(&own, |stream| add_one(stream, &buffer)).unwrap();
+        refused(graph.update(&stream, |stream| add_one(stream, &buffer)));
+        graph.launch(&stream).unwrap();
+        assert_eq!(buffer.to_vec().unwrap(), [1; 8]);
     }
     let emulated = Device::emulated().unwrap();
     // SAFETY: refused.

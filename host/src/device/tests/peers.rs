@@ -8,14 +8,15 @@ const ILLEGAL_ADDRESS: i32 = 700;
 fn a_copy_on_one_device_keeps_its_place_on_the_stream() {
     for device in devices() {
         let stream = device.new_stream().unwrap();
-        let from = Buffer::from_slice(&device, &[1_u32; 40]).unwrap();
+        let values: Vec<u32> = (0..40).collect();
+        let from = Buffer::from_slice(&device, &values).unwrap();
         let mut to = Buffer::<u32>::zeroed(&device, 40).unwrap();
         add_one(&stream, &from).unwrap();
         to.copy_from_buffer(&stream, &from).unwrap();
         add_one(&stream, &from).unwrap();
         to.copy_range(&stream, 30, &from, 5..10).unwrap();
-        let mut expected = [2; 40];
-        expected[30..35].fill(3);
+        let mut expected: Vec<u32> = (1..41).collect();
+        expected[30..35].copy_from_slice(&[7, 8, 9, 10, 11]);
         assert_eq!(to.to_vec().unwrap(), expected, "{device:?}");
     }
 }
@@ -189,6 +190,21 @@ fn a_fault_takes_one_gpu_and_not_its_peer() {
         drop((from, back, to, stream, device, source));
         assert_eq!((gpu.alive(), near.alive()), (0, 0));
     }
+}
+
+#[test]
+fn an_event_of_the_other_kind_of_device_is_waited_for_by_the_caller() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let (device, emulated) = (gpu.open(), Device::emulated().unwrap());
+    let stream = device.new_stream().unwrap();
+    let buffer = Buffer::<u32>::zeroed(&device, 8).unwrap();
+    add_one(&stream, &buffer).unwrap();
+    let event = stream.record().unwrap();
+    emulated.default_stream().wait(&event).unwrap();
+    assert_eq!(gpu.calls("cuEventSynchronize"), 1);
+    gpu.inject("cuStreamSynchronize", 1, ILLEGAL_ADDRESS);
+    let error = stream.synchronize().unwrap_err();
+    assert_eq!(emulated.default_stream().wait(&event).unwrap_err(), error);
 }
 
 #[test]
