@@ -96,7 +96,7 @@ pub(super) fn latency_cycles(shape: Shape, capabilities: &Capabilities, n: usize
     let waves = (warps_of_busiest(shape, capabilities, n) / resident).max(1.0);
     let instructions = f64::from(shape.steps * shape.tiles) * INSTRUCTIONS_A_STEP;
     let rounds = rounds(shape, k);
-    let later = steps_a_warp(shape, k).saturating_sub(first_steps(shape));
+    let later = steps_a_warp(shape, k) - first_steps(shape, k);
     let fetched = match bytes_of_steps(shape, later) {
         0 => 0.0,
         bytes => prefetched(shape, capabilities, k) as f64 / bytes as f64,
@@ -117,25 +117,24 @@ fn prefetched(shape: Shape, capabilities: &Capabilities, k: usize) -> usize {
         return 0;
     }
     let tile = bytes_of_steps(shape, steps_a_warp(shape, k));
-    let first_loads = bytes_of_steps(shape, first_steps(shape));
+    let first_loads = bytes_of_steps(shape, first_steps(shape, k));
     tile.min(PREFETCHED_BYTES).saturating_sub(first_loads)
 }
 
-/// Steps of one token's product that a warp has in flight when it first waits: a batch plus the steps left over from whole
-/// batches, which is one step on average over all K.
-fn first_steps(shape: Shape) -> usize {
-    shape.steps as usize + 1
+/// Steps that a warp has in flight when it first waits: a batch plus the steps left over from whole batches. With one token and nothing
+/// left over, the second batch is in flight as well.
+fn first_steps(shape: Shape, k: usize) -> usize {
+    let (steps, batch) = (steps_a_warp(shape, k), shape.steps as usize);
+    let (batches, rest) = (steps / batch, steps % batch);
+    let at_once = if shape.tokens == 1 && rest == 0 { 2 } else { 1 };
+    rest + batch * batches.min(at_once)
 }
 
-/// How often a warp waits for all of its loads.
+/// How often a warp waits for everything that it has in flight. With one token, a batch is loaded while another one is multiplied.
 fn rounds(shape: Shape, k: usize) -> f64 {
-    let (steps, batch) = (steps_a_warp(shape, k), shape.steps as usize);
-    if shape.tokens == 1 {
-        (steps as f64 / first_steps(shape) as f64).max(1.0)
-    } else {
-        // One batch, and at the end one step.
-        (steps / batch + steps % batch) as f64
-    }
+    let later = steps_a_warp(shape, k) - first_steps(shape, k);
+    let in_flight = shape.steps * if shape.tokens == 1 { 2 } else { 1 };
+    1.0 + later as f64 / f64::from(in_flight)
 }
 
 /// The time of activities that overlap but occasionally wait for each other.
@@ -227,7 +226,7 @@ mod tests {
             .unwrap()
             .shape();
         let warps = warps_of_busiest(shape, capabilities, n);
-        let loads = (first_steps(shape) * shape.tiles as usize * STEP_BYTES) as f64;
+        let loads = (first_steps(shape, k) * shape.tiles as usize * STEP_BYTES) as f64;
         let fetched = prefetched(shape, capabilities, k) as f64;
         warps * (loads + fetched / f64::from(shape.warps))
     }
@@ -266,8 +265,8 @@ mod tests {
                     "{name} {n} x {k}: {found}, by hand {expected}"
                 );
             };
-        // 20 steps, 5 a warp; 864 blocks, 7 of them on the busiest of 132 processors: 28 warps. A warp waits for 4 steps at a time; the
-        // fifth is prefetched.
+        // 20 steps, 5 a warp; 864 blocks, 7 of them on the busiest of 132 processors: 28 warps. A warp's first batch of
+        // three and the two steps beyond it are loaded together.
         check(
             &h200(),
             "gemv_m1_t1_w4",
@@ -275,13 +274,14 @@ mod tests {
             h200_dram,
             28.0 * 5.0 * 512.0 / 64.0,
             [
-                800.0 + 0.25 * 300.0 + 1.25 * 96.0 * 2.0,
+                800.0 + 96.0 * 2.0,
                 28.0 * (5.0 * 32.0 + 130.0) / 2.0,
                 134.0 * 4.0,
             ],
         );
-        // 32 steps a warp, of which 28 come later, 56 KiB of the tile: of its first 16 KiB, the 8 beyond the first loads are prefetched.
-        let way = 800.0 - 500.0 * 8.0 / 56.0;
+        // 32 steps a warp, ten batches and two steps. 27 steps come later, six at a time, 54 KiB of the tile: of its first 16 KiB, the 6 beyond the first
+        // loads are prefetched.
+        let way = 800.0 - 500.0 * 6.0 / 54.0;
         for (n, warps) in [(2560, 8.0), (16, 4.0)] {
             check(
                 &h200(),
@@ -290,13 +290,13 @@ mod tests {
                 h200_dram,
                 warps * 32.0 * 512.0 / 64.0,
                 [
-                    800.0 + 7.0 * way + 8.0 * 96.0 * 2.0,
+                    800.0 + 4.5 * way + 5.5 * 96.0 * 2.0,
                     warps * (32.0 * 32.0 + 130.0) / 2.0,
                     134.0 * 4.0,
                 ],
             );
         }
-        // 8 steps a warp: the 4 later ones are all prefetched.
+        // 8 steps a warp: the 3 later ones are all prefetched.
         check(
             &h200(),
             "gemv_m1_t1_w4",
@@ -304,7 +304,7 @@ mod tests {
             h200_dram,
             8.0 * 8.0 * 512.0 / 64.0,
             [
-                800.0 + 1.0 * 300.0 + 2.0 * 96.0 * 2.0,
+                800.0 + 0.5 * 300.0 + 1.5 * 96.0 * 2.0,
                 8.0 * (8.0 * 32.0 + 130.0) / 2.0,
                 134.0 * 4.0,
             ],
@@ -317,7 +317,7 @@ mod tests {
             t4_dram,
             16.0 * 32.0 * 512.0 / 64.0,
             [
-                800.0 + 7.0 * 800.0 + 8.0 * 96.0 * 2.0,
+                800.0 + 4.5 * 800.0 + 5.5 * 96.0 * 2.0,
                 16.0 * (32.0 * 32.0 + 130.0) / 2.0,
                 134.0 * 4.0,
             ],
@@ -335,7 +335,7 @@ mod tests {
                 131.0 * 4.0,
             ],
         );
-        // Eight tokens, 5 steps a warp: two batches of two and a step. 4 blocks of 8 warps on the busiest of 40 processors.
+        // Eight tokens, 5 steps a warp: a batch of two and a step, and then another batch. 4 blocks of 8 warps on the busiest of 40 processors.
         check(
             &t4(),
             "gemv_m8_t2_w8",
@@ -343,7 +343,7 @@ mod tests {
             t4_dram,
             32.0 * 5.0 * 2.0 * 512.0 / 64.0,
             [
-                800.0 + 2.0 * 800.0 + 3.0 * 128.0 * 2.0,
+                800.0 + 1.0 * 800.0 + 2.0 * 128.0 * 2.0,
                 32.0 * (10.0 * 32.0 + 130.0) / 2.0,
                 138.0 * 4.0,
             ],

@@ -32,38 +32,37 @@ pub(super) fn of_warp<const TILES: usize, const TOKENS: usize>(warp: usize) -> S
 
 /// Has the threads of a block share out `0..count`.
 #[inline(always)]
-fn each<const WARPS: usize>(count: usize, action: impl Fn(usize)) {
-    let mut index = thread::thread_idx_x() as usize;
+fn each<const WARPS: usize>(count: u32, action: impl Fn(u32)) {
+    let mut index = thread::thread_idx_x();
     while index < count {
         action(index);
-        index += 32 * WARPS;
+        index += 32 * WARPS as u32;
     }
 }
 
-/// The scale of the row of which this thread writes outputs, whatever the token; 0 where there is none. Read before the weights, it is on its way
-/// together with them.
+/// The operands of the output that this thread writes, where it writes one. Read before the weights, they are on their way together with them; after them they would
+/// take a memory latency of their own.
 ///
 /// # Safety
 /// The problem's and the epilogue's pointers are as the module says.
 #[inline(always)]
-pub(super) unsafe fn row_scale<E: Epilogue, const TILES: usize>(
+pub(super) unsafe fn operands<E: Epilogue, const TILES: usize, const TOKENS: usize>(
     problem: &Problem,
     epilogue: &E,
-) -> f32 {
-    // A block has a multiple of so many threads.
-    const { assert!(32 % (TILES * TILE_ROWS) == 0) };
-    let rows = TILES * TILE_ROWS;
-    let row = thread::block_idx_x() * rows as u32 + thread::thread_idx_x() % rows as u32;
-    if row < problem.n {
-        // SAFETY: there is such a row.
-        unsafe { epilogue.row_scale(row as usize) }
+) -> E::Operands {
+    let rows = (TILES * TILE_ROWS) as u32;
+    let index = thread::thread_idx_x();
+    let (token, row) = (index / rows, thread::block_idx_x() * rows + index % rows);
+    if token < problem.tokens.min(TOKENS as u32) && row < problem.n {
+        // SAFETY: just checked.
+        unsafe { epilogue.operands((token as usize, row as usize)) }
     } else {
-        0.0
+        E::Operands::default()
     }
 }
 
-/// Adds up the sums that the warps have left, over the splits too, and hands the totals to the epilogue. `row_scale` is this thread's
-/// [`row_scale`], where it was read early.
+/// Adds up the sums that the warps have left, over the splits too, and hands the totals to the epilogue. `operands` are this thread's
+/// [`operands`], where they were read early: then no thread has more than one output.
 ///
 /// # Safety
 /// All threads call it, each warp with its sums of the block's rows in [`of_warp`]; the grid is `(blocks, SPLITS)`, and the problem's
@@ -79,23 +78,25 @@ pub(super) unsafe fn finish<
 >(
     problem: &Problem,
     epilogue: &E,
-    row_scale: Option<f32>,
+    operands: Option<E::Operands>,
 ) {
-    let rows = TILES * TILE_ROWS;
+    let rows = (TILES * TILE_ROWS) as u32;
+    let count = TOKENS as u32 * rows;
     let pitch = const { token_pitch(TILES as u32, TOKENS as u32) };
-    let block = thread::block_idx_x() as usize;
-    let output = |index: usize, sum: i32| {
+    let block = thread::block_idx_x();
+    let output = |index: u32, sum: i32| {
         let (token, row) = (index / rows, block * rows + index % rows);
-        if row < problem.n as usize && token < problem.tokens as usize {
+        if row < problem.n && token < problem.tokens {
+            let place = (token as usize, row as usize);
             // SAFETY: just checked.
             unsafe {
-                let row_scale = row_scale.unwrap_or_else(|| epilogue.row_scale(row));
-                epilogue.write::<L>(problem, (token, row), row_scale, sum);
+                let operands = operands.unwrap_or_else(|| epilogue.operands(place));
+                epilogue.write::<L>(problem, place, operands, sum);
             }
         }
     };
-    let of_block = |index: usize| {
-        let place = (index / rows) as u32 * pitch + (index % rows) as u32;
+    let of_block = |index: u32| {
+        let place = index / rows * pitch + index % rows;
         let mut sum = 0;
         for warp in 0..WARPS {
             // SAFETY: written before the barrier below.
@@ -105,27 +106,29 @@ pub(super) unsafe fn finish<
     };
     thread::sync_threads();
     if SPLITS == 1 {
-        each::<WARPS>(TOKENS * rows, |index| output(index, of_block(index)));
+        each::<WARPS>(count, |index| output(index, of_block(index)));
         return;
     }
     // SAFETY: the workspace has a counter a block and then `[blocks, SPLITS, TOKENS, rows]` sums; no two blocks write the same.
     unsafe {
         let sums = problem
             .workspace
-            .add(counters(problem.n) as usize + block * SPLITS * TOKENS * rows)
+            .add(counters(problem.n) as usize + block as usize * SPLITS * count as usize)
             .cast::<i32>();
-        let own = sums.add(thread::block_idx_y() as usize * TOKENS * rows);
-        each::<WARPS>(TOKENS * rows, |index| *own.add(index) = of_block(index));
+        let own = sums.add((thread::block_idx_y() * count) as usize);
+        each::<WARPS>(count, |index| *own.add(index as usize) = of_block(index));
         // The barrier puts all threads' sums before the count, and the count before what the last block reads.
         thread::sync_threads();
         let is_last = thread::thread_idx_x() == 0
-            && atomic_fetch_inc_acqrel_u32_device(problem.workspace.add(block), SPLITS as u32 - 1)
-                == SPLITS as u32 - 1;
+            && atomic_fetch_inc_acqrel_u32_device(
+                problem.workspace.add(block as usize),
+                SPLITS as u32 - 1,
+            ) == SPLITS as u32 - 1;
         if thread::sync_threads_or(is_last) {
-            each::<WARPS>(TOKENS * rows, |index| {
+            each::<WARPS>(count, |index| {
                 let mut sum = 0;
-                for split in 0..SPLITS {
-                    sum += *sums.add(split * TOKENS * rows + index);
+                for split in 0..SPLITS as u32 {
+                    sum += *sums.add((split * count + index) as usize);
                 }
                 output(index, sum);
             });

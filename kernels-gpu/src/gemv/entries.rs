@@ -87,7 +87,7 @@ macro_rules! variants {
     };
     (@run 8, $layout:ty, $epilogue:ty, $tiles:literal, $warps:literal, $splits:literal, $steps:literal, $($arguments:expr),*) => {{
         const { assert!($tiles == tokens::TILES) };
-        let split = if $splits == 1 { 0 } else { thread::block_idx_y() as usize };
+        let split = if $splits == 1 { 0 } else { thread::block_idx_y() };
         tokens::gemv::<$layout, $epilogue, $warps, $splits, { $warps * $splits }, $steps>(split, $($arguments),*)
     }};
 }

@@ -11,21 +11,24 @@ pub(super) trait Epilogue: Copy {
     /// Whether the sums of the activations are not known and have to be computed beside the products.
     const SUMS_ACTIVATIONS: bool;
 
-    /// What the sums of a row are multiplied with.
+    /// What an output takes beside its sum, as far as it can be read before the products.
+    type Operands: Copy + Default;
+
+    /// Reads them.
     ///
     /// # Safety
-    /// `row` is in the matrix that the pointers belong to.
-    unsafe fn row_scale(&self, row: usize) -> f32;
+    /// `token` and `row` are in the matrices that the pointers belong to.
+    unsafe fn operands(&self, output: (usize, usize)) -> Self::Operands;
 
     /// Writes one output. `sum` is that of the codes' products, or of the weights' where `SUMS_ACTIVATIONS`.
     ///
     /// # Safety
-    /// `token` and `row` are in the matrices that the pointers belong to.
+    /// As [`Epilogue::operands`], whose result for this output `operands` is.
     unsafe fn write<L: Layout>(
         &self,
         problem: &Problem,
         output: (usize, usize),
-        row_scale: f32,
+        operands: Self::Operands,
         sum: i32,
     );
 }
@@ -99,6 +102,14 @@ pub(super) struct Operands {
     residual: f32,
 }
 
+/// What every output of [`Scaled`] takes. Bias and residual are read when it is written: two registers more would spill.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Scales {
+    activation_scale: f32,
+    activation_sum: i32,
+    row_scale: f32,
+}
+
 /// Tokens with their scales and sums as quantization has left them.
 #[derive(Clone, Copy)]
 pub(super) struct Scaled {
@@ -110,10 +121,18 @@ pub(super) struct Scaled {
 impl Epilogue for Scaled {
     const SUMS_ACTIVATIONS: bool = false;
 
+    type Operands = Scales;
+
     #[inline(always)]
-    unsafe fn row_scale(&self, row: usize) -> f32 {
+    unsafe fn operands(&self, (token, row): (usize, usize)) -> Scales {
         // SAFETY: the caller's contract.
-        unsafe { *self.rows.row_scale.add(row) }
+        unsafe {
+            Scales {
+                activation_scale: *self.activation_scale.add(token),
+                activation_sum: *self.activation_sum.add(token),
+                row_scale: *self.rows.row_scale.add(row),
+            }
+        }
     }
 
     #[inline(always)]
@@ -121,19 +140,19 @@ impl Epilogue for Scaled {
         &self,
         problem: &Problem,
         (token, row): (usize, usize),
-        row_scale: f32,
+        scales: Scales,
         sum: i32,
     ) {
         let index = token * problem.n as usize + row;
+        let dot = sum - L::CODE_BIAS * scales.activation_sum;
         // SAFETY: the caller's contract.
         unsafe {
-            let dot = sum - L::CODE_BIAS * *self.activation_sum.add(token);
-            let scale = *self.activation_scale.add(token);
             let operands = Operands {
-                row_scale,
+                row_scale: scales.row_scale,
                 ..self.rows.operands(index, row)
             };
-            self.rows.write(index, operands, dot, scale);
+            self.rows
+                .write(index, operands, dot, scales.activation_scale);
         }
     }
 }
@@ -150,11 +169,20 @@ pub(super) struct Int8xInt2 {
 impl Epilogue for Int8xInt2 {
     const SUMS_ACTIVATIONS: bool = true;
 
+    /// The token's scale and the row's.
+    type Operands = (f32, f32);
+
     #[inline(always)]
-    unsafe fn row_scale(&self, row: usize) -> f32 {
+    unsafe fn operands(&self, (token, row): (usize, usize)) -> (f32, f32) {
         let group = row as u32 / self.rows_per_scale;
         // SAFETY: the caller's contract; the host has seen to a scale for each group.
-        unsafe { (*self.row_scale.add(group as usize)).widen() }
+        unsafe {
+            let activation_scale = (*self.activation_scale.add(token)).widen();
+            (
+                activation_scale,
+                (*self.row_scale.add(group as usize)).widen(),
+            )
+        }
     }
 
     #[inline(always)]
@@ -162,13 +190,11 @@ impl Epilogue for Int8xInt2 {
         &self,
         problem: &Problem,
         (token, row): (usize, usize),
-        row_scale: f32,
+        (activation_scale, row_scale): (f32, f32),
         sum: i32,
     ) {
+        let y = sum as f32 / activation_scale * row_scale;
         // SAFETY: the caller's contract.
-        unsafe {
-            let y = sum as f32 / (*self.activation_scale.add(token)).widen() * row_scale;
-            *self.output.add(token * problem.n as usize + row) = bf16::round(y);
-        }
+        unsafe { *self.output.add(token * problem.n as usize + row) = bf16::round(y) };
     }
 }

@@ -254,10 +254,10 @@ pub(super) unsafe fn gemv<
             (problem.n, problem.k),
         )
     };
-    // Of the blocks that split K only the last one needs it.
+    // Of the blocks that split K only the last one needs them.
     // SAFETY: the caller's contract.
-    let row_scale =
-        (SPLITS == 1).then(|| unsafe { block_sums::row_scale::<E, TILES>(&problem, &epilogue) });
+    let operands =
+        (SPLITS == 1).then(|| unsafe { block_sums::operands::<E, TILES, 1>(&problem, &epilogue) });
 
     // Steps that all lanes of this warp have, and those of this lane: with them a part of a step.
     let whole_steps = (k / STEP_COLUMNS as u32 + DISTANCE as u32 - 1 - first) / DISTANCE as u32;
@@ -351,6 +351,6 @@ pub(super) unsafe fn gemv<
                 .add(row as u32)
                 .write(values[0]);
         }
-        block_sums::finish::<L, E, TILES, WARPS, SPLITS, 1>(&problem, &epilogue, row_scale);
+        block_sums::finish::<L, E, TILES, WARPS, SPLITS, 1>(&problem, &epilogue, operands);
     }
 }

@@ -19,6 +19,7 @@ use super::{
     UNIT_WORDS,
 };
 use crate::grid;
+use core::mem::MaybeUninit;
 use cuda_std::mma;
 use cuda_std::ptr::{self, U32x4};
 use cuda_std::thread;
@@ -52,8 +53,8 @@ unsafe fn multiply(a: [u32; 4], b: [u32; 2], sums: [i32; 4]) -> [i32; 4] {
     }
 }
 
-/// A lane's accumulators. Each load has its own, so that products need not wait for each other so often.
-#[derive(Clone, Copy)]
+/// A lane's accumulators. Those of both loads of a step meet in them: other warps fill the time that a product waits for the one before, and the
+/// registers hold more loads.
 struct Sums {
     /// Of each unit's words by their first and second, third and fourth mask or row: two by tokens `2t` and `2t + 1`.
     pairs: [[i32; 4]; 2],
@@ -62,12 +63,27 @@ struct Sums {
 }
 
 impl Sums {
+    /// Adds the products of steps.
+    ///
+    /// # Safety
+    /// All lanes of the warp call it together.
+    #[inline(always)]
+    unsafe fn add<L: Layout, E: Epilogue, const STEPS: usize>(&mut self, loaded: &Loaded<STEPS>) {
+        unroll!(step < STEPS <= 2, {
+            unroll!(load < LOADS <= 2, {
+                let (unit, q) = &loaded[step][load];
+                // SAFETY: the caller's contract.
+                unsafe { self.add_unit::<L, E>(unit, q) };
+            });
+        });
+    }
+
     /// Adds a unit's products.
     ///
     /// # Safety
     /// All lanes of the warp call it together.
     #[inline(always)]
-    unsafe fn add<L: Layout, E: Epilogue>(
+    unsafe fn add_unit<L: Layout, E: Epilogue>(
         &mut self,
         unit: &[u32; UNIT_WORDS],
         q: &[u32; UNIT_WORDS],
@@ -99,54 +115,53 @@ impl Sums {
     }
 }
 
-/// A lane's place.
+/// A lane's units of `STEPS` steps, and the activations that they meet.
+type Loaded<const STEPS: usize> = [[([u32; UNIT_WORDS], [u32; UNIT_WORDS]); LOADS]; STEPS];
+
+/// A lane's units and activations, from a step on.
 #[derive(Clone, Copy)]
-struct Pointers {
+struct Place<const DISTANCE: usize> {
     weights: [*const u8; LOADS],
     activations: *const i8,
 }
 
-/// Adds `STEPS` steps, `DISTANCE` steps apart. All weight loads come before the first use. With fewer than `columns` columns left of this
-/// lane's on, a unit is zeros.
-///
-/// # Safety
-/// All lanes of the warp call it together; the units below `columns` are valid.
-#[inline(always)]
-unsafe fn accumulate<
-    L: Layout,
-    E: Epilogue,
-    const DISTANCE: usize,
-    const STEPS: usize,
-    const WHOLE: bool,
->(
-    pointers: Pointers,
-    columns: u32,
-    sums: &mut [Sums; LOADS],
-) {
-    let mut units = [[[0u32; UNIT_WORDS]; LOADS]; STEPS];
-    let is_there = |load: usize| WHOLE || ((load * LOAD_UNITS * UNIT_COLUMNS) as u32) < columns;
-    unroll!(step < STEPS <= 4, {
-        unroll!(load < LOADS <= 2, {
-            if is_there(load) {
-                let offset = step * DISTANCE * STEP_BYTES;
-                // SAFETY: the caller's contract.
-                units[step][load] =
-                    unsafe { ptr::load_nc_streaming_v4(pointers.weights[load].add(offset).cast()) }.0;
-            }
+impl<const DISTANCE: usize> Place<DISTANCE> {
+    /// `steps` of this warp's steps further.
+    #[inline(always)]
+    fn after(self, steps: usize) -> Self {
+        Self {
+            weights: self
+                .weights
+                .map(|p| p.wrapping_add(steps * DISTANCE * STEP_BYTES)),
+            activations: self
+                .activations
+                .wrapping_add(steps * DISTANCE * STEP_COLUMNS),
+        }
+    }
+
+    /// Loads the next `STEPS` steps. With fewer than `columns` columns left of this lane's on, a unit is zeros.
+    ///
+    /// # Safety
+    /// The units below `columns` are valid.
+    #[inline(always)]
+    unsafe fn load<const STEPS: usize, const WHOLE: bool>(&self, columns: u32) -> Loaded<STEPS> {
+        let mut loaded = [[([0; UNIT_WORDS], [0; UNIT_WORDS]); LOADS]; STEPS];
+        unroll!(step < STEPS <= 2, {
+            unroll!(load < LOADS <= 2, {
+                let column = (load * LOAD_UNITS * UNIT_COLUMNS) as u32;
+                if WHOLE || column < columns {
+                    let place = self.after(step);
+                    // SAFETY: the caller's contract.
+                    unsafe {
+                        let U32x4(unit) = ptr::load_nc_streaming_v4(place.weights[load].cast());
+                        let U32x4(q) = *place.activations.add(column as usize).cast();
+                        loaded[step][load] = (unit, q);
+                    }
+                }
+            });
         });
-    });
-    unroll!(step < STEPS <= 4, {
-        unroll!(load < LOADS <= 2, {
-            let mut q = [0; UNIT_WORDS];
-            if is_there(load) {
-                let offset = step * DISTANCE * STEP_COLUMNS + load * LOAD_UNITS * UNIT_COLUMNS;
-                // SAFETY: the caller's contract.
-                U32x4(q) = unsafe { *pointers.activations.add(offset).cast() };
-            }
-            // SAFETY: the caller's contract.
-            unsafe { sums[load].add::<L, E>(&units[step][load], &q) };
-        });
-    });
+        loaded
+    }
 }
 
 /// The rows of this block. `DISTANCE` is `WARPS * SPLITS`.
@@ -162,95 +177,114 @@ pub(super) unsafe fn gemv<
     const DISTANCE: usize,
     const STEPS: usize,
 >(
-    split: usize,
+    split: u32,
     problem: Problem,
     epilogue: E,
 ) {
-    const { assert!(STEPS <= 4 && DISTANCE == WARPS * SPLITS) };
-    let thread = thread::thread_idx_x() as usize;
-    let (warp, lane) = (thread / 32, thread % 32);
+    const { assert!(STEPS <= 2 && DISTANCE == WARPS * SPLITS) };
+    let thread = thread::thread_idx_x();
+    let (warp, lane) = (thread / 32, (thread % 32) as usize);
     let (group, quarter) = (lane / 4, lane % 4);
     let (tile, row_group) = (group / UNIT_ROWS, group % UNIT_ROWS);
     // Tiles beyond what there is repeat the last one, tokens likewise; nothing of them is written.
-    let tile_of_matrix =
-        (thread::block_idx_x() as usize * TILES + tile).min((problem.n as usize - 1) / TILE_ROWS);
-    let token = group.min(problem.tokens as usize - 1);
+    let tile_of_matrix = (thread::block_idx_x() * TILES as u32 + tile as u32)
+        .min((problem.n - 1) / TILE_ROWS as u32);
+    let token = (group as u32).min(problem.tokens - 1);
 
-    let k = problem.k as usize;
-    let mut step = split * WARPS + warp;
+    let k = problem.k;
+    // This warp's first step.
+    let first = split * WARPS as u32 + warp;
     // SAFETY: tile and token exist, and where the pointers are used, so do step and columns.
-    let mut pointers = unsafe {
+    let mut next = unsafe {
         let start = problem
             .weights
-            .add(tile_of_matrix * (k / 4 * TILE_ROWS) + step * STEP_BYTES);
-        Pointers {
+            .add(tile_of_matrix as usize * (k * (TILE_ROWS / 4) as u32) as usize)
+            .add(first as usize * STEP_BYTES);
+        Place::<DISTANCE> {
             weights: core::array::from_fn(|load| {
                 start.add(L::unit(row_group, quarter + load * LOAD_UNITS) * UNIT_BYTES)
             }),
-            activations: problem.activations.add(
-                token * problem.k_pitch as usize + step * STEP_COLUMNS + quarter * UNIT_COLUMNS,
-            ),
+            activations: problem
+                .activations
+                .add(token as usize * problem.k_pitch as usize)
+                .add(first as usize * STEP_COLUMNS + quarter * UNIT_COLUMNS),
         }
     };
-    let whole_steps = k / STEP_COLUMNS;
+    let all = STEPS as u32;
+    let whole_steps = k / STEP_COLUMNS as u32;
+    let steps = (whole_steps + DISTANCE as u32 - 1 - first) / DISTANCE as u32;
+    let (mut batches, rest) = (steps / all, steps % all);
+    let after_batches = next.after((batches * all) as usize);
     // What the warp loads first. Whole tiles, as for one token, would take registers that spill; so would this with partial steps.
     #[cfg(target_feature = "sm_90")]
-    if !L::HAS_PARTIAL_STEPS && step + (STEPS - 1) * DISTANCE < whole_steps {
-        unroll!(step < STEPS <= 4, {
-            for start in pointers.weights {
-                ptr::prefetch_l2(start.wrapping_add(step * DISTANCE * STEP_BYTES));
+    if !L::HAS_PARTIAL_STEPS && batches > 0 {
+        unroll!(step < STEPS <= 2, {
+            for start in next.after(step).weights {
+                ptr::prefetch_l2(start);
             }
         });
     }
     grid::follow();
-    let advance = |pointers: Pointers, steps: usize| Pointers {
-        weights: pointers
-            .weights
-            .map(|p| p.wrapping_add(steps * DISTANCE * STEP_BYTES)),
-        activations: pointers
-            .activations
-            .wrapping_add(steps * DISTANCE * STEP_COLUMNS),
-    };
+    // Where a thread writes one output, and the registers suffice.
+    let operands = (SPLITS == 1
+        && 32 * WARPS >= MAX_TOKENS * TILES * TILE_ROWS
+        && !(L::HAS_PARTIAL_STEPS && STEPS > 1))
+        .then(|| {
+            // SAFETY: the caller's contract.
+            unsafe { block_sums::operands::<E, TILES, MAX_TOKENS>(&problem, &epilogue) }
+        });
 
-    let mut sums = [Sums {
+    let mut sums = Sums {
         pairs: [[0; 4]; 2],
         activations: [0; 4],
-    }; LOADS];
-    // SAFETY: the warp's lanes agree on `step`; the steps that are added exist.
+    };
+    // The step that makes no whole batch is loaded together with the first batch.
+    // SAFETY: the warp's lanes agree on the number of steps; `rest` of them and `batches` batches exist.
     unsafe {
-        while STEPS > 1 && step + (STEPS - 1) * DISTANCE < whole_steps {
-            accumulate::<L, E, DISTANCE, STEPS, true>(pointers, 0, &mut sums);
-            pointers = advance(pointers, STEPS);
-            step += STEPS * DISTANCE;
+        // Written where there is a rest, and read only there.
+        let mut of_rest = MaybeUninit::<Loaded<1>>::uninit();
+        if rest > 0 {
+            of_rest.write(after_batches.load::<1, true>(0));
         }
-        while step < whole_steps {
-            accumulate::<L, E, DISTANCE, 1, true>(pointers, 0, &mut sums);
-            pointers = advance(pointers, 1);
-            step += DISTANCE;
+        if batches > 0 {
+            let loaded = next.load::<STEPS, true>(0);
+            if rest > 0 {
+                sums.add::<L, E, 1>(of_rest.assume_init_ref());
+            }
+            sums.add::<L, E, STEPS>(&loaded);
+            while batches > 1 {
+                next = next.after(STEPS);
+                sums.add::<L, E, STEPS>(&next.load::<STEPS, true>(0));
+                batches -= 1;
+            }
+        } else if rest > 0 {
+            sums.add::<L, E, 1>(of_rest.assume_init_ref());
         }
-        if L::HAS_PARTIAL_STEPS && step * STEP_COLUMNS < k {
-            let columns = k as i32 - (step * STEP_COLUMNS + quarter * UNIT_COLUMNS) as i32;
-            accumulate::<L, E, DISTANCE, 1, false>(pointers, columns.max(0) as u32, &mut sums);
+        if L::HAS_PARTIAL_STEPS {
+            let column = (first + steps * DISTANCE as u32) * STEP_COLUMNS as u32;
+            if column < k {
+                let columns = k.saturating_sub(column + (quarter * UNIT_COLUMNS) as u32);
+                let place = after_batches.after(rest as usize);
+                sums.add::<L, E, 1>(&place.load::<1, false>(columns));
+            }
         }
 
         for i in 0..2 {
-            let of_pair = |pair: usize, half: usize| {
-                sums[0].pairs[pair][2 * half + i] + sums[1].pairs[pair][2 * half + i]
-            };
-            let rows = L::of_sums([of_pair(0, 0), of_pair(0, 1), of_pair(1, 0), of_pair(1, 1)]);
+            let [first, second] = sums.pairs;
+            let rows = L::of_sums([first[i], first[2 + i], second[i], second[2 + i]]);
             let own = if E::SUMS_ACTIVATIONS {
-                L::CODE_BIAS * (sums[0].activations[i] + sums[1].activations[i])
+                L::CODE_BIAS * sums.activations[i]
             } else {
                 0
             };
             let place = (2 * quarter + i) as u32
                 * const { token_pitch(TILES as u32, MAX_TOKENS as u32) }
                 + (group * UNIT_ROWS) as u32;
-            of_warp::<TILES, MAX_TOKENS>(warp)
+            of_warp::<TILES, MAX_TOKENS>(warp as usize)
                 .add(place)
                 .cast::<U32x4>()
                 .write(U32x4(rows.map(|row| (row - own) as u32)));
         }
-        block_sums::finish::<L, E, TILES, WARPS, SPLITS, MAX_TOKENS>(&problem, &epilogue, None);
+        block_sums::finish::<L, E, TILES, WARPS, SPLITS, MAX_TOKENS>(&problem, &epilogue, operands);
     }
 }
