@@ -107,7 +107,7 @@ fn products(stream: &Stream, random: &mut fastrand::Rng, results: &mut Results) 
 
 /// Microsoft's interface: the variant follows from the number of tokens and K.
 fn ladder_products(stream: &Stream, random: &mut fastrand::Rng, results: &mut Results) {
-    for k in [256, 512, 1024, 8192, 32_768] {
+    for k in [256, 768, 1536, 8192, 32_768] {
         for m in [1, 10] {
             ladder_product(stream, random, results, m, k);
         }

@@ -26,9 +26,10 @@ pub struct Args {
 const SHAPES: [(usize, usize); 3] = [(33, 300), (16, 2560), (80, 1152)];
 /// Operations and their M, N and K for which they choose a variant that those shapes leave out: more rows than the fused kernel's blocks take in one go,
 /// on a device that runs one such block a processor; few rows of many columns; few of both.
-const FOR_VARIANTS: [(&str, usize, usize, usize); 5] = [
+const FOR_VARIANTS: [(&str, usize, usize, usize); 6] = [
     ("rmsnorm + quantize + gemv", 1, 9000, 8192),
     ("int8xint2", 1, 64, 768),
+    ("int8xint2", 1, 64, 1536),
     ("int8xint2", 1, 64, 8192),
     ("int8xint2", 1, 64, 32_768),
     ("int8xint2", 8, 64, 256),
