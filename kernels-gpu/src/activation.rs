@@ -2,22 +2,22 @@
 //!
 //! | function | formula | computed as |
 //! |---|---|---|
-//! | squared ReLU | `max(x, 0)^2` | that |
+//! | squared ReLU | `max(x, 0)^2` | as stated |
 //! | SiLU | `x / (1 + exp(-x))` | `x * rcp(1 + ex2(-x a))`, `a = log2 e` |
 //! | GELU, tanh | `x / 2 * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))` | `x * rcp(1 + ex2(-x (a + b x^2)))`, as `1 + tanh(z) = 2 / (1 + exp(-2z))` |
 //! | GELU, erf | `x * Phi(x)`, `Phi(x) = (1 + erf(x / sqrt(2))) / 2` | `Phi(-z) = ex2(-z^2 log2(e) / 2) t P(t)`, `t = rcp(1 + p z)` for `z = abs(x)` |
 //!
 //! `ex2` and `rcp` are the approximate instructions, whose last bits differ between GPUs and the emulator; docs/numerics.md has
-//! the bounds. No form cancels: each keeps its relative accuracy in the negative tail.
+//! the bounds. None of the forms suffers from cancellation: each keeps its relative accuracy in the negative tail.
 //!
 //! | pointer | shape | dtype | alignment |
 //! |---|---|---|---|
-//! | `gate` | `[rows, width]`, or `[rows, 2 * width]` with up in it | f32, f16, bf16: `dtype` | 16 bytes; rows of whole chunks are faster |
+//! | `gate` | `[rows, width]`, or `[rows, 2 * width]` including up | f32, f16, bf16: `dtype` | 16 bytes; rows of whole chunks are faster |
 //! | `up` (or null) | `[rows, width]` | same | same |
 //! | `output` | `[rows, width]` | same | same |
 //!
-//! Threads: blocks `(row, segment)`; thread `t` of segment `s` takes chunks `s * block + t` of 8 elements, and so on by all segments.
-//! Bound by bytes.
+//! Threads: blocks `(row, segment)`; thread `t` of segment `s` processes chunk `s * block_dim + t` of 8 elements, then every
+//! `segments * block_dim`-th chunk after it. Bound by memory bandwidth.
 
 use crate::element::{AnyFloat, Floats};
 use crate::grid;
@@ -25,7 +25,7 @@ use crate::norm::Source;
 use crate::row::{ANY, CHUNK};
 use cuda_std::{GpuFloat, kernel, thread};
 
-/// The functions, as kernels take them.
+/// The functions, with the numbers that are passed to kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Kind {
@@ -33,26 +33,26 @@ pub enum Kind {
     SquaredRelu = 0,
     /// `x / (1 + exp(-x))`.
     Silu = 1,
-    /// GELU by the error function.
+    /// GELU with the error function.
     GeluErf = 2,
-    /// GELU by the hyperbolic tangent.
+    /// GELU with the hyperbolic tangent.
     GeluTanh = 3,
 }
 
-/// What kernels that may apply a function take where they are to apply none.
+/// The number that is passed to kernels with an optional activation function to apply none.
 pub const NO_ACTIVATION: u32 = u32::MAX;
 
-/// Where gate and up are, as kernels take it.
+/// How gate and up are stored, with the numbers that are passed to kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum GateUp {
-    /// There is no up: the plain function.
+    /// There is no up: the plain function is computed.
     Plain = 0,
-    /// In two buffers.
+    /// In separate buffers.
     Separate = 1,
-    /// In the buffer of the gate, each row's gates before its ups.
+    /// Both in the gate's buffer: in each row, all gate values, then all up values.
     Concatenated = 2,
-    /// In the buffer of the gate, gate and up of a feature side by side.
+    /// Both in the gate's buffer: gate and up of a feature are adjacent.
     Interleaved = 3,
 }
 
@@ -65,7 +65,7 @@ const TANH_CUBIC: f32 = 0.102_943_24;
 /// `p` of `t = 1 / (1 + p z)`.
 const PHI_P: f32 = 0.27;
 /// Coefficients of `P`, constant term first: `Phi(-z) exp(z^2 / 2) = t P(t)` within a relative error of 2.4e-8 for z in 0..=14.5. A
-/// least-squares fit of the relative error, its weights adjusted until the error's extrema were level.
+/// least-squares fit of the relative error, its weights adjusted until the error's extrema were equal in size.
 const PHI: [f32; 9] = [
     0.107_720_66,
     0.107_542_87,
@@ -78,11 +78,11 @@ const PHI: [f32; 9] = [
     0.028_961_103,
 ];
 
-/// A launch's function.
+/// The activation function of a launch.
 #[derive(Clone, Copy)]
 pub(crate) struct Function {
     kind: u32,
-    /// Coefficients of the exponent of those that are a sigmoid.
+    /// Coefficients of the exponent, for the functions that use a sigmoid.
     linear: f32,
     cubic: f32,
 }
@@ -105,11 +105,11 @@ impl Function {
     #[inline(always)]
     pub fn apply(&self, x: f32) -> f32 {
         if self.kind == Kind::SquaredRelu as u32 {
-            // NaN is not below 0 and stays.
+            // NaN fails the comparison and is kept.
             let positive = if x <= 0.0 { 0.0 } else { x };
             return positive * positive;
         }
-        // Infinity times the cubic coefficient of SiLU, 0, would be NaN.
+        // Clamped: infinity times SiLU's cubic coefficient, 0, would be NaN.
         let square = (x * x).min(f32::MAX);
         if self.kind == Kind::GeluErf as u32 {
             let t = x.abs().mul_add(PHI_P, 1.0).recip_approx();
@@ -128,7 +128,7 @@ impl Function {
 
 /// Gate and up of a launch, and the function of the gate.
 ///
-/// Two chunks make a chunk of the result: a gate's and an up's, or two of pairs. They are in rows of `first` and of `second`.
+/// A chunk of the result needs two chunks, one of `first` and one of `second`: a gate chunk and an up chunk, or two chunks of interleaved pairs.
 #[derive(Clone, Copy)]
 pub(crate) struct Gated<const WHOLE: bool> {
     first: Floats,
@@ -171,12 +171,12 @@ impl<const WHOLE: bool> Source for Gated<WHOLE> {
         let (rows, chunks) = if interleaved {
             ([row, row], [2 * chunk, 2 * chunk + 1])
         } else if self.layout == GateUp::Concatenated as u32 {
-            // A row of gates, then one of ups.
+            // A row of gate values, then a row of up values.
             ([2 * row, 2 * row + 1], [chunk, chunk])
         } else {
             ([row, row], [chunk, chunk])
         };
-        // SAFETY: `row` is one of the launch's. A plain function has no second chunk.
+        // SAFETY: `row` is a row of the launch. A plain function has no second chunk.
         let (a, b) = unsafe {
             (
                 self.first.load::<WHOLE>(rows[0], chunks[0]),
@@ -196,29 +196,29 @@ impl<const WHOLE: bool> Source for Gated<WHOLE> {
             } else {
                 (b[2 * i % CHUNK], b[(2 * i + 1) % CHUNK])
             };
-            // All functions are 0 at 0, so zeros past the end stay; a plain function's 1 changes nothing.
+            // All functions are 0 at 0, so zeros past the end stay zero; the factor 1 of a plain function changes nothing.
             y[i] = self.function.apply(gate) * up;
         });
         y
     }
 }
 
-/// This block's segment of a row.
+/// Computes this block's segment of a row.
 ///
 /// # Safety
-/// Blocks `(row, segment)`, on buffers as the module says.
+/// Launched with blocks `(row, segment)`, on buffers as the module describes.
 #[inline(always)]
 unsafe fn run(source: Gated<ANY>, output: Floats) {
     let row = thread::block_idx_x() as usize;
     let mut chunk = thread::block_idx_y() * thread::block_dim_x() + thread::thread_idx_x();
     while chunk * (CHUNK as u32) < output.columns() {
-        // SAFETY: the row is one of the launch's, and each chunk is one thread's.
+        // SAFETY: the row is a row of the launch, and each chunk belongs to one thread.
         unsafe { output.store::<ANY>(row, chunk, &source.load(row, chunk, true)) };
         chunk += thread::grid_dim_y() * thread::block_dim_x();
     }
 }
 
-/// Threads of a block, at most.
+/// Maximum number of threads per block.
 pub const MAX_THREADS: u32 = 256;
 
 /// Activation functions; see the module.
@@ -234,6 +234,6 @@ pub unsafe fn activation(
 ) {
     grid::follow();
     let source = Gated::new(gate, up, dtype, kind, layout, width);
-    // SAFETY: the host launches it on buffers as the module says.
+    // SAFETY: the host launches it on buffers as the module describes.
     unsafe { run(source, Floats::new(output, dtype, width)) }
 }

@@ -1,20 +1,20 @@
-//! Reductions over the threads of a block: each warp, then the warps' results, through shared memory. Floats by shuffles, integers
-//! by `redux` where there is one.
+//! Reductions over the threads of a block: within each warp, then over the warps' results, through shared memory. Floats are reduced
+//! with shuffles, integers with `redux` where the architecture has it.
 //!
-//! The tree is fixed by the number of threads alone, so float sums are the same in every run and on every device.
+//! The reduction tree depends only on the number of threads, so float sums are the same in every run and on every device.
 
 use cuda_std::shared::{SharedPtr, SharedValue};
 use cuda_std::thread;
 use cuda_std::warp::{self, WarpValue};
 
-/// Lanes of a warp.
+/// Lanes per warp.
 pub const WARP: u32 = 32;
-/// The largest block, in warps.
+/// Maximum number of warps per block.
 pub const MAX_WARPS: usize = 32;
 
 pub const FULL_WARP: u32 = u32::MAX;
 
-/// Combines `value` over the lanes of a warp, at distance 16, 8, 4, 2, 1; each of them gets the result.
+/// Combines `value` over the lanes of a warp, at distances 16, 8, 4, 2, 1; every lane gets the result.
 ///
 /// # Safety
 /// All lanes of the warp call it together.
@@ -22,7 +22,7 @@ pub const FULL_WARP: u32 = u32::MAX;
 unsafe fn reduce_warp<T: WarpValue>(mut value: T, combine: impl Fn(T, T) -> T) -> T {
     let mut distance = WARP / 2;
     while distance > 0 {
-        // SAFETY: the caller's contract: no lane of the full mask is missing.
+        // SAFETY: the caller's contract: all lanes of the full mask take part.
         let other = unsafe { warp::warp_shuffle_xor(FULL_WARP, value, distance, WARP) };
         value = combine(value, other);
         distance /= 2;
@@ -30,7 +30,7 @@ unsafe fn reduce_warp<T: WarpValue>(mut value: T, combine: impl Fn(T, T) -> T) -
     value
 }
 
-/// The sum over the lanes of a warp, in each of them.
+/// The sum over the lanes of a warp, returned to every lane.
 ///
 /// # Safety
 /// All lanes of the warp call it together.
@@ -45,7 +45,7 @@ pub unsafe fn sum_warp(value: i32) -> i32 {
     }
 }
 
-/// The largest value of a warp's lanes, in each of them.
+/// The maximum over the lanes of a warp, returned to every lane.
 ///
 /// # Safety
 /// As [`sum_warp`].
@@ -60,11 +60,11 @@ unsafe fn max_warp(value: i32) -> i32 {
     }
 }
 
-/// The sum over all threads of the block, in each of them: the lanes of each warp, then the warps.
+/// The sum over all threads of the block, returned to every thread: over the lanes of each warp, then over the warps.
 ///
 /// # Safety
 /// All threads of the block call it together; the block is one-dimensional, its size a multiple of 32.
-/// `scratch` has room for [`MAX_WARPS`] and is used by nothing else between the barriers before and after.
+/// `scratch` has room for [`MAX_WARPS`] values and is used for nothing else between the barriers before and after the call.
 #[inline(always)]
 pub unsafe fn sum_f32(scratch: SharedPtr<f32>, value: f32) -> f32 {
     // SAFETY: the caller's contract.
@@ -75,7 +75,7 @@ pub unsafe fn sum_f32(scratch: SharedPtr<f32>, value: f32) -> f32 {
     }
 }
 
-/// As [`sum_f32`], of integers.
+/// As [`sum_f32`], for integers.
 ///
 /// # Safety
 /// As [`sum_f32`].
@@ -85,7 +85,7 @@ pub unsafe fn sum_i32(scratch: SharedPtr<i32>, value: i32) -> i32 {
     unsafe { reduce(scratch, value, 0, |value| sum_warp(value)) }
 }
 
-/// The largest value of the block's threads, at least 0.
+/// The maximum of 0 and the values of all threads of the block, returned to every thread.
 ///
 /// # Safety
 /// As [`sum_f32`].
@@ -95,7 +95,7 @@ pub unsafe fn max_i32(scratch: SharedPtr<i32>, value: i32) -> i32 {
     unsafe { reduce(scratch, value, 0, |value| max_warp(value)) }
 }
 
-/// Reduces each warp by `of_warp`, then the warps' results; `identity` stands for absent warps.
+/// Reduces each warp with `of_warp`, then the warps' results; `identity` is the value of absent warps.
 #[inline(always)]
 unsafe fn reduce<T: WarpValue + SharedValue>(
     scratch: SharedPtr<T>,
@@ -105,7 +105,7 @@ unsafe fn reduce<T: WarpValue + SharedValue>(
 ) -> T {
     let warps = thread::block_dim_x() / WARP;
     let (warp, lane) = (thread::thread_idx_x() / WARP, thread::thread_idx_x() % WARP);
-    // SAFETY: whole warps take part, each writes its own slot, and a barrier stands between the writes and the reads.
+    // SAFETY: whole warps take part, each writes its own slot, and a barrier separates the writes from the reads.
     unsafe {
         let own = of_warp(value);
         if warps == 1 {

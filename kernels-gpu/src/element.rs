@@ -4,17 +4,17 @@ use cuda_std::float;
 use cuda_std::ptr::{U32x2, U32x4};
 use half::{bf16, f16};
 
-/// Elements a thread moves at a time: 32 bytes of f32, 16 of f16 or bf16.
+/// Elements that a thread loads or stores at a time: 32 bytes of f32, 16 of f16 or bf16.
 pub const CHUNK: usize = 8;
-/// Elements a thread moves at a time where four weights share a byte: 16 bytes of f32, 8 of f16 or bf16.
+/// Elements that a thread loads or stores at a time where four weights share a byte: 16 bytes of f32, 8 of f16 or bf16.
 pub const QUAD: usize = 4;
 
-/// A float of a type that is only known at run time, behind a pointer. Where it is read and written once a row, a branch costs nothing, and
-/// a kernel for each type would be three times the code to compile.
+/// A float whose type is known only at run time, behind a pointer. If it is read or written once per row, branching on the type costs nothing,
+/// and a kernel for each type would triple the code to compile.
 #[repr(transparent)]
 pub struct AnyFloat(u8);
 
-/// What an [`AnyFloat`] is.
+/// The type of an [`AnyFloat`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Dtype {
@@ -43,26 +43,26 @@ pub trait Element: Copy {
     /// Reads `QUAD` consecutive elements and widens them, exactly.
     ///
     /// # Safety
-    /// `source` is valid for `QUAD` elements and aligned to them.
+    /// `source` is valid for `QUAD` elements and aligned to their total size.
     unsafe fn load_quad(source: *const Self) -> [f32; QUAD];
 
     /// Rounds `QUAD` values and writes them.
     ///
     /// # Safety
-    /// `target` is valid for `QUAD` elements and aligned to them.
+    /// `target` is valid for `QUAD` elements and aligned to their total size.
     unsafe fn store_quad(target: *mut Self, values: &[f32; QUAD]);
 
-    /// Widens, exactly.
+    /// Converts to f32, exactly.
     fn widen(self) -> f32;
 
-    /// Rounds half to even.
+    /// Rounds to nearest, ties to even.
     fn round(value: f32) -> Self;
 }
 
 impl Element for f32 {
     #[inline(always)]
     unsafe fn load_chunk(source: *const f32) -> [f32; CHUNK] {
-        // SAFETY: the caller's contract; the second half starts 16 bytes on.
+        // SAFETY: the caller's contract; the second half starts 16 bytes after the first.
         let halves = unsafe { [f32::load_quad(source), f32::load_quad(source.add(QUAD))] };
         core::array::from_fn(|i| halves[i / QUAD][i % QUAD])
     }
@@ -70,7 +70,7 @@ impl Element for f32 {
     #[inline(always)]
     unsafe fn store_chunk(target: *mut f32, values: &[f32; CHUNK]) {
         let [a, b, c, d, rest @ ..] = *values;
-        // SAFETY: the caller's contract; the second half starts 16 bytes on.
+        // SAFETY: the caller's contract; the second half starts 16 bytes after the first.
         unsafe {
             f32::store_quad(target, &[a, b, c, d]);
             f32::store_quad(target.add(QUAD), &rest);
@@ -152,7 +152,7 @@ macro_rules! impl_half_precision {
     };
 }
 
-/// A half-precision type, two of which make a word.
+/// A half-precision type, two values of which fill a word.
 trait Pair {
     /// Rounds two values into a word.
     fn pair(low: f32, high: f32) -> u32;
@@ -161,7 +161,7 @@ trait Pair {
 impl_half_precision!(f16, float::f16_to_f32, float::f32_to_f16);
 impl_half_precision!(bf16, float::bf16_to_f32, float::f32_to_bf16);
 
-/// Evaluates an expression with `$type` standing for the float type of this number, the same for all threads.
+/// Evaluates an expression with `$type` as the float type that `$dtype` stands for, which is the same for all threads.
 macro_rules! with_type {
     ($dtype:expr, $type:ident => $body:expr) => {
         if $dtype == Dtype::F32 as u32 {
@@ -178,10 +178,10 @@ macro_rules! with_type {
 }
 
 impl AnyFloat {
-    /// Element `index` of an array of type `dtype`, exactly.
+    /// Reads element `index` of an array of type `dtype`, exactly.
     ///
     /// # Safety
-    /// There is such an element.
+    /// The element exists.
     #[inline(always)]
     pub unsafe fn read(array: *const Self, dtype: u32, index: usize) -> f32 {
         // SAFETY: the caller's contract.
@@ -191,7 +191,7 @@ impl AnyFloat {
     /// Writes element `index` of an array of type `dtype`, rounded once.
     ///
     /// # Safety
-    /// There is such an element.
+    /// The element exists.
     #[inline(always)]
     pub unsafe fn write(array: *mut Self, dtype: u32, index: usize, value: f32) {
         // SAFETY: the caller's contract.
@@ -199,8 +199,8 @@ impl AnyFloat {
     }
 }
 
-/// A matrix of floats of a type that is only known at run time. A kernel moves as many bytes whatever else it does, so that
-/// a branch costs nothing, and a kernel for each type would be three times the code to compile.
+/// A matrix of floats whose type is known only at run time. Its kernels are bound by memory traffic, so branching on the type
+/// costs nothing, and a kernel for each type would triple the code to compile.
 #[derive(Clone, Copy)]
 pub struct Floats {
     start: *mut AnyFloat,
@@ -209,7 +209,7 @@ pub struct Floats {
 }
 
 impl Floats {
-    /// Rows of `columns` elements from `start` on, which may be null for a matrix that is not there.
+    /// A matrix with rows of `columns` elements from `start` on; a null `start` stands for an absent matrix.
     #[inline(always)]
     pub fn new(start: *const AnyFloat, dtype: u32, columns: u32) -> Self {
         Self {
@@ -219,13 +219,13 @@ impl Floats {
         }
     }
 
-    /// Whether the matrix is not there.
+    /// Whether the matrix is absent.
     #[inline(always)]
     pub fn is_null(&self) -> bool {
         self.start.is_null()
     }
 
-    /// Elements of a row.
+    /// Elements per row.
     #[inline(always)]
     pub fn columns(&self) -> u32 {
         self.columns
@@ -237,7 +237,7 @@ impl Floats {
         with_type!(self.dtype, T => T::round(value).widen())
     }
 
-    /// Element `(row, column)`.
+    /// Pointer to element `(row, column)`.
     #[inline(always)]
     fn at<T>(&self, row: usize, column: usize) -> *mut T {
         self.start
@@ -247,10 +247,10 @@ impl Floats {
 
     /// Chunk `chunk` of a row; elements past its end read as 0.
     ///
-    /// `WHOLE` promises that rows are whole chunks: there is then one way to read them, by vectors.
+    /// `WHOLE` promises that rows consist of whole chunks, which are then always read with vector loads.
     ///
     /// # Safety
-    /// There is such a row, and the matrix is 16-byte aligned.
+    /// The row exists, and the matrix is 16-byte aligned.
     #[inline(always)]
     pub unsafe fn load<const WHOLE: bool>(&self, row: usize, chunk: u32) -> [f32; CHUNK] {
         let first = chunk * CHUNK as u32;
@@ -260,7 +260,7 @@ impl Floats {
         }
         with_type!(self.dtype, T => {
             let source: *const T = self.at(row, first as usize);
-            // SAFETY: only elements of the row are touched, and the vector load only where it is aligned.
+            // SAFETY: only elements of the row are accessed, and with a vector load only where it is aligned.
             unsafe {
                 if WHOLE || len >= CHUNK as u32 && source.addr().is_multiple_of(16) {
                     T::load_chunk(source)
@@ -280,7 +280,7 @@ impl Floats {
     /// Rounds and writes chunk `chunk` of a row; values past its end are dropped.
     ///
     /// # Safety
-    /// As [`Floats::load`]; the matrix may be written, and no other thread has this chunk.
+    /// As [`Floats::load`]; the matrix may be written, and no other thread accesses this chunk.
     #[inline(always)]
     pub unsafe fn store<const WHOLE: bool>(&self, row: usize, chunk: u32, values: &[f32; CHUNK]) {
         let first = chunk * CHUNK as u32;
@@ -305,15 +305,15 @@ impl Floats {
         })
     }
 
-    /// The `len` elements, at most `QUAD`, from `(row, column)` on, and zeros. `column` is a multiple of `QUAD`.
+    /// Up to `QUAD` of the `len` elements from `(row, column)` on, padded with zeros. `column` is a multiple of `QUAD`.
     ///
     /// # Safety
-    /// There are so many elements in the row, and the matrix is 16-byte aligned.
+    /// The row has `len` elements from `column` on, and the matrix is 16-byte aligned.
     #[inline(always)]
     pub unsafe fn load_quad(&self, row: u32, column: u32, len: u32) -> [f32; QUAD] {
         with_type!(self.dtype, T => {
             let source: *const T = self.at(row as usize, column as usize);
-            // SAFETY: only the `len` elements are touched; quads are aligned where rows are whole quads.
+            // SAFETY: only the `len` elements are accessed; quads are aligned if rows consist of whole quads.
             unsafe {
                 if len >= QUAD as u32 && self.columns.is_multiple_of(QUAD as u32) {
                     T::load_quad(source)
@@ -330,10 +330,10 @@ impl Floats {
         })
     }
 
-    /// Rounds and writes the first `len` values, at most `QUAD`, to `(row, column)` and on. `column` is a multiple of `QUAD`.
+    /// Rounds the first `len` values, at most `QUAD`, and writes them from `(row, column)` on. `column` is a multiple of `QUAD`.
     ///
     /// # Safety
-    /// As [`Floats::load_quad`]; the matrix may be written, and no other thread has these elements.
+    /// As [`Floats::load_quad`]; the matrix may be written, and no other thread accesses these elements.
     #[inline(always)]
     pub unsafe fn store_quad(&self, row: u32, column: u32, len: u32, values: &[f32; QUAD]) {
         with_type!(self.dtype, T => {
@@ -356,7 +356,7 @@ impl Floats {
     /// `N` elements of a row: `column`, `column + stride`, ...
     ///
     /// # Safety
-    /// There are such elements.
+    /// These elements exist.
     #[inline(always)]
     pub unsafe fn read_strided<const N: usize>(
         &self,

@@ -5,7 +5,7 @@ use cuda_std::kernel::Kernel;
 
 /// A kernel whose parameters are the tuple `P`.
 pub struct Entry<P> {
-    /// Name of the entry in the PTX.
+    /// Name of the entry point in the PTX.
     pub name: &'static str,
     /// Names of the parameters, in order.
     pub param_names: &'static [&'static str],
@@ -23,7 +23,7 @@ impl<P> Entry<P> {
     }
 }
 
-// Not derived: that would ask the same of `P`, and tuples end at 12.
+// Not derived: derives would require the same traits of `P`, and `Debug` is implemented for tuples of at most 12 elements.
 impl<P> Clone for Entry<P> {
     fn clone(&self) -> Self {
         *self

@@ -1,7 +1,7 @@
-//! The middle of a BitNet feed-forward: `quantize(norm(act(gate) * up))`, in one pass over memory.
+//! The middle of a BitNet feed-forward layer: `quantize(norm(act(gate) * up))`, in one pass over memory.
 //!
-//! Between the steps values are f32. Formulas, layouts of the pointers and threads are those of the `activation`, `norm` and `quantize`
-//! modules, `width` being `k`: a block takes a token, and a thread keeps its chunks in registers. Bound by bytes.
+//! Intermediate values are f32. Formulas, pointer layouts and thread mapping are those of the `activation`, `norm` and `quantize`
+//! modules, with `width` as `k`: a block processes a token, and a thread keeps its chunks in registers. Bound by memory bandwidth.
 
 use crate::activation::Gated;
 use crate::element::AnyFloat;
@@ -31,10 +31,10 @@ pub type Params = (
     u32,
 );
 
-/// Lists the kernels: the entry points, and the list for the host.
+/// Defines the kernels: the entry points, and the list for the host.
 macro_rules! variants {
     ($($name:ident $chunks:expr, $whole:expr;)*) => {
-        /// The kernels, by ascending length of the rows they take; the last takes any.
+        /// The kernels, in order of preference; the last accepts any row.
         #[cfg(not(target_arch = "nvptx64"))]
         pub const VARIANTS: &[Variant<Params>] =
             &[$(Variant { chunks: $chunks, whole: $whole, entry: crate::Entry::of::<$name>() }),*];
@@ -61,7 +61,7 @@ macro_rules! variants {
                 let source = Gated::<$whole>::new(gate, up, dtype, activation, layout, width);
                 let norm = Norm::<$whole> { kind: norm, gamma, beta, eps, width };
                 let output = Quantized { values, scale, sum, k_padded };
-                // SAFETY: the host launches it on buffers as the modules say.
+                // SAFETY: the host launches it on buffers as the modules describe.
                 unsafe { norm.run::<_, _, $chunks, false>(thread::block_idx_x() as usize, source, output) }
             }
         )*

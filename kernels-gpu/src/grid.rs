@@ -1,19 +1,19 @@
-//! The place of a grid among those of its stream.
+//! Programmatic dependent launch: ordering of a grid within its stream.
 
 #[cfg(target_feature = "sm_90")]
 use cuda_std::grid;
 
-/// Waits until the grid before this one on the stream has ended and what it wrote is visible, and lets the next one start: as far as its
-/// own wait, so that its blocks are resident and its weights on their way to L2 when this one ends.
+/// Waits until the preceding grid of the stream has finished and its writes are visible, then allows the next grid to start. The next grid
+/// runs up to its own wait, so that its blocks are resident and its weights are being fetched into L2 when this grid ends.
 ///
-/// On sm_90 the host launches every kernel before the one in front has ended (programmatic dependent launch), so each kernel calls this
-/// before it touches memory; prefetching may come before. Elsewhere grids of a stream do not overlap.
+/// From sm_90 on, the host may launch a kernel before the preceding one has finished (programmatic dependent launch). Such a kernel calls
+/// this before it reads or writes memory; it may prefetch earlier. On older architectures the grids of a stream do not overlap.
 #[inline(always)]
 pub(crate) fn follow() {
     #[cfg(target_feature = "sm_90")]
     {
         grid::grid_dependency_synchronize();
-        // After the wait, not before: so no more than two grids of a stream are ever under way.
+        // After the wait, not before it, so that at most two grids of a stream run at once.
         grid::trigger_programmatic_launch_completion();
     }
 }

@@ -1,18 +1,18 @@
-//! The device code of BitNet's kernels, one file a family. Knows `cuda_std` and nothing else.
+//! The device code of the BitNet kernels, one file per family. Depends on `cuda_std` and, for types, `half`.
 //!
-//! Compiled for `nvptx64-nvidia-cuda` it is the PTX in `host/ptx`. Compiled for the host it leaves, for each kernel, the type
-//! that carries its signature ([`cuda_std::kernel::Kernel`]) and the lists of variants that the host chooses from.
+//! Compiled for `nvptx64-nvidia-cuda`, it becomes the PTX in `host/ptx`. Compiled for the host, it provides a type for each kernel
+//! that carries its signature ([`cuda_std::kernel::Kernel`]), and the lists of variants that the host chooses from.
 #![no_std]
 #![cfg_attr(target_arch = "nvptx64", feature(abi_ptx, asm_experimental_arch))]
-// Kernels run on many threads at once, on pointers that only the host can vouch for. Each file's table says what they must be.
+// Kernels run on many threads at once, on pointers that only the host can validate. The table in each file states the requirements.
 #![allow(clippy::missing_safety_doc, clippy::too_many_arguments)]
-// Indexed by the same names as the formulas.
+// Loops use the index names of the formulas.
 #![allow(clippy::needless_range_loop)]
 
 /// Repeats a block with a constant index, so that arrays indexed by it stay in registers whatever LLVM's unrolling limits are.
 ///
-/// `unroll!(i < count <= 4, { ... })` writes the block four times and keeps those with `i < count`, a constant of at most 4. The
-/// bound is spelled because the copies of nested blocks multiply.
+/// `unroll!(i < count <= 4, { ... })` writes the block four times and keeps the copies with `i < count`, a constant of at most 4. The
+/// bound is explicit because the copies of nested blocks multiply.
 macro_rules! unroll {
     ($index:ident < $count:tt <= 2, $body:block) => { unroll!(@copies $index $count $body 0 1) };
     ($index:ident < $count:tt <= 3, $body:block) => { unroll!(@copies $index $count $body 0 1 2) };

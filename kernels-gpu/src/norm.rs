@@ -1,20 +1,20 @@
-//! RMSNorm and LayerNorm of each token, with the residual added before and the quantization after, in one pass over memory.
+//! RMSNorm and LayerNorm of each token, with the addition of a residual before and quantization after it, in one pass over memory.
 //!
 //! RMSNorm: `x / sqrt(mean(x^2) + eps) * gamma`; LayerNorm: `(x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * gamma + beta`.
-//! With a residual, `residual += x` first, rounded to its type, and the stored sum is what is normalized. Quantization is that of
-//! the `quantize` module, on values that were not rounded to f16 or bf16 in between.
+//! With a residual, `residual += x` comes first, rounded to the residual's type, and the stored sum is normalized. Quantization is that
+//! of the `quantize` module, applied to values that have not been rounded to f16 or bf16 in between.
 //!
 //! | pointer | shape | dtype | alignment |
 //! |---|---|---|---|
 //! | `input`, `residual` (or null), `output` | `[tokens, width]` | f32, f16, bf16: `dtype` | 16 bytes; rows of whole chunks are faster |
 //! | `gamma`, `beta` (or null) | `[width]`, zeros up to a multiple of 8 | f32 | 16 bytes |
-//! | `values`, `scale`, `sum` | as in the `quantize` module, `k` being `width` | | |
+//! | `values`, `scale`, `sum` | as in the `quantize` module, with `width` as `k` | | |
 //!
-//! Threads: a block takes a token; thread `t` takes chunks `t`, `t + block`, ... of 8 elements and keeps them in registers from the
-//! first read to the last write. Rows that do not fit are read again in each step. Bound by bytes.
+//! Threads: a block processes a token; thread `t` processes chunks `t`, `t + block_dim`, ... of 8 elements and keeps them in registers
+//! from the first read to the last write. Rows that do not fit are read again in each step. Bound by memory bandwidth.
 //!
-//! Sums are f32: pairs, then pairs of pairs inside a chunk; then the chunks of a thread in ascending order; then lanes and warps by
-//! shuffles. Quotient and square root are correctly rounded, so the results are the same on every device, bit for bit.
+//! Sums are f32, added in a fixed order: pairs, then pairs of pairs within a chunk; the chunks of a thread in ascending order; lanes and
+//! warps with shuffles. Division and square root are correctly rounded, so the results are the same on every device, bit for bit.
 
 use crate::block::{self, MAX_WARPS};
 use crate::element::{AnyFloat, Element, Floats};
@@ -25,12 +25,12 @@ use crate::row::Variant;
 use crate::row::{ANY, CHUNK, MAX_THREADS, STREAMING, WHOLE};
 use cuda_std::{GpuFloat, kernel, shared_array, thread};
 
-/// What is normalized.
+/// The values to normalize.
 pub(crate) trait Source: Copy {
-    /// Chunk `chunk` of a token, zeros past its end. `first` says that this is the first of possibly several reads.
+    /// Loads chunk `chunk` of a token, with zeros past its end. `first` is true for the first of possibly several loads of a chunk.
     ///
     /// # Safety
-    /// `token` is one of the launch's, no other thread has this chunk, and it has been read first.
+    /// `token` is a token of the launch, no other thread accesses this chunk, and its first load has `first` set.
     unsafe fn load(&self, token: usize, chunk: u32, first: bool) -> [f32; CHUNK];
 }
 
@@ -46,7 +46,7 @@ impl<const WHOLE: bool> Source for Input<WHOLE> {
     unsafe fn load(&self, token: usize, chunk: u32, first: bool) -> [f32; CHUNK] {
         let Self { input, residual } = *self;
         let adds = !residual.is_null();
-        // SAFETY: the row is the token's, and each of its chunks is one thread's, which reads what it has written.
+        // SAFETY: the row is the token's, and each of its chunks belongs to one thread, which reads what it has written itself.
         unsafe {
             if adds && !first {
                 return residual.load::<WHOLE>(token, chunk);
@@ -64,7 +64,7 @@ impl<const WHOLE: bool> Source for Input<WHOLE> {
     }
 }
 
-/// Floats, as they are.
+/// The normalized floats, without quantization.
 #[derive(Clone, Copy)]
 struct Output<const WHOLE: bool>(Floats);
 
@@ -95,7 +95,7 @@ impl<const WHOLE: bool> Sink for Output<WHOLE> {
     unsafe fn finish(&self, _row: usize, _scale: f32, _sum: i32) {}
 }
 
-/// The kinds of norm, as kernels take them.
+/// The kinds of norm, with the numbers that are passed to kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Kind {
@@ -105,7 +105,7 @@ pub enum Kind {
     Layer = 1,
 }
 
-/// A launch's norm.
+/// The norm of a launch.
 #[derive(Clone, Copy)]
 pub(crate) struct Norm<const WHOLE: bool> {
     pub kind: u32,
@@ -115,14 +115,14 @@ pub(crate) struct Norm<const WHOLE: bool> {
     pub width: u32,
 }
 
-/// The sum of eight products, by pairs.
+/// The sum of eight squares, added pairwise.
 #[inline(always)]
 fn squares(values: &[f32; CHUNK]) -> f32 {
     let pair = |i: usize| GpuFloat::mul_add(values[i], values[i], values[i + 1] * values[i + 1]);
     (pair(0) + pair(2)) + (pair(4) + pair(6))
 }
 
-/// The sum of eight values, by pairs.
+/// The sum of eight values, added pairwise.
 #[inline(always)]
 fn sum(values: &[f32; CHUNK]) -> f32 {
     let pair = |i: usize| values[i] + values[i + 1];
@@ -138,16 +138,16 @@ impl<const WHOLE: bool> Norm<WHOLE> {
     #[inline(always)]
     unsafe fn mean(&self, sum: f32) -> f32 {
         let scratch = shared_array![f32; MAX_WARPS];
-        // SAFETY: all threads call it, and this is the array's one use.
+        // SAFETY: all threads call it, and the array is used nowhere else.
         let sum = unsafe { block::sum_f32(scratch, sum) };
         sum / self.width as f32
     }
 
-    /// What the token's values are multiplied with, from each thread's part of the sum of squares.
+    /// The factor for the token's values, `1 / sqrt(mean(x^2) + eps)`, from each thread's part of the sum of squares.
     #[inline(always)]
     unsafe fn inverse(&self, squares: f32) -> f32 {
         let scratch = shared_array![f32; MAX_WARPS];
-        // SAFETY: all threads call it, and this is the array's one use.
+        // SAFETY: all threads call it, and the array is used nowhere else.
         let squares = unsafe { block::sum_f32(scratch, squares) };
         1.0 / GpuFloat::sqrt(squares / self.width as f32 + self.eps)
     }
@@ -172,7 +172,7 @@ impl<const WHOLE: bool> Norm<WHOLE> {
         let first = (chunk * CHUNK as u32) as usize;
         let is_inside = first < self.width as usize;
         let mut parameters = [[0.0; CHUNK]; 2];
-        // SAFETY: gamma and beta have whole chunks.
+        // SAFETY: gamma and beta are padded to whole chunks.
         unsafe {
             if self.gamma.is_null() {
                 parameters[0] = [1.0; CHUNK];
@@ -186,7 +186,7 @@ impl<const WHOLE: bool> Norm<WHOLE> {
         parameters
     }
 
-    /// Scales centred values with `inverse` and gamma, and adds beta. Past the end of the row zeros stay.
+    /// Multiplies centred values by `inverse` and gamma, and adds beta. Zeros past the end of the row stay zero.
     #[inline(always)]
     fn scale(
         &self,
@@ -195,21 +195,21 @@ impl<const WHOLE: bool> Norm<WHOLE> {
         inverse: f32,
     ) -> [f32; CHUNK] {
         let mut y = core::array::from_fn(|i| values[i] * inverse * gamma[i]);
-        // Adding 0 would make 0 of -0.
+        // Adding 0 would turn -0 into 0.
         if !self.beta.is_null() {
             y = core::array::from_fn(|i| y[i] + beta[i]);
         }
         y
     }
 
-    /// Normalizes a token, on all threads of the block.
+    /// Normalizes a token, with all threads of the block.
     ///
-    /// `EARLY` has gamma and beta loaded beside the token, for the sake of latency, where there is one chunk a thread. It costs registers, and
-    /// so, with many tokens, bytes in flight.
+    /// With `EARLY`, gamma and beta are loaded together with the token, which saves latency and requires one chunk per thread. It costs registers
+    /// and therefore, with many tokens, bytes in flight.
     ///
     /// # Safety
-    /// On buffers as the module says, of which no other block writes this token's; `CHUNKS` chunks a thread hold a padded row, or it is
-    /// [`STREAMING`].
+    /// Launched on buffers as the module describes; no other block writes this token's. `CHUNKS` chunks per thread hold a padded row, or `CHUNKS`
+    /// is [`STREAMING`].
     #[inline(always)]
     pub unsafe fn run<S: Source, K: Sink, const CHUNKS: usize, const EARLY: bool>(
         &self,
@@ -237,7 +237,7 @@ impl<const WHOLE: bool> Norm<WHOLE> {
         const { assert!(CHUNKS == 1 || !EARLY) };
         let (thread, threads) = (thread::thread_idx_x(), thread::block_dim_x());
         let mut values = [[0.0; CHUNK]; CHUNKS];
-        // SAFETY: each chunk is one thread's; whether it is a LayerNorm is the same for all threads.
+        // SAFETY: each chunk belongs to one thread; all threads agree on whether it is a LayerNorm.
         unsafe {
             unroll!(i < CHUNKS <= 4, {
                 values[i] = source.load(token, thread + i as u32 * threads, true);
@@ -289,7 +289,7 @@ impl<const WHOLE: bool> Norm<WHOLE> {
         source: S,
         sink: K,
     ) -> K::Finished {
-        // One loop for all steps, so that the source's code is there once.
+        // One loop for all steps, so that the source's code is generated once.
         const MEAN: u32 = 0;
         const INVERSE: u32 = 1;
         const ABSMAX: u32 = 2;
@@ -305,7 +305,7 @@ impl<const WHOLE: bool> Norm<WHOLE> {
                 self.width
             };
             let mut chunk = thread::thread_idx_x();
-            // SAFETY: each chunk is one thread's and is loaded in the first step; the step is the same for all threads.
+            // SAFETY: each chunk belongs to one thread and is loaded in the first step; the step is the same for all threads.
             unsafe {
                 while chunk * (CHUNK as u32) < len {
                     let mut values = source.load(token, chunk, step == start);
@@ -368,14 +368,14 @@ pub type QuantizeParams = (
     u32,
 );
 
-/// Lists the kernels: the entry points, and the lists for the host.
+/// Defines the kernels: the entry points, and the lists for the host.
 macro_rules! variants {
     ($($norm:ident $quantize:ident $chunks:expr, $whole:expr;)*) => {
-        /// Normalization, by ascending length of the rows they take; the last takes any.
+        /// The kernels that normalize, in order of preference; the last accepts any row.
         #[cfg(not(target_arch = "nvptx64"))]
         pub const VARIANTS: &[Variant<Params>] =
             &[$(Variant { chunks: $chunks, whole: $whole, entry: crate::Entry::of::<$norm>() }),*];
-        /// Normalization and quantization, likewise.
+        /// The kernels that normalize and quantize, likewise.
         #[cfg(not(target_arch = "nvptx64"))]
         pub const QUANTIZE_VARIANTS: &[Variant<QuantizeParams>] =
             &[$(Variant { chunks: $chunks, whole: $whole, entry: crate::Entry::of::<$quantize>() }),*];
@@ -397,7 +397,7 @@ macro_rules! variants {
                 let norm = Norm::<$whole> { kind, gamma, beta, eps, width };
                 let floats = |start| Floats::new(start, dtype, width);
                 let source = Input::<$whole> { input: floats(input), residual: floats(residual) };
-                // SAFETY: the host launches it on buffers as the module says.
+                // SAFETY: the host launches it on buffers as the module describes.
                 unsafe {
                     let token = thread::block_idx_x() as usize;
                     norm.run::<_, _, $chunks, false>(token, source, Output::<$whole>(floats(output)))
@@ -425,7 +425,7 @@ macro_rules! variants {
                 let floats = |start| Floats::new(start, dtype, width);
                 let source = Input::<$whole> { input: floats(input), residual: floats(residual) };
                 let output = Quantized { values, scale, sum, k_padded };
-                // SAFETY: the host launches it on buffers as the module says.
+                // SAFETY: the host launches it on buffers as the module describes.
                 unsafe { norm.run::<_, _, $chunks, false>(thread::block_idx_x() as usize, source, output) }
             }
         )*

@@ -1,43 +1,43 @@
-//! Packed ternary matrices `[n, k]`: from and to int8 values, from one layout to another, and to floats (`t * scale`).
+//! Packed ternary matrices `[n, k]`: conversion from and to int8 values, between layouts, and to floats (`t * scale`).
 //!
 //! | pointer | shape | dtype | alignment |
 //! |---|---|---|---|
-//! | `packed`, `source`, `target` | as the layout says | 2-bit codes | 4 bytes |
+//! | `packed`, `source`, `target` | as the layout defines | 2-bit codes | 4 bytes |
 //! | `values` | `[n, k]` | i8 | 4 bytes |
 //! | `scale` | `[n]` | f32 | 4 bytes |
 //! | `output` | `[n, k]` | f32, f16, bf16: `dtype` | 16 bytes |
 //! | `invalid` | 1 | u32 | 4 bytes |
 //!
-//! Threads: a block takes 4 rows, a warp 32 columns of them at a time, a lane 4 columns (a *quad*) of one row: whole sectors of the
-//! floats, of the int8 values and of `Tiled`. Bound by bytes.
+//! Threads: a block processes 4 rows, a warp 32 columns of them at a time, a lane 4 columns (a *quad*) of one row. Warps thus access
+//! whole sectors of the floats, of the int8 values and of `Tiled`. Bound by memory bandwidth.
 
 use crate::block::{FULL_WARP, WARP};
 use crate::element::{AnyFloat, Floats, QUAD};
 use cuda_std::atomic::atomic_fetch_max_relaxed_u32_device;
 use cuda_std::{kernel, thread, warp};
 
-/// The packed layouts, as kernels take them. `bitnet_cuda::layout` describes them.
+/// The packed layouts, with the numbers that are passed to kernels. `bitnet_cuda::layout` describes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Layout {
-    /// Four columns a byte.
+    /// Four columns of a row per byte.
     RowMajor = 0,
-    /// Microsoft's; codes are `w + 2`.
+    /// Microsoft's layout; codes are `w + 2`.
     Ladder = 1,
-    /// This project's.
+    /// This project's layout.
     Tiled = 2,
 }
 
-/// Rows that a block of threads takes.
+/// Rows that a block of threads processes.
 pub const ROWS: u32 = 4;
 /// Lanes that share a row.
 const ROW_LANES: u32 = WARP / ROWS;
-/// Columns that a warp takes at a time.
+/// Columns that a warp processes at a time.
 pub const WARP_COLUMNS: u32 = ROW_LANES * QUAD as u32;
-/// Threads of a block, at most.
+/// Maximum number of threads per block.
 pub const MAX_THREADS: u32 = 256;
 
-/// Four weights 0 as bytes 0, 1, 2, which stand for -1, 0, 1.
+/// Four zero weights as codes; the bytes 0, 1, 2 stand for -1, 0, 1.
 pub(crate) const ZEROS: u32 = 0x0101_0101;
 const ONES: u32 = 0x0101_0101;
 const SIGNS: u32 = 0x8080_8080;
@@ -45,14 +45,14 @@ const SIGNS: u32 = 0x8080_8080;
 /// Four ternary weights as bytes -1, 0, 1, from bytes 0, 1, 2.
 #[inline(always)]
 fn codes_to_values(codes: u32) -> u32 {
-    // With the sign bits set no byte borrows from the next.
+    // With the sign bits set, no byte borrows from the next.
     ((codes | SIGNS) - ONES) ^ SIGNS
 }
 
-/// The inverse of [`codes_to_values`]; other values than -1, 0, 1 become bytes above 2.
+/// The inverse of [`codes_to_values`]; values other than -1, 0, 1 become bytes above 2.
 #[inline(always)]
 fn values_to_codes(values: u32) -> u32 {
-    // Without the sign bits no byte carries into the next.
+    // Without the sign bits, no byte carries into the next.
     ((values & !SIGNS) + ONES) ^ (values & SIGNS)
 }
 
@@ -67,7 +67,7 @@ fn are_codes(codes: u32) -> bool {
 pub(crate) struct Packed {
     pub bytes: *mut u8,
     pub layout: u32,
-    /// Padded as the layout says.
+    /// Padded as the layout requires.
     pub n: u32,
     pub k: u32,
 }
@@ -77,9 +77,9 @@ impl Packed {
         self.layout == Layout::Tiled as u32
     }
 
-    /// Offset of the word that has a quad in its bytes, and the quad's lowest bit in each byte. Not for `RowMajor`.
+    /// Byte offset of the word that holds a quad, one column per byte, and the quad's lowest bit in each byte. Not for `RowMajor`.
     ///
-    /// In `Tiled` a word is that quad of four rows, in `Ladder` the four quads of 16 columns of one row.
+    /// A word of `Tiled` holds this quad of four rows, a word of `Ladder` the four quads of 16 columns of one row.
     #[inline(always)]
     fn word(&self, row: u32, column: u32) -> (usize, u32) {
         let tile = (row / 16) as usize;
@@ -95,7 +95,7 @@ impl Packed {
         }
     }
 
-    /// What the codes of the layout are larger by than 0, 1, 2.
+    /// In each byte, the difference between the layout's codes and 0, 1, 2.
     #[inline(always)]
     fn excess(&self) -> u32 {
         if self.layout == Layout::Ladder as u32 {
@@ -111,13 +111,13 @@ impl Packed {
         row as usize * (self.k / 4) as usize + (column / 4) as usize
     }
 
-    /// A quad as bytes 0, 1, 2.
+    /// Loads a quad, as bytes 0, 1, 2.
     ///
     /// # Safety
     /// The quad is in the padded matrix.
     #[inline(always)]
     unsafe fn load(&self, row: u32, column: u32) -> u32 {
-        // SAFETY: the caller's contract; words are whole in the layouts that have them.
+        // SAFETY: the caller's contract; layouts that are read in words consist of whole words.
         unsafe {
             if self.layout == Layout::RowMajor as u32 {
                 let byte = u32::from(*self.bytes.add(self.byte_offset(row, column)));
@@ -130,7 +130,7 @@ impl Packed {
         }
     }
 
-    /// Writes this lane's quad, which is 0, 1, 2 in bytes, if it is in the padded matrix.
+    /// Writes this lane's quad, given as bytes 0, 1, 2, if it is inside the padded matrix.
     ///
     /// # Safety
     /// All lanes of the warp call it together, with the quads that [`for_each_quad`] gives them.
@@ -147,9 +147,9 @@ impl Packed {
         }
         let (offset, shift) = self.word(row, column);
         let mut word = (codes + self.excess()) << shift;
-        // The lanes whose quads share a word: four rows, or four neighbours in a row.
+        // Distance between the lanes whose quads share a word: four rows, or four neighbours in a row.
         let distance = if self.is_tiled() { ROW_LANES } else { 1 };
-        // SAFETY: all lanes are here, as the layout is the same for all; the padded matrix has whole words.
+        // SAFETY: all lanes take part, because the layout is the same for all; the padded matrix consists of whole words.
         unsafe {
             word |= warp::warp_shuffle_xor(FULL_WARP, word, distance, WARP);
             word |= warp::warp_shuffle_xor(FULL_WARP, word, 2 * distance, WARP);
@@ -160,7 +160,7 @@ impl Packed {
     }
 }
 
-/// Calls `each` with the row and the column of every quad of this lane in `columns` columns, all lanes together.
+/// Calls `each` with the row and column of every quad of this lane within `columns` columns; the lanes of a warp make the calls together.
 #[inline(always)]
 pub(crate) fn for_each_quad(columns: u32, mut each: impl FnMut(u32, u32)) {
     let (warp, lane) = (thread::thread_idx_x() / WARP, thread::thread_idx_x() % WARP);
@@ -172,7 +172,7 @@ pub(crate) fn for_each_quad(columns: u32, mut each: impl FnMut(u32, u32)) {
     }
 }
 
-/// Elements of a quad that are in an `[n, k]` matrix.
+/// Elements from the start of a quad to the end of its row in an `[n, k]` matrix; 0 outside the matrix.
 #[inline(always)]
 pub(crate) fn quad_len((n, k): (u32, u32), row: u32, column: u32) -> u32 {
     if row < n && column < k { k - column } else { 0 }
@@ -181,15 +181,15 @@ pub(crate) fn quad_len((n, k): (u32, u32), row: u32, column: u32) -> u32 {
 /// Packs this block's rows of int8 values.
 ///
 /// # Safety
-/// A block for [`ROWS`] rows of the padded matrix, on buffers as the module says.
+/// Launched with one block per [`ROWS`] rows of the padded matrix, on buffers as the module describes.
 #[inline(always)]
 unsafe fn pack(values: *const i8, packed: Packed, invalid: *mut u32, shape: (u32, u32)) {
     let k = shape.1;
     for_each_quad(packed.k, |row, column| {
         let len = quad_len(shape, row, column);
         let source = values.wrapping_add(row as usize * k as usize + column as usize);
-        // SAFETY: only the `len` elements that are there are read; quads are aligned where rows are whole quads. All lanes store
-        // together. Several may find an invalid value, hence the atomic operation.
+        // SAFETY: only the `len` existing elements are read; quads are aligned if rows consist of whole quads. All lanes store
+        // together. Several threads may find an invalid value, hence the atomic operation.
         unsafe {
             let mut codes = ZEROS;
             if len >= QUAD as u32 && k.is_multiple_of(QUAD as u32) {
@@ -225,7 +225,7 @@ unsafe fn unpack(packed: Packed, values: *mut i8, shape: (u32, u32)) {
             return;
         }
         let target = values.wrapping_add(row as usize * k as usize + column as usize);
-        // SAFETY: only the `len` elements that are there are written; quads are aligned where rows are whole quads.
+        // SAFETY: only the `len` existing elements are written; quads are aligned if rows consist of whole quads.
         unsafe {
             let quad = codes_to_values(packed.load(row, column));
             if k.is_multiple_of(QUAD as u32) {
@@ -248,7 +248,7 @@ unsafe fn unpack(packed: Packed, values: *mut i8, shape: (u32, u32)) {
 #[inline(always)]
 unsafe fn convert(source: Packed, target: Packed) {
     for_each_quad(target.k, |row, column| {
-        // SAFETY: only quads that `source` has are read; what it has beyond the matrix is weight 0, as in `target`.
+        // SAFETY: only quads inside `source` are read; its padding is weight 0, as in `target`.
         unsafe {
             let codes = if row < source.n && column < source.k {
                 source.load(row, column)
@@ -260,7 +260,7 @@ unsafe fn convert(source: Packed, target: Packed) {
     });
 }
 
-/// Unpacks this block's rows and multiplies them with their scales.
+/// Unpacks this block's rows and multiplies them by their scales.
 ///
 /// # Safety
 /// As [`pack`].
@@ -272,7 +272,7 @@ unsafe fn dequantize(packed: Packed, scale: *const f32, output: Floats) {
         if len == 0 {
             return;
         }
-        // SAFETY: the quad's row is there, and has a scale.
+        // SAFETY: the quad's row exists and has a scale.
         unsafe {
             let quad = codes_to_values(packed.load(row, column));
             let scale = *scale.add(row as usize);
@@ -300,11 +300,11 @@ pub unsafe fn dequantize_weights(
         n,
         k: k_padded,
     };
-    // SAFETY: the host launches it on buffers as the module says.
+    // SAFETY: the host launches it on buffers as the module describes.
     unsafe { dequantize(packed, scale, Floats::new(output, dtype, k)) }
 }
 
-/// Ternary int8 values to a layout; sets `invalid` where one is not ternary. See the module.
+/// Packs ternary int8 values; sets `invalid` to 1 if a value is not ternary. See the module.
 #[kernel(launch_bounds(MAX_THREADS, 4))]
 pub unsafe fn pack_ternary(
     values: *const i8,
@@ -322,11 +322,11 @@ pub unsafe fn pack_ternary(
         n: n_padded,
         k: k_padded,
     };
-    // SAFETY: the host launches it on buffers as the module says.
+    // SAFETY: the host launches it on buffers as the module describes.
     unsafe { pack(values, packed, invalid, (n, k)) }
 }
 
-/// Packed weights to int8 values; see the module.
+/// Unpacks packed weights to int8 values; see the module.
 #[kernel(launch_bounds(MAX_THREADS, 4))]
 pub unsafe fn unpack_ternary(
     packed: *const u8,
@@ -342,11 +342,11 @@ pub unsafe fn unpack_ternary(
         n,
         k: k_padded,
     };
-    // SAFETY: the host launches it on buffers as the module says.
+    // SAFETY: the host launches it on buffers as the module describes.
     unsafe { unpack(packed, values, (n, k)) }
 }
 
-/// Packed weights to another layout. Sizes are padded, as each layout says. See the module.
+/// Converts packed weights to another layout. Sizes are padded as each layout requires. See the module.
 #[kernel(launch_bounds(MAX_THREADS, 4))]
 pub unsafe fn convert_layout(
     source: *const u8,
@@ -370,6 +370,6 @@ pub unsafe fn convert_layout(
         n: target_n,
         k: target_k,
     };
-    // SAFETY: the host launches it on buffers as the module says.
+    // SAFETY: the host launches it on buffers as the module describes.
     unsafe { convert(source, target) }
 }

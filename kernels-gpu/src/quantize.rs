@@ -1,7 +1,7 @@
 //! Activation quantization: absmax to int8, per token or per tensor, and back.
 //!
 //! `s = 127 / max(max |x|, 1e-5)`, `q[k] = clamp(rint(x[k] * s), -128, 127)`, ties to even; and `sum_k q[k]` of each token,
-//! which a product with unsigned weight codes subtracts. Back: `q / s`.
+//! which products with unsigned weight codes subtract. Dequantization: `q / s`.
 //!
 //! | pointer | shape | dtype | alignment |
 //! |---|---|---|---|
@@ -9,15 +9,15 @@
 //! | `values` | `[tokens, k_padded]`, zeros from column `k` on | i8 | 8 bytes |
 //! | `scale` | `[tokens]` | f32 | 4 bytes |
 //! | `sum` | `[tokens]` | i32 | 4 bytes |
-//! | `partial` | `[partials]`, bits of the largest `abs(x)` that each block met | i32 | 4 bytes |
+//! | `partial` | `[partials]`, bits of the largest `abs(x)` of each block | i32 | 4 bytes |
 //!
-//! Threads: a block takes a token; thread `t` takes chunks `t`, `t + block`, ... of 8 elements. Per token it keeps them in registers
-//! between the maximum and the rounding, so that memory is read once. Per tensor the maximum needs all of the input before the
-//! first rounding: `quantize_tensor_absmax` leaves one number a block, and every block of `quantize_tensor` takes the largest of
-//! them. Bound by bytes: one read of `x` (two per tensor), one write of `q`.
+//! Threads: a block processes a token; thread `t` processes chunks `t`, `t + block_dim`, ... of 8 elements. Per token, it keeps them in
+//! registers between the maximum and the rounding, so that memory is read once. Per tensor, the maximum of the whole input is needed
+//! before the first rounding: `quantize_tensor_absmax` writes one number per block, and every block of `quantize_tensor` takes the
+//! largest of them. Bound by memory bandwidth: one read of `x` (two per tensor), one write of `q`.
 //!
-//! The maximum is taken over the bits of `|x|` as integers, which order floats as their values do and put NaN above
-//! infinity: a token with a NaN gets a NaN scale, one with an infinity the scale 0, and its products are NaN.
+//! The maximum is taken over the bits of `|x|` as integers. These have the same order as the floats, with NaN above infinity: a
+//! token with a NaN gets a NaN scale, one with an infinity gets the scale 0, and its products are NaN.
 
 use crate::block::{self, MAX_WARPS};
 use crate::element::{AnyFloat, Floats};
@@ -28,14 +28,14 @@ use crate::row::{ANY, CHUNK, MAX_THREADS, STREAMING};
 use cuda_std::ptr::U32x2;
 use cuda_std::{intrinsics, kernel, shared_array, thread};
 
-/// The clamp of `max|x|` from below.
+/// The lower bound of `max|x|`.
 const MIN_ABSMAX: f32 = 1e-5;
 const ABS_BITS: u32 = 0x7fff_ffff;
 
-/// Blocks of `quantize_tensor_absmax`, at most: numbers that each block of `quantize_tensor` reads.
+/// Maximum number of blocks of `quantize_tensor_absmax`, hence of values that each block of `quantize_tensor` reads.
 pub const MAX_PARTIALS: u32 = 512;
 
-/// Largest `|x|` of a chunk, as bits.
+/// The largest `|x|` of a chunk, or `start` if it is larger; as bits.
 #[inline(always)]
 pub(crate) fn absmax_bits(values: &[f32; CHUNK], start: i32) -> i32 {
     let mut largest = start;
@@ -64,24 +64,24 @@ fn scale_of(absmax: i32) -> f32 {
 #[inline(always)]
 pub(crate) unsafe fn agree_on_scale(absmax: i32) -> f32 {
     let scratch = shared_array![i32; MAX_WARPS];
-    // SAFETY: the caller's contract, and this is the array's one use.
+    // SAFETY: the caller's contract, and the array is used nowhere else.
     scale_of(unsafe { block::max_i32(scratch, absmax) })
 }
 
-/// Where rows go that a block has computed.
+/// The destination of rows that a block has computed.
 pub(crate) trait Sink: Copy {
     /// Whether values are multiplied with a scale that depends on the largest of them.
     const SCALED: bool;
-    /// What a block knows of its row in the end.
+    /// What a block knows about its row once it is complete.
     type Finished;
 
-    /// Elements of a row, with padding.
+    /// Elements per row, including padding.
     fn len(&self) -> u32;
 
-    /// Writes chunk `chunk` of a row, if there is such a chunk; returns `sum` plus what it adds to the row's sum.
+    /// Writes chunk `chunk` of a row, if it exists; returns `sum` plus the chunk's contribution to the row's sum.
     ///
     /// # Safety
-    /// `row` is one of the launch's and no other thread has this chunk.
+    /// `row` is a row of the launch, and no other thread accesses this chunk.
     unsafe fn store(
         &self,
         row: usize,
@@ -91,10 +91,10 @@ pub(crate) trait Sink: Copy {
         sum: i32,
     ) -> i32;
 
-    /// Does what is left to do for the row as a whole, with each thread's part of the sum.
+    /// Completes the row as a whole, given each thread's part of the sum.
     ///
     /// # Safety
-    /// All threads of the block call it together; `row` is one of the launch's.
+    /// All threads of the block call it together; `row` is a row of the launch.
     unsafe fn finish(&self, row: usize, scale: f32, sum: i32) -> Self::Finished;
 }
 
@@ -112,7 +112,7 @@ pub(crate) fn round_chunk(values: &[f32; CHUNK], scale: f32, mut sum: i32) -> (U
     (U32x2(words), sum)
 }
 
-/// A launch's quantized tokens.
+/// The quantized tokens of a launch.
 #[derive(Clone, Copy)]
 pub(crate) struct Quantized {
     pub values: *mut i8,
@@ -157,7 +157,7 @@ impl Sink for Quantized {
     #[inline(always)]
     unsafe fn finish(&self, row: usize, scale: f32, sum: i32) {
         let scratch = shared_array![i32; MAX_WARPS];
-        // SAFETY: the caller's contract, and this is the array's one use.
+        // SAFETY: the caller's contract, and the array is used nowhere else.
         unsafe {
             let sum = block::sum_i32(scratch, sum);
             if thread::thread_idx_x() == 0 {
@@ -168,17 +168,17 @@ impl Sink for Quantized {
     }
 }
 
-/// Per token, a row that fits `CHUNKS` chunks a thread: read once.
+/// Quantizes a token whose row fits in `CHUNKS` chunks per thread; reads it once.
 ///
 /// # Safety
-/// A block a token, on buffers as the module says.
+/// Launched with one block per token, on buffers as the module describes.
 #[inline(always)]
 unsafe fn quantize_resident<const CHUNKS: usize>(input: Floats, output: Quantized) {
     let (thread, threads) = (thread::thread_idx_x(), thread::block_dim_x());
     let token = thread::block_idx_x() as usize;
     let mut values = [[0.0; CHUNK]; CHUNKS];
     let mut absmax = 0;
-    // SAFETY: the row is the token's, and each of its chunks is one thread's.
+    // SAFETY: the row is the token's, and each of its chunks belongs to one thread.
     unsafe {
         unroll!(i < CHUNKS <= 4, {
             values[i] = input.load::<ANY>(token, thread + i as u32 * threads);
@@ -194,7 +194,7 @@ unsafe fn quantize_resident<const CHUNKS: usize>(input: Floats, output: Quantize
     }
 }
 
-/// Per token, a row of any length: read twice.
+/// Quantizes a token with a row of any width; reads it twice.
 ///
 /// # Safety
 /// As [`quantize_resident`].
@@ -213,7 +213,7 @@ unsafe fn quantize_streaming(input: Floats, output: Quantized) {
 unsafe fn absmax_of_row(input: Floats, token: usize, mut absmax: i32) -> i32 {
     let mut chunk = thread::thread_idx_x();
     while chunk * (CHUNK as u32) < input.columns() {
-        // SAFETY: the caller's token.
+        // SAFETY: `token` is a token of the launch.
         absmax = absmax_bits(&unsafe { input.load::<ANY>(token, chunk) }, absmax);
         chunk += thread::block_dim_x();
     }
@@ -225,7 +225,7 @@ unsafe fn absmax_of_row(input: Floats, token: usize, mut absmax: i32) -> i32 {
 unsafe fn quantize_row(input: Floats, output: Quantized, token: usize, scale: f32) {
     let mut sum = 0;
     let mut chunk = thread::thread_idx_x();
-    // SAFETY: the caller's token, and each chunk is one thread's.
+    // SAFETY: `token` is a token of the launch, and each chunk belongs to one thread.
     unsafe {
         while chunk * (CHUNK as u32) < output.k_padded {
             let values = input.load::<ANY>(token, chunk);
@@ -236,10 +236,10 @@ unsafe fn quantize_row(input: Floats, output: Quantized, token: usize, scale: f3
     }
 }
 
-/// The largest magnitude of the tokens `block`, `block + grid`, ...
+/// Writes the largest magnitude in the tokens `block_idx`, `block_idx + grid_dim`, ... to `partial`.
 ///
 /// # Safety
-/// On buffers as the module says, `partial` with an element a block.
+/// Launched on buffers as the module describes; `partial` has one element per block.
 #[inline(always)]
 unsafe fn absmax(input: Floats, partial: *mut i32, tokens: u32) {
     let mut absmax = 0;
@@ -258,10 +258,10 @@ unsafe fn absmax(input: Floats, partial: *mut i32, tokens: u32) {
     }
 }
 
-/// A token with the scale of the whole tensor.
+/// Quantizes a token with the scale of the whole tensor.
 ///
 /// # Safety
-/// A block a token, on buffers as the module says.
+/// Launched with one block per token, on buffers as the module describes.
 #[inline(always)]
 unsafe fn tensor(input: Floats, partial: *const i32, output: Quantized, partials: u32) {
     let mut absmax = 0;
@@ -277,14 +277,14 @@ unsafe fn tensor(input: Floats, partial: *const i32, output: Quantized, partials
     }
 }
 
-/// A token's values, divided by its scale.
+/// Divides a token's values by its scale.
 ///
 /// # Safety
-/// A block a token, on buffers as the module says.
+/// Launched with one block per token, on buffers as the module describes.
 #[inline(always)]
 unsafe fn dequantize(values: *const i8, scale: *const f32, output: Floats, k_padded: u32) {
     let token = thread::block_idx_x() as usize;
-    // SAFETY: the rows are the token's, `values` has whole chunks, and each chunk is one thread's.
+    // SAFETY: the rows are the token's, those of `values` consist of whole chunks, and each chunk belongs to one thread.
     unsafe {
         let scale = *scale.add(token);
         let values = values.add(token * k_padded as usize);
@@ -304,10 +304,10 @@ unsafe fn dequantize(values: *const i8, scale: *const f32, output: Floats, k_pad
 /// Parameters of the kernels that quantize per token, as [`cuda_std::kernel::Kernel::Params`].
 pub type Params = (*const AnyFloat, u32, *mut i8, *mut f32, *mut i32, u32, u32);
 
-/// Lists the kernels that quantize per token: the entry points, and the list for the host.
+/// Defines the kernels that quantize per token: the entry points, and the list for the host.
 macro_rules! variants {
     ($($name:ident $chunks:expr;)*) => {
-        /// Quantization per token, by ascending length of the rows they take; the last takes any.
+        /// The kernels that quantize per token, in order of preference; the last accepts any row.
         #[cfg(not(target_arch = "nvptx64"))]
         pub const VARIANTS: &[Variant<Params>] =
             &[$(Variant { chunks: $chunks, whole: ANY, entry: crate::Entry::of::<$name>() }),*];
@@ -326,7 +326,7 @@ macro_rules! variants {
                 grid::follow();
                 let input = Floats::new(input, dtype, k);
                 let output = Quantized { values, scale, sum, k_padded };
-                // SAFETY: the host launches it on buffers as the module says.
+                // SAFETY: the host launches it on buffers as the module describes.
                 unsafe {
                     if $chunks == STREAMING {
                         quantize_streaming(input, output);
@@ -346,7 +346,7 @@ variants! {
     quantize_streamed STREAMING;
 }
 
-/// Largest magnitudes, the first step per tensor; see the module.
+/// Largest magnitudes, the first step of quantization per tensor; see the module.
 #[kernel(launch_bounds(MAX_THREADS, 1))]
 pub unsafe fn quantize_tensor_absmax(
     input: *const AnyFloat,
@@ -356,7 +356,7 @@ pub unsafe fn quantize_tensor_absmax(
     k: u32,
 ) {
     grid::follow();
-    // SAFETY: the host launches it on buffers as the module says.
+    // SAFETY: the host launches it on buffers as the module describes.
     unsafe { absmax(Floats::new(input, dtype, k), partial, tokens) }
 }
 
@@ -380,7 +380,7 @@ pub unsafe fn quantize_tensor(
         sum,
         k_padded,
     };
-    // SAFETY: the host launches it on buffers as the module says.
+    // SAFETY: the host launches it on buffers as the module describes.
     unsafe { tensor(Floats::new(input, dtype, k), partial, output, partials) }
 }
 
@@ -395,6 +395,6 @@ pub unsafe fn dequantize_activations(
     k_padded: u32,
 ) {
     grid::follow();
-    // SAFETY: the host launches it on buffers as the module says.
+    // SAFETY: the host launches it on buffers as the module describes.
     unsafe { dequantize(values, scale, Floats::new(output, dtype, k), k_padded) }
 }

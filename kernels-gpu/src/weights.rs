@@ -1,17 +1,17 @@
-//! Weight quantization: floats `[n, k]` to ternary or binary, straight into the `Tiled` layout.
+//! Weight quantization: floats `[n, k]` to ternary or binary, written directly in the `Tiled` layout.
 //!
 //! Ternary: `scale = max(mean|w|, 1e-5)`, `t = clamp(rint(w * (1 / scale)), -1, 1)`. Binary: `b = 1` where `w > mean(w)`, else
-//! `-1`, `scale = mean|w|`. Means are over the matrix or over each row.
+//! `-1`; `scale = mean|w|`. Means are taken over the matrix or over each row.
 //!
 //! | pointer | shape | dtype | alignment |
 //! |---|---|---|---|
 //! | `weights` | `[n, k]` | f32, f16, bf16: `dtype` | 16 bytes |
 //! | `abs_sums`, `sums` (or null) | `[n]` | f64 | 8 bytes |
 //! | `scale`, `threshold` (or null) | `[n]` | f32 | 4 bytes |
-//! | `packed` | as `Tiled` says | 2-bit codes | 4 bytes |
+//! | `packed` | as `Tiled` defines | 2-bit codes | 4 bytes |
 //!
-//! Threads, for the sums: a warp takes a row, lane `l` its columns `l, l + 32, ...`. They are f64, added in the order of the CPU
-//! reference, so that the scales are the same bit for bit. For the values: as in the `packed` module. Bound by bytes.
+//! Threads, for the sums: a warp processes a row, lane `l` its columns `l, l + 32, ...`. Sums are f64, added in the order of the CPU
+//! reference, so that the scales are the same, bit for bit. For the values: as in the `packed` module. Bound by memory bandwidth.
 
 use crate::block::{FULL_WARP, WARP};
 use crate::element::{AnyFloat, Floats, QUAD};
@@ -19,12 +19,12 @@ use crate::packed::{self, Layout, MAX_THREADS, Packed, ZEROS};
 use cuda_std::shared::SharedPtr;
 use cuda_std::{intrinsics, kernel, shared_array, thread, warp};
 
-/// Rows whose sums a block takes.
+/// Rows whose sums a block computes.
 pub const SUM_ROWS: u32 = MAX_THREADS / WARP;
 
 const LANES: usize = WARP as usize;
 
-/// Adds `value` of all lanes as the reference does: distance 16, 8, 4, 2, 1. All lanes get the sum.
+/// Sums `value` over all lanes in the order of the reference: at distances 16, 8, 4, 2, 1. All lanes get the sum.
 ///
 /// # Safety
 /// All lanes of the warp call it together.
@@ -46,10 +46,10 @@ unsafe fn sum_of_warp(mut value: f64) -> f64 {
     value
 }
 
-/// Sums of the rows' magnitudes, and of the rows.
+/// Sums the magnitudes of each row, and its values.
 ///
 /// # Safety
-/// A warp a row, blocks of [`MAX_THREADS`], on buffers as the module says.
+/// Launched with one warp per row, in blocks of [`MAX_THREADS`], on buffers as the module describes.
 #[inline(always)]
 unsafe fn sum_rows(weights: Floats, abs_sums: *mut f64, sums: *mut f64, n: u32) {
     /// Loads in flight.
@@ -66,7 +66,7 @@ unsafe fn sum_rows(weights: Floats, abs_sums: *mut f64, sums: *mut f64, n: u32) 
     };
     let columns = weights.columns() as usize;
     let mut column = lane;
-    // SAFETY: columns are below `columns`; whole warps take rows, so all lanes reach the sums.
+    // SAFETY: only columns below `columns` are read; a warp processes one row, so all its lanes reach the sums.
     unsafe {
         while column + (STEPS - 1) * LANES < columns {
             let values: [f32; STEPS] = weights.read_strided(row, column, LANES);
@@ -88,10 +88,10 @@ unsafe fn sum_rows(weights: Floats, abs_sums: *mut f64, sums: *mut f64, n: u32) 
     }
 }
 
-/// The mean of each row, or of all, rounded to f32; at least `least`.
+/// The mean of each row, or of the whole matrix, rounded to f32; at least `least`.
 ///
 /// # Safety
-/// One block of [`MAX_THREADS`]; `sums` and `means` have `n` elements. `total` is this call's own.
+/// Launched as one block of [`MAX_THREADS`]; `sums` and `means` have `n` elements. `total` is used by this call only.
 #[inline(always)]
 unsafe fn means(
     sums: *const f64,
@@ -104,14 +104,14 @@ unsafe fn means(
     let thread = thread::thread_idx_x();
     let mean = |sum: f64, count: u64| {
         let mean = sum / count as f64;
-        // NaN stays: it tells the host of a weight that is not finite.
+        // NaN is kept: it tells the host that a weight is not finite.
         (if mean < f64::from(least) {
             f64::from(least)
         } else {
             mean
         }) as f32
     };
-    // SAFETY: the caller's contract; `per_tensor` is the same for all threads, and all lanes of warp 0 add.
+    // SAFETY: the caller's contract; `per_tensor` is the same for all threads, and all lanes of warp 0 take part in the sum.
     unsafe {
         let mut of_all = 0.0;
         if per_tensor != 0 {
@@ -142,7 +142,7 @@ unsafe fn means(
     }
 }
 
-/// How a float becomes a code.
+/// The parameters that map a float to a code.
 #[derive(Clone, Copy)]
 struct Quantizer {
     scale: *const f32,
@@ -152,11 +152,11 @@ struct Quantizer {
 /// Quantizes this block's rows into the `Tiled` layout.
 ///
 /// # Safety
-/// A block for [`packed::ROWS`] rows of the padded matrix, on buffers as the module says.
+/// Launched with one block per [`packed::ROWS`] rows of the padded matrix, on buffers as the module describes.
 #[inline(always)]
 unsafe fn quantize(weights: Floats, quantizer: Quantizer, target: Packed, n: u32) {
     packed::for_each_quad(target.k, |row, column| {
-        // SAFETY: the scale and the threshold are those of a row that is there; all lanes store together.
+        // SAFETY: scale and threshold are read only for existing rows; all lanes store together.
         unsafe {
             let len = packed::quad_len((n, weights.columns()), row, column);
             let mut codes = ZEROS;
@@ -175,7 +175,7 @@ unsafe fn quantize(weights: Floats, quantizer: Quantizer, target: Packed, n: u32
                     } else if binary {
                         if values[i] > parameter { 2 } else { 0 }
                     } else {
-                        // Limited before 1 is added, which could overflow.
+                        // Clamped before 1 is added, which could overflow.
                         intrinsics::float_to_int_rn(values[i] * parameter).clamp(-1, 1) + 1
                     };
                     codes |= (code as u32) << (8 * i);
@@ -196,12 +196,12 @@ pub unsafe fn weight_sums(
     n: u32,
     k: u32,
 ) {
-    // SAFETY: the host launches it on buffers as the module says.
+    // SAFETY: the host launches it on buffers as the module describes.
     unsafe { sum_rows(Floats::new(weights, dtype, k), abs_sums, sums, n) }
 }
 
-/// Scales from `abs_sums`, at least `least`, and thresholds from `sums` where there are any; of each row, or of all (`per_tensor`).
-/// One block; see the module.
+/// Scales from `abs_sums`, at least `least`, and thresholds from `sums` unless it is null; per row, or for the matrix (`per_tensor`).
+/// Launched as one block; see the module.
 #[kernel(launch_bounds(MAX_THREADS, 1))]
 pub unsafe fn weight_scales(
     abs_sums: *const f64,
@@ -214,7 +214,7 @@ pub unsafe fn weight_scales(
     least: f32,
 ) {
     let (abs_total, total) = (shared_array![u64; 1], shared_array![u64; 1]);
-    // SAFETY: the host launches it on buffers as the module says; whether there are sums is the same for all threads.
+    // SAFETY: the host launches it on buffers as the module describes; all threads agree on whether `sums` is null.
     unsafe {
         means(abs_sums, scale, abs_total, (n, k), per_tensor, least);
         if !sums.is_null() {
@@ -223,7 +223,7 @@ pub unsafe fn weight_scales(
     }
 }
 
-/// Quantization to ternary, or to binary where there is a threshold, the second pass; see the module.
+/// Quantization to ternary, or to binary if `threshold` is not null, the second pass; see the module.
 #[kernel(launch_bounds(MAX_THREADS, 4))]
 pub unsafe fn quantize_weights(
     weights: *const AnyFloat,
@@ -243,6 +243,6 @@ pub unsafe fn quantize_weights(
         k: k_padded,
     };
     let quantizer = Quantizer { scale, threshold };
-    // SAFETY: the host launches it on buffers as the module says.
+    // SAFETY: the host launches it on buffers as the module describes.
     unsafe { quantize(Floats::new(weights, dtype, k), quantizer, packed, n) }
 }

@@ -1,4 +1,4 @@
-//! From the warps' sums to outputs: they meet in shared memory, those of the blocks that split K in the workspace.
+//! From the warps' sums to outputs: sums of a block's warps are added through shared memory, those of the blocks that split K through the workspace.
 
 use super::epilogue::Epilogue;
 use super::layout::Layout;
@@ -7,8 +7,8 @@ use cuda_std::atomic::atomic_fetch_inc_acqrel_u32_device;
 use cuda_std::shared::{self, SharedPtr};
 use cuda_std::thread;
 
-/// From a token's sums to the next one's. With several tokens 4 words are left free, so that a warp's stores, four rows of two tokens a
-/// lane, meet all banks.
+/// Distance between two tokens' sums, in words. With several tokens it includes 4 words of padding, so that a warp's stores, four rows of
+/// two tokens per lane, are spread over all banks.
 pub(super) const fn token_pitch(tiles: u32, tokens: u32) -> u32 {
     tiles * TILE_ROWS as u32 + if tokens > 1 { 4 } else { 0 }
 }
@@ -18,7 +18,7 @@ pub(super) const fn warp_len(tiles: u32, tokens: u32) -> u32 {
     tokens * token_pitch(tiles, tokens)
 }
 
-/// Counters at the start of the workspace: as many for every variant, so that what one leaves as 0 is what another one expects.
+/// Counters at the start of the workspace: the same number for every variant, so that each finds as zero what another has left zero.
 pub(super) const fn counters(n: u32) -> u32 {
     n.div_ceil(TILE_ROWS as u32)
 }
@@ -30,7 +30,7 @@ pub(super) fn of_warp<const TILES: usize, const TOKENS: usize>(warp: usize) -> S
     shared::dynamic_shared_mem().add(warp as u32 * len)
 }
 
-/// Has the threads of a block share out `0..count`.
+/// Distributes the indices `0..count` over the threads of the block.
 #[inline(always)]
 fn each<const WARPS: usize>(count: u32, action: impl Fn(u32)) {
     let mut index = thread::thread_idx_x();
@@ -40,11 +40,11 @@ fn each<const WARPS: usize>(count: u32, action: impl Fn(u32)) {
     }
 }
 
-/// The operands of the output that this thread writes, where it writes one. Read before the weights, they are on their way together with them; after them they would
-/// take a memory latency of their own.
+/// The operands of the output that this thread writes, if it writes one. Loaded before the weights, they are in flight together with them; loaded
+/// afterwards, they would add a memory latency of their own.
 ///
 /// # Safety
-/// The problem's and the epilogue's pointers are as the module says.
+/// The problem's and the epilogue's pointers are as the module describes.
 #[inline(always)]
 pub(super) unsafe fn operands<E: Epilogue, const TILES: usize, const TOKENS: usize>(
     problem: &Problem,
@@ -61,12 +61,12 @@ pub(super) unsafe fn operands<E: Epilogue, const TILES: usize, const TOKENS: usi
     }
 }
 
-/// Adds up the sums that the warps have left, over the splits too, and hands the totals to the epilogue. `operands` are this thread's
-/// [`operands`], where they were read early: then no thread has more than one output.
+/// Adds up the sums of the warps and of the splits, and passes the totals to the epilogue. `operands` are this thread's [`operands`] if they
+/// were loaded early, in which case no thread has more than one output.
 ///
 /// # Safety
-/// All threads call it, each warp with its sums of the block's rows in [`of_warp`]; the grid is `(blocks, SPLITS)`, and the problem's
-/// pointers are as the module says.
+/// All threads of the block call it, each warp after writing its sums of the block's rows to [`of_warp`]; the grid is `(blocks, SPLITS)`,
+/// and the problem's pointers are as the module describes.
 #[inline(always)]
 pub(super) unsafe fn finish<
     L: Layout,
@@ -109,7 +109,7 @@ pub(super) unsafe fn finish<
         each::<WARPS>(count, |index| output(index, of_block(index)));
         return;
     }
-    // SAFETY: the workspace has a counter a block and then `[blocks, SPLITS, TOKENS, rows]` sums; no two blocks write the same.
+    // SAFETY: the workspace has a counter for each block, then `[blocks, SPLITS, TOKENS, rows]` sums; no two blocks write the same sums.
     unsafe {
         let sums = problem
             .workspace
@@ -117,7 +117,7 @@ pub(super) unsafe fn finish<
             .cast::<i32>();
         let own = sums.add((thread::block_idx_y() * count) as usize);
         each::<WARPS>(count, |index| *own.add(index as usize) = of_block(index));
-        // The barrier puts all threads' sums before the count, and the count before what the last block reads.
+        // This barrier orders the sums of all threads before the increment; the next one orders the increment before the last block's reads.
         thread::sync_threads();
         let is_last = thread::thread_idx_x() == 0
             && atomic_fetch_inc_acqrel_u32_device(

@@ -38,7 +38,7 @@ pub struct Variant {
     pub entry: crate::Entry<Params>,
 }
 
-/// Lists the variants of a layout: the entry points, and the list for the host.
+/// Defines the variants of a layout: the entry points, and the list for the host.
 macro_rules! variants {
     ($list:ident, $layout:ty: $(
         $name:ident: $tokens:tt tokens, $tiles:literal tiles, $warps:literal warps, $splits:literal splits, $steps:literal steps,
@@ -73,7 +73,7 @@ macro_rules! variants {
                 let problem = Problem { weights, activations, n, k, k_pitch, tokens, workspace };
                 let rows = Rows { row_scale, bias, activation, residual, output, dtype };
                 let epilogue = Scaled { activation_scale, activation_sum, rows };
-                // SAFETY: the host launches it on buffers as the module says.
+                // SAFETY: the host launches it on buffers as the module describes.
                 unsafe {
                     variants!(@run $tokens, $layout, Scaled, $tiles, $warps, $splits, $steps, problem, epilogue)
                 }
@@ -92,8 +92,8 @@ macro_rules! variants {
     }};
 }
 
-// `blocks` of 1024 / `blocks` threads a multiprocessor bound the registers to 64, and so how many of the loads ptxas keeps in flight. A block of
-// one warp counts as two, as no GPU of 1024 threads a multiprocessor has 32 blocks there.
+// `blocks` blocks of 1024 / `blocks` threads per multiprocessor limit the registers to 64, and thereby the number of loads that ptxas keeps in flight.
+// A block of one warp counts as two, because no GPU with 1024 threads per multiprocessor holds 32 blocks there.
 variants! { TILED, Tiled:
     gemv_m1_t1_w1: 1 tokens, 1 tiles, 1 warps, 1 splits, 3 steps, 16 blocks;
     gemv_m1_t2_w1: 1 tokens, 2 tiles, 1 warps, 1 splits, 1 steps, 16 blocks;
@@ -146,7 +146,7 @@ pub struct Int8xInt2Variant {
 
 macro_rules! int8xint2_variants {
     ($($name:ident: $tokens:tt tokens, $tiles:literal tiles, $warps:literal warps, $steps:literal steps, $blocks:literal blocks;)*) => {
-        /// The compiled variants of what Microsoft's `bitlinear_int8xint2` computes, for a group of tokens a block of the grid's y.
+        /// The compiled variants of what Microsoft's `bitlinear_int8xint2` computes; each block along the grid's y computes a group of tokens.
         #[cfg(not(target_arch = "nvptx64"))]
         pub const INT8XINT2: &[Int8xInt2Variant] = &[$(Int8xInt2Variant {
             shape: Shape { tiles: $tiles, warps: $warps, steps: $steps, tokens: $tokens, splits: 1 },
@@ -155,7 +155,7 @@ macro_rules! int8xint2_variants {
         $(
             /// `y[m, n] = sum_k q[m, k] w[n, k] / s[m] * ws[n / rows_per_scale]` on `Ladder` weights.
             ///
-            /// `activations` `[tokens, k_pitch]`, 16-byte aligned, as `k_pitch` is; `k` a multiple of 32; `output` `[tokens, n]`.
+            /// `activations` is `[tokens, k_pitch]` and 16-byte aligned; `k_pitch` is a multiple of 16, `k` of 32; `output` is `[tokens, n]`.
             #[kernel(launch_bounds(1024 / $blocks, $blocks))]
             pub unsafe fn $name(
                 activations: *const i8,
@@ -171,7 +171,7 @@ macro_rules! int8xint2_variants {
             ) {
                 let group = thread::block_idx_y();
                 let first = (group * $tokens) as usize;
-                // SAFETY: the host launches it on buffers as stated above, with a block in y for each group of tokens.
+                // SAFETY: the host launches it on buffers as stated above, with one block along y per group of tokens.
                 unsafe {
                     let problem = Problem {
                         weights,

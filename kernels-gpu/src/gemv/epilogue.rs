@@ -6,24 +6,24 @@ use crate::activation::{Function, NO_ACTIVATION};
 use crate::element::{AnyFloat, Element};
 use half::bf16;
 
-/// What becomes of the sums.
+/// How integer sums become outputs.
 pub(super) trait Epilogue: Copy {
-    /// Whether the sums of the activations are not known and have to be computed beside the products.
+    /// Whether the sums of the activations are unknown and have to be computed along with the products.
     const SUMS_ACTIVATIONS: bool;
 
-    /// What an output takes beside its sum, as far as it can be read before the products.
+    /// What an output needs besides its sum, as far as it can be loaded before the products.
     type Operands: Copy + Default;
 
-    /// Reads them.
+    /// Loads the operands of an output, given as `(token, row)`.
     ///
     /// # Safety
-    /// `token` and `row` are in the matrices that the pointers belong to.
+    /// Token and row are inside the matrices behind the pointers.
     unsafe fn operands(&self, output: (usize, usize)) -> Self::Operands;
 
-    /// Writes one output. `sum` is that of the codes' products, or of the weights' where `SUMS_ACTIVATIONS`.
+    /// Writes one output. `sum` is the dot product of the codes, or that of the weights if `SUMS_ACTIVATIONS`.
     ///
     /// # Safety
-    /// As [`Epilogue::operands`], whose result for this output `operands` is.
+    /// As [`Epilogue::operands`]; `operands` is its result for this output.
     unsafe fn write<L: Layout>(
         &self,
         problem: &Problem,
@@ -33,7 +33,7 @@ pub(super) trait Epilogue: Copy {
     );
 }
 
-/// From a row's dot product to its output: scales, bias, activation function and residual, each operation rounded in f32, the result
+/// From a row's dot product to its output: scales, bias, activation function and residual. Each operation is rounded to f32, the result
 /// once to the output's type.
 #[derive(Clone, Copy)]
 pub(super) struct Rows {
@@ -43,15 +43,15 @@ pub(super) struct Rows {
     pub activation: u32,
     pub residual: *const AnyFloat,
     pub output: *mut AnyFloat,
-    /// Of residual and output.
+    /// The type of residual and output.
     pub dtype: u32,
 }
 
 impl Rows {
-    /// The scale of a row, and what is added to element `index` of the output, which is in that row of the weights.
+    /// The scale of a weight row, and the bias and residual of element `index` of the output, which belongs to that row.
     ///
     /// # Safety
-    /// There are such a row and element.
+    /// The row and the element exist.
     #[inline(always)]
     pub unsafe fn operands(&self, index: usize, row: usize) -> Operands {
         // SAFETY: the caller's contract.
@@ -72,14 +72,14 @@ impl Rows {
         }
     }
 
-    /// Writes element `index` of the output. `scale` is the token's.
+    /// Writes element `index` of the output. `scale` is the token's scale.
     ///
     /// # Safety
-    /// There is such an element.
+    /// The element exists.
     #[inline(always)]
     pub unsafe fn write(&self, index: usize, operands: Operands, dot: i32, scale: f32) {
         let mut y = dot as f32 / scale * operands.row_scale;
-        // What is absent is no step: adding 0 would make 0 of -0.
+        // Absent terms are skipped: adding 0 would turn -0 into 0.
         if !self.bias.is_null() {
             y += operands.bias;
         }
@@ -94,7 +94,7 @@ impl Rows {
     }
 }
 
-/// What belongs to an output beside its dot product; 0 where it is absent.
+/// What an output needs besides its dot product; 0 where absent.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Operands {
     row_scale: f32,
@@ -102,7 +102,7 @@ pub(super) struct Operands {
     residual: f32,
 }
 
-/// What every output of [`Scaled`] takes. Bias and residual are read when it is written: two registers more would spill.
+/// What every output of [`Scaled`] needs. Bias and residual are loaded when the output is written: two more registers would spill.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Scales {
     activation_scale: f32,
@@ -110,7 +110,7 @@ pub(super) struct Scales {
     row_scale: f32,
 }
 
-/// Tokens with their scales and sums as quantization has left them.
+/// The epilogue for tokens whose scales and sums were stored by quantization.
 #[derive(Clone, Copy)]
 pub(super) struct Scaled {
     pub activation_scale: *const f32,
@@ -157,7 +157,7 @@ impl Epilogue for Scaled {
     }
 }
 
-/// The operands of Microsoft's `bitlinear_int8xint2`: bf16 scales of the token and of `rows_per_scale` rows, bf16 out.
+/// The epilogue of Microsoft's `bitlinear_int8xint2`: a bf16 scale per token, one per `rows_per_scale` rows, and bf16 output.
 #[derive(Clone, Copy)]
 pub(super) struct Int8xInt2 {
     pub(super) activation_scale: *const bf16,
@@ -175,7 +175,7 @@ impl Epilogue for Int8xInt2 {
     #[inline(always)]
     unsafe fn operands(&self, (token, row): (usize, usize)) -> (f32, f32) {
         let group = row as u32 / self.rows_per_scale;
-        // SAFETY: the caller's contract; the host has seen to a scale for each group.
+        // SAFETY: the caller's contract; the host ensures a scale for each group.
         unsafe {
             let activation_scale = (*self.activation_scale.add(token)).widen();
             (

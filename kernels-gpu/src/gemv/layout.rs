@@ -1,33 +1,33 @@
-//! The weight layouts that the product takes.
+//! The weight layouts that the products support.
 
 use super::{UNIT_ROWS, UNIT_WORDS};
 use cuda_std::intrinsics;
 
-/// Which lane has which unit of a step, and what its words mean.
+/// Which unit of a step each lane processes, and what the unit's words mean.
 pub(super) trait Layout {
     /// `u - w`.
     const CODE_BIAS: i32;
-    /// The bits of the lane index that tell a row group's lanes apart.
+    /// The bits of the lane index that distinguish the lanes of a row group.
     const COLUMN_BITS: [u32; 3];
-    /// A lane's accumulators for a unit's four rows.
+    /// A lane's accumulators for the four rows of a unit.
     type Sums: Copy;
     const ZERO: Self::Sums;
     /// Row group (0..4) of a lane.
     fn row_group(lane: usize) -> usize;
-    /// Sixteen of columns (0..8) of a lane.
+    /// Group of 16 columns (0..8) of a lane.
     fn sixteen(lane: usize) -> usize;
-    /// Adds the products of activation word `word` (0..4).
+    /// Adds the products with activation word `word` (0..4).
     fn add(sums: &mut Self::Sums, unit: &[u32; UNIT_WORDS], word: usize, q: i32);
     /// The dot products of the four rows.
     fn rows(sums: Self::Sums) -> [i32; UNIT_ROWS];
 
-    /// Whether K need not be a whole number of steps.
+    /// Whether K may end with a partial step.
     const HAS_PARTIAL_STEPS: bool;
-    /// The unit of a step that has a row group and a sixteen of columns.
+    /// Index, within a step, of the unit with this row group and this group of 16 columns.
     fn unit(row_group: usize, sixteen: usize) -> usize;
-    /// The bytes that meet activation word `word` (0..4): four sums of rows, of which [`Layout::of_sums`] makes the rows.
+    /// The bytes to multiply with activation word `word` (0..4): four sums of rows, from which [`Layout::of_sums`] computes the rows.
     fn of_columns(unit: &[u32; UNIT_WORDS], word: usize) -> [u32; UNIT_ROWS];
-    /// The four rows' dot products from those of [`Layout::of_columns`].
+    /// The four rows' dot products, from those of the words of [`Layout::of_columns`].
     fn of_sums(sums: [i32; UNIT_ROWS]) -> [i32; UNIT_ROWS];
 }
 
@@ -37,7 +37,7 @@ pub(super) enum Tiled {}
 impl Layout for Tiled {
     const CODE_BIAS: i32 = 1;
     const COLUMN_BITS: [u32; 3] = [1, 2, 4];
-    /// `d0` to `d3` of the module's description.
+    /// `d0` to `d3` in the description of the `gemv` module.
     type Sums = [i32; UNIT_ROWS];
     const ZERO: Self::Sums = [0; UNIT_ROWS];
 
@@ -88,14 +88,14 @@ impl Layout for Tiled {
     }
 }
 
-/// Blocks of 16 x 32, 128 bytes each, four to a step: see host/src/layout/ladder.rs. A word is a row; bits `2i`, `2i + 1` of its
-/// bytes meet activation word `i`, and give products `4^i` times too large.
+/// Blocks of 16 x 32, 128 bytes each, four per step: see host/src/layout/ladder.rs. Each word of a unit belongs to one row; bits `2i` and
+/// `2i + 1` of its bytes are multiplied with activation word `i`, which gives products `4^i` times too large.
 pub(super) enum Ladder {}
 
 impl Layout for Ladder {
     const CODE_BIAS: i32 = 2;
     const COLUMN_BITS: [u32; 3] = [2, 8, 16];
-    /// For each row, by activation word.
+    /// Indexed by row, then by activation word.
     type Sums = [[i32; UNIT_WORDS]; UNIT_ROWS];
     const ZERO: Self::Sums = [[0; UNIT_WORDS]; UNIT_ROWS];
 

@@ -1,7 +1,7 @@
 //! RMSNorm or LayerNorm of one token, its quantization and its product with `Tiled` weights, in one kernel.
 //!
 //! The formulas are those of the `norm`, `quantize` and `gemv` modules, and so are the results, bit for bit: every block normalizes and
-//! quantizes the token by the very code of `norm`, with as many threads, into shared memory, and then computes its rows.
+//! quantizes the token into shared memory, using the code of `norm` with the same number of threads, and then computes its rows.
 //!
 //! | pointer | shape | dtype | alignment |
 //! |---|---|---|---|
@@ -9,13 +9,13 @@
 //! | `gamma`, `beta` (or null) | `[width]`, zeros up to a multiple of 8 | f32 | 16 bytes |
 //! | `weights` | `[n_padded, k]`, packed, `k` being `width` padded to steps of 128 | 2-bit codes | 16 bytes |
 //! | `row_scale`, `bias` (or null) | `[n]` | f32 | 4 bytes |
-//! | `residual` (or null), `output` | `[n]` | `dtype` | its element |
+//! | `residual` (or null), `output` | `[n]` | f32, f16, bf16: `dtype` | one element |
 //! | dynamic shared memory | [`shared_bytes`]: the int8 values, then the warps' sums of two groups | | |
 //!
-//! The grid is fixed: block `b` computes groups `b`, `b + grid`, ... of `TILES` tiles of 16 rows, and does the norm once. The warps of a block
-//! split K, two steps of 128 columns each where the row is one chunk a thread (up to 8192), so that all weights of a group are in flight at
-//! once: those of the first while the norm is computed, those of the next while one is multiplied and added up. Bound by weight bytes, but for
-//! the norm's latency where there are few groups a block.
+//! The grid is at most what the device can run at once: block `b` computes groups `b`, `b + grid_dim`, ... of `TILES` tiles of 16 rows, and the
+//! norm once. The warps of a block split K. If the row is one chunk per thread (up to 8192), a warp has at most two steps of 128 columns, so that all
+//! weights of a group are in flight at once: those of the first group while the norm is computed, those of the next while one is multiplied and
+//! reduced. Bound by weight bytes, except for the norm's latency if there are few groups per block.
 
 use super::epilogue::{Operands, Rows};
 use super::layout::{Layout, Tiled};
@@ -35,15 +35,15 @@ use cuda_std::{kernel, thread};
 /// Steps of a tile whose weights a warp loads together.
 const STEPS: usize = 2;
 
-/// Registers a thread, at most: what `MAX_THREADS` threads leave each.
+/// Maximum number of registers per thread: each thread's share with `MAX_THREADS` threads per block.
 pub const REGISTERS: u32 = 64;
 
-/// Dynamic shared memory of a block of `threads` threads that computes `tiles` tiles at a time, `k` being the padded width.
+/// Dynamic shared memory, in bytes, of a block of `threads` threads that computes `tiles` tiles at a time; `k` is the padded width.
 pub const fn shared_bytes(k: u32, threads: u32, tiles: u32) -> u32 {
     k + 2 * 4 * tiles * TILE_ROWS as u32 * pitch(threads / WARP)
 }
 
-/// From a row's sums to the next row's. An odd number, so that the rows' sums of one warp are in different banks.
+/// Distance between two rows' sums, in words. It is odd, so that one warp's sums of different rows are in different banks.
 const fn pitch(warps: u32) -> u32 {
     warps | 1
 }
@@ -78,7 +78,7 @@ impl Sink for InShared {
             return sum;
         }
         let (bytes, sum) = quantize::round_chunk(values, scale, sum);
-        // SAFETY: the chunk is inside the row, and this thread's.
+        // SAFETY: the chunk is inside the row, and belongs to this thread.
         unsafe { self.values.add(chunk).write(bytes) };
         sum
     }
@@ -107,7 +107,7 @@ impl Weights {
     /// Loads a lane's units of a step of a group.
     ///
     /// # Safety
-    /// The weights are as the module says.
+    /// The weights are as the module describes.
     #[inline(always)]
     unsafe fn load<const TILES: usize>(&self, group: u32, step: u32) -> Units<TILES> {
         let mut units = [[0; UNIT_WORDS]; TILES];
@@ -115,7 +115,7 @@ impl Weights {
             let index = group * TILES as u32 + tile as u32;
             if step < self.steps && index < self.tiles {
                 let offset = (index as usize * self.steps as usize + step as usize) * STEP_BYTES;
-                // SAFETY: there are such a tile and step.
+                // SAFETY: the tile and the step exist.
                 units[tile] =
                     unsafe { ptr::load_nc_streaming_v4(self.first.add(offset).cast()) }.0;
             }
@@ -124,10 +124,10 @@ impl Weights {
     }
 }
 
-/// The token and its rows. `COUNT` is `TILES * 4`, the sums of a lane.
+/// Normalizes and quantizes the token, and computes this block's rows. `COUNT` is `TILES * 4`, the number of sums per lane.
 ///
 /// # Safety
-/// Launched with as many threads as the norm has chunks, whole warps, at most [`MAX_THREADS`], on buffers as the module says.
+/// Launched with as many threads as the norm has chunks, in whole warps and at most [`MAX_THREADS`], on buffers as the module describes.
 #[inline(always)]
 unsafe fn normed<
     const TILES: usize,
@@ -144,7 +144,7 @@ unsafe fn normed<
     k: u32,
 ) {
     const { assert!(COUNT == TILES * UNIT_ROWS && COUNT <= 8) };
-    // SAFETY: the caller's contract; no block is without a group.
+    // SAFETY: the caller's contract; every block has at least one group.
     unsafe { follow::<TILES>(weights, None, (n, k)) };
     let rows_of_group = (TILES * TILE_ROWS) as u32;
     let (thread, warps) = (thread::thread_idx_x(), thread::block_dim_x() / WARP);
@@ -156,14 +156,14 @@ unsafe fn normed<
     let mut group = thread::block_idx_x();
     let groups = n.div_ceil(rows_of_group);
     let mut step = warp;
-    // SAFETY: here and below, the caller's contract; all threads meet at the barriers, as they agree on `group`.
+    // SAFETY: here and below, the caller's contract; all threads reach the barriers, because they agree on `group`.
     unsafe {
         let weights = Weights {
             first: weights.add(lane as usize * UNIT_BYTES),
             tiles: n.div_ceil(TILE_ROWS as u32),
             steps: k / STEP_COLUMNS as u32,
         };
-        // The row of a group that this lane writes, or one beyond the last.
+        // The row of a group that this lane writes, or one past the last.
         let share = rows_of_group.div_ceil(warps);
         let own_row = if lane < share {
             warp * share + lane
@@ -219,7 +219,7 @@ unsafe fn normed<
                             }
                         }
                     }
-                    // Into the registers that have just become free.
+                    // Loads into the registers that have just become free.
                     units[i] = weights.load(group, step + distance);
                 });
             }
@@ -231,18 +231,18 @@ unsafe fn normed<
                 }
             }
             reduce_scatter(&mut totals, Tiled::COLUMN_BITS);
-            // With 4 sums, two lanes are left with the same one.
+            // With 4 sums, two lanes hold the same total.
             if COUNT == 8 || lane & Tiled::COLUMN_BITS[2] == 0 {
                 let value = first_value::<COUNT>(lane as usize, Tiled::COLUMN_BITS);
                 let row = value / UNIT_ROWS * TILE_ROWS
                     + Tiled::row_group(lane as usize) * UNIT_ROWS
                     + value % UNIT_ROWS;
-                // Each warp subtracts what it has quantized: together, the sum of the token.
+                // Each warp subtracts the sum of what it has quantized; over all warps, that is the token's sum.
                 partial
                     .add(row as u32 * pitch + warp)
                     .write(totals[0] - Tiled::CODE_BIAS * own_sum);
             }
-            // One barrier a group: the sums of the next are written elsewhere.
+            // One barrier per group suffices: the sums of the next group are written elsewhere.
             thread::sync_threads();
             let (mut dot, mut index) = (0, 0);
             while index < share && warp * share + index < rows_of_group {
@@ -284,20 +284,20 @@ pub type Params = (
     u32,
 );
 
-/// A kernel, the tokens that it takes, and its share of the rows.
+/// A kernel, the tokens that it accepts, and how many rows it computes at a time.
 #[cfg(not(target_arch = "nvptx64"))]
 #[derive(Clone, Copy)]
 pub struct Variant {
-    /// The kernel, and the tokens that it takes.
+    /// The kernel, and the tokens that it accepts.
     pub row: crate::row::Variant<Params>,
     /// Tiles of 16 rows that a block computes at a time.
     pub tiles: u32,
 }
 
-/// Lists the kernels: the entry points, and the list for the host.
+/// Defines the kernels: the entry points, and the list for the host.
 macro_rules! variants {
     ($($name:ident: $tiles:literal tiles, $chunks:expr, $whole:expr, $early:expr;)*) => {
-        /// The kernels: first those that keep the token in registers, of which each takes more rows at a time; the last takes any token.
+        /// The kernels: first those that keep the token in registers, by ascending number of rows at a time; the last accepts any token.
         #[cfg(not(target_arch = "nvptx64"))]
         pub const VARIANTS: &[Variant] = &[$(Variant {
             row: crate::row::Variant { chunks: $chunks, whole: $whole, entry: crate::Entry::of::<$name>() },
@@ -328,7 +328,7 @@ macro_rules! variants {
                 let floats = |start| Floats::new(start, input_dtype, width);
                 let input = Input::<$whole> { input: floats(input), residual: floats(core::ptr::null()) };
                 let rows = Rows { row_scale, bias, activation, residual, output, dtype };
-                // SAFETY: the host launches it on buffers as the module says.
+                // SAFETY: the host launches it on buffers as the module describes.
                 unsafe {
                     normed::<$tiles, { $tiles * UNIT_ROWS }, $chunks, $whole, $early>(norm, input, weights, rows, n, k)
                 }

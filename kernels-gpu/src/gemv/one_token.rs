@@ -1,4 +1,4 @@
-//! One token, by `dp4a`.
+//! The product of one token, with `dp4a`.
 //!
 //! ```text
 //! a warp's load, 512 bytes: 16 rows (a tile) x 128 columns (a step)
@@ -21,13 +21,13 @@ use core::mem::MaybeUninit;
 use cuda_std::ptr::{self, U32x4};
 use cuda_std::{intrinsics, thread, warp};
 
-/// Units of up to `STEPS` steps of each of a lane's tiles.
+/// A lane's units of up to `STEPS` steps, for each of its tiles.
 type Units<const TILES: usize, const STEPS: usize> = [[[u32; UNIT_WORDS]; TILES]; STEPS];
 
-/// Activations that the units of up to `STEPS` steps meet.
+/// The activations that the units of up to `STEPS` steps are multiplied with.
 type Activations<const STEPS: usize> = [MaybeUninit<[u32; UNIT_WORDS]>; STEPS];
 
-/// What a lane has added up.
+/// A lane's accumulators.
 struct Sums<L: Layout, const TILES: usize> {
     tiles: [L::Sums; TILES],
     activations: i32,
@@ -37,7 +37,7 @@ impl<L: Layout, const TILES: usize> Sums<L, TILES> {
     /// Adds the products of the first `count` steps.
     ///
     /// # Safety
-    /// There are as many activations.
+    /// The activations of the first `count` steps are initialized.
     #[inline(always)]
     unsafe fn add<E: Epilogue, const STEPS: usize>(
         &mut self,
@@ -62,7 +62,7 @@ impl<L: Layout, const TILES: usize> Sums<L, TILES> {
     }
 }
 
-/// A lane's units and activations, from a step on.
+/// Pointers to a lane's units and activations of one step.
 #[derive(Clone, Copy)]
 struct Place<const TILES: usize, const DISTANCE: usize, const STEPS: usize> {
     weights: [*const u8; TILES],
@@ -70,7 +70,7 @@ struct Place<const TILES: usize, const DISTANCE: usize, const STEPS: usize> {
 }
 
 impl<const TILES: usize, const DISTANCE: usize, const STEPS: usize> Place<TILES, DISTANCE, STEPS> {
-    /// `steps` of this warp's steps further.
+    /// The place `steps` of this warp's steps further on.
     #[inline(always)]
     fn after(self, steps: usize) -> Self {
         Self {
@@ -83,10 +83,10 @@ impl<const TILES: usize, const DISTANCE: usize, const STEPS: usize> Place<TILES,
         }
     }
 
-    /// Loads the next `STEPS` steps.
+    /// Loads the units of the next `STEPS` steps.
     ///
     /// # Safety
-    /// There are as many.
+    /// At least `STEPS` steps remain.
     #[inline(always)]
     unsafe fn load(&self) -> Units<TILES, STEPS> {
         let mut units = [[[0; UNIT_WORDS]; TILES]; STEPS];
@@ -100,11 +100,11 @@ impl<const TILES: usize, const DISTANCE: usize, const STEPS: usize> Place<TILES,
         units
     }
 
-    /// As [`Place::load`], of the first `count` steps, one at least; zeros for the others. `count` is below `STEPS`, but with partial steps may be
-    /// `STEPS`.
+    /// As [`Place::load`], for the first `count` steps, at least one; the units of the others are zeros. `count` is less than `STEPS`; with partial
+    /// steps it may be `STEPS`.
     ///
     /// # Safety
-    /// There are as many.
+    /// At least `count` steps remain.
     #[inline(always)]
     unsafe fn load_some<L: Layout>(&self, count: u32) -> Units<TILES, STEPS> {
         let mut units = [[[0; UNIT_WORDS]; TILES]; STEPS];
@@ -129,7 +129,7 @@ impl<const TILES: usize, const DISTANCE: usize, const STEPS: usize> Place<TILES,
     /// Loads the activations of the first `count` steps.
     ///
     /// # Safety
-    /// There are as many.
+    /// At least `count` steps remain.
     #[inline(always)]
     unsafe fn activations(&self, count: u32) -> Activations<STEPS> {
         let mut activations = [MaybeUninit::uninit(); STEPS];
@@ -144,10 +144,10 @@ impl<const TILES: usize, const DISTANCE: usize, const STEPS: usize> Place<TILES,
     }
 }
 
-/// Adds each of `COUNT` values over the lanes that differ in the bits `lane_bits`, and leaves every lane with its share of
-/// the totals in front: those from [`first_value`] on, `COUNT / 8` of them and at least one.
+/// Sums each of `COUNT` values over the lanes that differ in the bits `lane_bits`, and distributes the totals over these lanes: the first
+/// `COUNT / 8` elements of `values`, at least one, become the totals from index [`first_value`] on.
 ///
-/// Each round a lane keeps one half of its values and hands the other to the lane across; with one value left, both keep it.
+/// In each round a lane keeps one half of its values and sends the other half to its partner; with one value left, both keep it.
 ///
 /// # Safety
 /// All lanes of the warp call it together.
@@ -164,7 +164,7 @@ pub(super) unsafe fn reduce_scatter<const COUNT: usize>(
             // SAFETY: the caller's contract.
             values[0] += unsafe { warp::warp_shuffle_xor(block::FULL_WARP, values[0], bit, block::WARP) };
         } else {
-            // All ones in the upper lanes. Arithmetic, because of an `if` here LLVM has made two paths with a shuffle in each
+            // All ones in the upper lanes. Computed by arithmetic: LLVM has turned an `if` here into two paths with a shuffle in each
             // (docs/toolchain.md).
             let upper = -i32::from(lane & bit != 0);
             unroll!(i < half <= 4, {
@@ -177,7 +177,7 @@ pub(super) unsafe fn reduce_scatter<const COUNT: usize>(
     });
 }
 
-/// Index of the first total that [`reduce_scatter`] leaves a lane with.
+/// Index of the first total that a lane holds after [`reduce_scatter`].
 #[inline(always)]
 pub(super) fn first_value<const COUNT: usize>(lane: usize, lane_bits: [u32; 3]) -> usize {
     let mut first = 0;
@@ -187,10 +187,10 @@ pub(super) fn first_value<const COUNT: usize>(lane: usize, lane_bits: [u32; 3]) 
     first
 }
 
-/// The rows of this block. `COUNT` is `TILES * 4`, the sums of a lane; `DISTANCE` is `WARPS * SPLITS`.
+/// Computes the rows of this block. `COUNT` is `TILES * 4`, the number of sums per lane; `DISTANCE` is `WARPS * SPLITS`.
 ///
 /// # Safety
-/// Launched with `32 * WARPS` threads and blocks `(rows, split)`, on buffers as the module says, `problem.tokens` being 1.
+/// Launched with `32 * WARPS` threads per block and blocks `(rows, split)`, on buffers as the module describes; `problem.tokens` is 1.
 #[inline(always)]
 pub(super) unsafe fn gemv<
     L: Layout,
@@ -215,7 +215,7 @@ pub(super) unsafe fn gemv<
         )
     };
     let thread = thread::thread_idx_x();
-    // A block of one warp has no more threads; no compiler knows that.
+    // A block of one warp has only 32 threads, which the compiler cannot know.
     let (warp, lane) = if WARPS == 1 {
         (0, thread as usize)
     } else {
@@ -231,10 +231,10 @@ pub(super) unsafe fn gemv<
     let k = problem.k;
     let column = first * STEP_COLUMNS as u32 + (L::sixteen(lane) * UNIT_COLUMNS) as u32;
 
-    // Tiles beyond what there is repeat the last one, and write nothing.
+    // Tiles past the last repeat the last one; their results are not written.
     let last_tile = (problem.n - 1) / TILE_ROWS as u32;
     let tile_bytes = k * (TILE_ROWS / 4) as u32;
-    // SAFETY: tiles up to the last exist, and where the pointers are used, `column` is below `k`.
+    // SAFETY: tiles up to the last exist, and the pointers are used only where `column` is below `k`.
     let start = unsafe {
         let step = problem
             .weights
@@ -254,12 +254,12 @@ pub(super) unsafe fn gemv<
             (problem.n, problem.k),
         )
     };
-    // Of the blocks that split K only the last one needs them.
+    // If several blocks split K, only the last one needs the operands.
     // SAFETY: the caller's contract.
     let operands =
         (SPLITS == 1).then(|| unsafe { block_sums::operands::<E, TILES, 1>(&problem, &epilogue) });
 
-    // Steps that all lanes of this warp have, and those of this lane: with them a part of a step.
+    // Steps that are whole for all lanes of this warp; and the steps of this lane, including its part of a partial step.
     let whole_steps = (k / STEP_COLUMNS as u32 + DISTANCE as u32 - 1 - first) / DISTANCE as u32;
     let steps = if L::HAS_PARTIAL_STEPS {
         let columns = (DISTANCE * STEP_COLUMNS) as u32;
@@ -273,16 +273,16 @@ pub(super) unsafe fn gemv<
         tiles: [L::ZERO; TILES],
         activations: 0,
     };
-    // A batch is loaded while another is added; what does not make a whole one is loaded together with the first, and so are the activations of both.
-    // SAFETY: `rest` steps and `batches` batches of this lane exist.
+    // Each batch is loaded while the one before is multiplied. Leftover steps are loaded with the first batch, and so are the activations of both.
+    // SAFETY: this lane has `batches` batches, and `rest` steps after them.
     unsafe {
         let mut next = start;
         let in_batches = batches * all;
         let after_batches = start.after(in_batches as usize);
         let rest = steps - in_batches;
-        // LLVM does not see it, and would make code for one more step.
+        // LLVM cannot derive this, and would generate code for one more step.
         core::hint::assert_unchecked(L::HAS_PARTIAL_STEPS || rest < all);
-        // Written where there are as many batches or a rest, and read only there.
+        // Written only if there are enough batches or leftover steps, and read only then.
         let mut even = MaybeUninit::<Units<TILES, STEPS>>::uninit();
         let mut odd = MaybeUninit::<Units<TILES, STEPS>>::uninit();
         let mut of_first: Activations<STEPS> = [MaybeUninit::uninit(); STEPS];
@@ -327,7 +327,7 @@ pub(super) unsafe fn gemv<
         }
     }
 
-    // Each lane's columns of the activations, so that all of a row's lanes subtract them once.
+    // Each lane subtracts the activations of its own columns: over all lanes of a row, each activation is subtracted once.
     let own = if E::SUMS_ACTIVATIONS {
         L::CODE_BIAS * sums.activations
     } else {
@@ -339,10 +339,10 @@ pub(super) unsafe fn gemv<
             values[tile * UNIT_ROWS + row] = sum - own;
         }
     }
-    // SAFETY: the loops above have ended for all lanes of the warp, and each place is one lane's.
+    // SAFETY: all lanes of the warp have left the loops above, and each address is written by one lane.
     unsafe {
         reduce_scatter(&mut values, L::COLUMN_BITS);
-        // With 4 values, two lanes are left with the same one.
+        // With 4 values, two lanes hold the same total.
         if COUNT == 8 || lane as u32 & L::COLUMN_BITS[2] == 0 {
             let value = first_value::<COUNT>(lane, L::COLUMN_BITS);
             let (tile, row) = (value / UNIT_ROWS, value % UNIT_ROWS);

@@ -1,14 +1,14 @@
-//! Up to 8 tokens at once, by `mma` on tensor cores: their number costs nothing.
+//! The product of up to 8 tokens, with `mma` on tensor cores, at a cost independent of their number.
 //!
-//! A fragment of the weights, 16 rows x 32 columns, has two words of the rows `g` and `g + 8` a lane. Both are made of one lane's unit: masks of a
-//! `Tiled` word are different sums of its rows, over the same four columns. So a unit is four products, two of the first and two of the last
-//! two of its masks or rows.
+//! In a weight fragment, 16 rows x 32 columns, each lane has two words of row `g` and two of row `g + 8`. All come from the lane's own unit: the masks
+//! of a `Tiled` word give different sums of its rows, over the same four columns. A unit thus takes four `mma`: two for the first two of its masks
+//! (rows for `Ladder`), two for the last two.
 //!
 //! ```text
 //! lane 4g + t         g = 0 .. 3: row group g of the first tile; g = 4 .. 7: of the second
 //! load h = 0, 1       columns 16 (t + 4h) .. + 15 of a step
 //! activations         lane 4g + t: the same columns of token g
-//! sums                lane 4g + t: the four rows of row group g, of tokens 2t and 2t + 1
+//! sums                lane 4g + t: the four rows of row group g, for tokens 2t and 2t + 1
 //! ```
 
 use super::block_sums::{self, of_warp, token_pitch};
@@ -24,14 +24,14 @@ use cuda_std::mma;
 use cuda_std::ptr::{self, U32x4};
 use cuda_std::thread;
 
-/// Tiles of a block: what the lanes' row groups are.
+/// Tiles per block: the lanes of a warp cover the row groups of two tiles.
 pub(super) const TILES: usize = 2;
-/// Loads that a lane's units of a step take.
+/// Units that a lane loads per step.
 const LOADS: usize = 2;
-/// Columns, in units, that a load covers.
+/// Columns that each of these loads covers, in units.
 const LOAD_UNITS: usize = 4;
 
-/// `sums + a b`, 16 x 32 by 32 x 8.
+/// `sums + a * b`, with a 16 x 32 matrix `a` and a 32 x 8 matrix `b`.
 ///
 /// # Safety
 /// All lanes of the warp call it together.
@@ -53,17 +53,17 @@ unsafe fn multiply(a: [u32; 4], b: [u32; 2], sums: [i32; 4]) -> [i32; 4] {
     }
 }
 
-/// A lane's accumulators. Those of both loads of a step meet in them: other warps fill the time that a product waits for the one before, and the
-/// registers hold more loads.
+/// A lane's accumulators. Both loads of a step share them: other warps run while an `mma` waits for the one before, and the registers saved hold
+/// more loads.
 struct Sums {
-    /// Of each unit's words by their first and second, third and fourth mask or row: two by tokens `2t` and `2t + 1`.
+    /// Sums for the first and second mask (or row) of the words, and for the third and fourth; each for tokens `2t` and `2t + 1`.
     pairs: [[i32; 4]; 2],
-    /// Of the activations of tokens `2t` and `2t + 1`, in front.
+    /// Sums of the activations of tokens `2t` and `2t + 1`, in the first two elements.
     activations: [i32; 4],
 }
 
 impl Sums {
-    /// Adds the products of steps.
+    /// Adds the products of `STEPS` steps.
     ///
     /// # Safety
     /// All lanes of the warp call it together.
@@ -90,7 +90,7 @@ impl Sums {
     ) {
         for half in 0..2 {
             let b = [q[2 * half], q[2 * half + 1]];
-            // By word of the activations, then by mask or row.
+            // Indexed by activation word, then by mask or row.
             let words = [
                 L::of_columns(unit, 2 * half),
                 L::of_columns(unit, 2 * half + 1),
@@ -115,10 +115,10 @@ impl Sums {
     }
 }
 
-/// A lane's units of `STEPS` steps, and the activations that they meet.
+/// A lane's units of `STEPS` steps, and the activations that they are multiplied with.
 type Loaded<const STEPS: usize> = [[([u32; UNIT_WORDS], [u32; UNIT_WORDS]); LOADS]; STEPS];
 
-/// A lane's units and activations, from a step on.
+/// Pointers to a lane's units and activations of one step.
 #[derive(Clone, Copy)]
 struct Place<const DISTANCE: usize> {
     weights: [*const u8; LOADS],
@@ -126,7 +126,7 @@ struct Place<const DISTANCE: usize> {
 }
 
 impl<const DISTANCE: usize> Place<DISTANCE> {
-    /// `steps` of this warp's steps further.
+    /// The place `steps` of this warp's steps further on.
     #[inline(always)]
     fn after(self, steps: usize) -> Self {
         Self {
@@ -139,10 +139,10 @@ impl<const DISTANCE: usize> Place<DISTANCE> {
         }
     }
 
-    /// Loads the next `STEPS` steps. With fewer than `columns` columns left of this lane's on, a unit is zeros.
+    /// Loads the next `STEPS` steps. Unless `WHOLE`, units that start `columns` or more columns after this lane's first are zeros.
     ///
     /// # Safety
-    /// The units below `columns` are valid.
+    /// The units to load are valid: all with `WHOLE`, else those below `columns`.
     #[inline(always)]
     unsafe fn load<const STEPS: usize, const WHOLE: bool>(&self, columns: u32) -> Loaded<STEPS> {
         let mut loaded = [[([0; UNIT_WORDS], [0; UNIT_WORDS]); LOADS]; STEPS];
@@ -164,10 +164,10 @@ impl<const DISTANCE: usize> Place<DISTANCE> {
     }
 }
 
-/// The rows of this block. `DISTANCE` is `WARPS * SPLITS`.
+/// Computes the rows of this block. `DISTANCE` is `WARPS * SPLITS`.
 ///
 /// # Safety
-/// Launched with `32 * WARPS` threads and blocks `(rows, split)`, on buffers as the module says; `problem.tokens` is at most 8.
+/// Launched with `32 * WARPS` threads per block and blocks `(rows, split)`, on buffers as the module describes; `problem.tokens` is at most 8.
 #[inline(always)]
 pub(super) unsafe fn gemv<
     L: Layout,
@@ -186,7 +186,7 @@ pub(super) unsafe fn gemv<
     let (warp, lane) = (thread / 32, (thread % 32) as usize);
     let (group, quarter) = (lane / 4, lane % 4);
     let (tile, row_group) = (group / UNIT_ROWS, group % UNIT_ROWS);
-    // Tiles beyond what there is repeat the last one, tokens likewise; nothing of them is written.
+    // Tiles past the last repeat the last one, and so do tokens; their results are not written.
     let tile_of_matrix = (thread::block_idx_x() * TILES as u32 + tile as u32)
         .min((problem.n - 1) / TILE_ROWS as u32);
     let token = (group as u32).min(problem.tokens - 1);
@@ -194,7 +194,7 @@ pub(super) unsafe fn gemv<
     let k = problem.k;
     // This warp's first step.
     let first = split * WARPS as u32 + warp;
-    // SAFETY: tile and token exist, and where the pointers are used, so do step and columns.
+    // SAFETY: tile and token exist, and the pointers are used only where step and columns exist.
     let mut next = unsafe {
         let start = problem
             .weights
@@ -215,7 +215,7 @@ pub(super) unsafe fn gemv<
     let steps = (whole_steps + DISTANCE as u32 - 1 - first) / DISTANCE as u32;
     let (mut batches, rest) = (steps / all, steps % all);
     let after_batches = next.after((batches * all) as usize);
-    // What the warp loads first. Whole tiles, as for one token, would take registers that spill; so would this with partial steps.
+    // Prefetches what the warp loads first. Prefetching tiles in bulk, as for one token, would spill registers; so would this with partial steps.
     #[cfg(target_feature = "sm_90")]
     if !L::HAS_PARTIAL_STEPS && batches > 0 {
         unroll!(step < STEPS <= 2, {
@@ -225,7 +225,7 @@ pub(super) unsafe fn gemv<
         });
     }
     grid::follow();
-    // Where a thread writes one output, and the registers suffice.
+    // Loaded early if a thread writes one output and the registers suffice.
     let operands = (SPLITS == 1
         && 32 * WARPS >= MAX_TOKENS * TILES * TILE_ROWS
         && !(L::HAS_PARTIAL_STEPS && STEPS > 1))
@@ -238,10 +238,10 @@ pub(super) unsafe fn gemv<
         pairs: [[0; 4]; 2],
         activations: [0; 4],
     };
-    // The step that makes no whole batch is loaded together with the first batch.
-    // SAFETY: the warp's lanes agree on the number of steps; `rest` of them and `batches` batches exist.
+    // The leftover step is loaded together with the first batch.
+    // SAFETY: all lanes of the warp have the same number of steps: `batches` batches, and `rest` steps after them.
     unsafe {
-        // Written where there is a rest, and read only there.
+        // Written only if there is a leftover step, and read only then.
         let mut of_rest = MaybeUninit::<Loaded<1>>::uninit();
         if rest > 0 {
             of_rest.write(after_batches.load::<1, true>(0));

@@ -1,8 +1,8 @@
-//! Atomic operations on global memory, seen by the whole device.
+//! Atomic operations on global memory, at device scope.
 //!
-//! Named as in Rust-CUDA: operation, ordering, type, scope. `relaxed` orders nothing else; `acquire` and `release` are
-//! the two halves of handing over data, and `acqrel` is both. A `fetch` returns the value before the operation;
-//! the `red` forms return nothing, which lets the thread go on without waiting.
+//! Named as in Rust-CUDA: operation, ordering, type, scope. `relaxed` does not order other accesses; a `release` and the
+//! `acquire` that reads its value pass data between threads, and `acqrel` is both. A `fetch` returns the value before the
+//! operation; the `red` forms return nothing, which lets the thread continue without waiting.
 
 use crate::gpu_only;
 #[cfg(target_arch = "nvptx64")]
@@ -32,17 +32,17 @@ fetch! {
     fn atomic_fetch_add_relaxed_u32_device(u32) = "atom.relaxed.gpu.global.add.u32";
     /// Adds, modulo 2^32. PTX: `atom.relaxed.gpu.global.add.s32`; sm_70.
     fn atomic_fetch_add_relaxed_i32_device(i32) = "atom.relaxed.gpu.global.add.s32";
-    /// Adds; the order in which threads come decides the rounding. PTX: `atom.relaxed.gpu.global.add.f32`; sm_70.
+    /// Adds; the order of threads decides the rounding. PTX: `atom.relaxed.gpu.global.add.f32`; sm_70.
     fn atomic_fetch_add_relaxed_f32_device(f32) = "atom.relaxed.gpu.global.add.f32";
     /// Keeps the smaller value. PTX: `atom.relaxed.gpu.global.min.u32`; sm_70.
     fn atomic_fetch_min_relaxed_u32_device(u32) = "atom.relaxed.gpu.global.min.u32";
     /// Keeps the larger value. PTX: `atom.relaxed.gpu.global.max.u32`; sm_70.
     fn atomic_fetch_max_relaxed_u32_device(u32) = "atom.relaxed.gpu.global.max.u32";
-    /// Adds 1, or starts again at 0 where the value has reached the argument; what this thread wrote before is seen by whoever acquires the
-    /// new value. Counts blocks and leaves 0 behind. PTX: `atom.acq_rel.gpu.global.inc.u32`; sm_70.
+    /// Adds 1, or wraps to 0 if the value has reached the argument; a thread that acquires the new value sees what this thread wrote
+    /// before. Counts blocks and ends at 0 again. PTX: `atom.acq_rel.gpu.global.inc.u32`; sm_70.
     fn atomic_fetch_inc_acqrel_u32_device(u32) = "atom.acq_rel.gpu.global.inc.u32";
-    /// Adds, modulo 2^32; what this thread wrote before is seen by whoever acquires the new value. Counts the blocks that are
-    /// done. PTX: `atom.acq_rel.gpu.global.add.u32`; sm_70.
+    /// Adds, modulo 2^32; a thread that acquires the new value sees what this thread wrote before. Counts finished blocks.
+    /// PTX: `atom.acq_rel.gpu.global.add.u32`; sm_70.
     fn atomic_fetch_add_acqrel_u32_device(u32) = "atom.acq_rel.gpu.global.add.u32";
 }
 
@@ -67,11 +67,11 @@ red! {
     fn atomic_red_add_relaxed_u32_device(u32) = "red.relaxed.gpu.global.add.u32";
     /// Adds, modulo 2^32. PTX: `red.relaxed.gpu.global.add.s32`; sm_70.
     fn atomic_red_add_relaxed_i32_device(i32) = "red.relaxed.gpu.global.add.s32";
-    /// Adds; the order in which threads come decides the rounding. PTX: `red.relaxed.gpu.global.add.f32`; sm_70.
+    /// Adds; the order of threads decides the rounding. PTX: `red.relaxed.gpu.global.add.f32`; sm_70.
     fn atomic_red_add_relaxed_f32_device(f32) = "red.relaxed.gpu.global.add.f32";
 }
 
-/// Loads; what the thread that released this value wrote before is seen after. PTX: `ld.acquire.gpu.global.u32`; sm_70.
+/// Loads; afterwards this thread sees what the thread that released the value wrote before. PTX: `ld.acquire.gpu.global.u32`; sm_70.
 ///
 /// # Safety
 /// `ptr` is a global address, aligned to 4 bytes, that can be read.
@@ -85,7 +85,7 @@ pub unsafe fn atomic_load_acquire_u32_device(ptr: *const u32) -> u32 {
     value
 }
 
-/// Stores; what this thread wrote before is seen by whoever acquires this value. PTX: `st.release.gpu.global.u32`;
+/// Stores; a thread that acquires this value sees what this thread wrote before. PTX: `st.release.gpu.global.u32`;
 /// sm_70.
 ///
 /// # Safety

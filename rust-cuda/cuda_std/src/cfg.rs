@@ -1,6 +1,6 @@
-//! The architecture that is compiled for.
+//! The target architecture.
 
-/// The compute capability compiled for, times ten: 75 for sm_75, 80 for sm_80, 90 for sm_90; 0 on the host.
+/// The compute capability of the target, times ten: 75 for sm_75, 80 for sm_80, 90 for sm_90; 0 on the host.
 ///
 /// A constant: a branch on it is decided at compile time. To use a function that an older architecture does
 /// not have, `#[cfg(target_feature = "sm_80")]` is needed instead, because both sides of an `if` must compile.

@@ -18,9 +18,9 @@ macro_rules! unary_asm {
     }};
 }
 
-/// Float functions with an instruction of their own. Those called `_approx` have the error that the PTX ISA
-/// states for the instruction; the others are correctly rounded. None flushes subnormal numbers, except where
-/// said.
+/// Float functions that have their own PTX instruction. Those called `_approx` have the error that the PTX ISA
+/// states for the instruction; the others are correctly rounded. None flushes subnormal numbers to zero, unless
+/// stated otherwise.
 pub trait GpuFloat: Copy + sealed::Sealed {
     /// `self * b + c`, rounded once. PTX: `fma.rn.f32`; any architecture.
     fn mul_add(self, b: Self, c: Self) -> Self;
@@ -28,11 +28,11 @@ pub trait GpuFloat: Copy + sealed::Sealed {
     fn sqrt(self) -> Self;
     /// The nearest integer, half to even. CUDA's `rintf`. PTX: `cvt.rni.f32.f32`; any architecture.
     fn rint(self) -> Self;
-    /// The next integer below. PTX: `cvt.rmi.f32.f32`; any architecture.
+    /// The largest integer not above `self`. PTX: `cvt.rmi.f32.f32`; any architecture.
     fn floor(self) -> Self;
-    /// The next integer above. PTX: `cvt.rpi.f32.f32`; any architecture.
+    /// The smallest integer not below `self`. PTX: `cvt.rpi.f32.f32`; any architecture.
     fn ceil(self) -> Self;
-    /// The next integer towards zero. PTX: `cvt.rzi.f32.f32`; any architecture.
+    /// The integer part: rounds towards zero. PTX: `cvt.rzi.f32.f32`; any architecture.
     fn trunc(self) -> Self;
     /// `1 / self`. PTX: `rcp.rn.f32`; any architecture.
     fn recip_rn(self) -> Self;
@@ -42,7 +42,7 @@ pub trait GpuFloat: Copy + sealed::Sealed {
     fn rsqrt_approx(self) -> Self;
     /// `2^self` within 2 ulp. PTX: `ex2.approx.f32`; any architecture.
     fn exp2_approx(self) -> Self;
-    /// The logarithm to base 2, within 2^-22 of it. PTX: `lg2.approx.f32`; any architecture.
+    /// The base-2 logarithm, with an error of at most 2^-22. PTX: `lg2.approx.f32`; any architecture.
     fn log2_approx(self) -> Self;
     /// `tanh(self)`, relative error at most 2^-11. PTX: `tanh.approx.f32`; sm_75.
     fn tanh_approx(self) -> Self;
@@ -132,8 +132,8 @@ pub fn bf16_to_f32(bits: u16) -> f32 {
     f32::from_bits((bits as u32) << 16)
 }
 
-/// The bits of the `bf16` nearest to `x`, half to even; NaN gives `0x7fff`. PTX: `cvt.rn.bf16.f32` from sm_80;
-/// before, the same result by integer instructions.
+/// The bits of the `bf16` nearest to `x`, half to even; NaN gives `0x7fff`. PTX: `cvt.rn.bf16.f32` from sm_80 on;
+/// on older architectures, integer instructions with the same result.
 #[gpu_only]
 pub fn f32_to_bf16(x: f32) -> u16 {
     #[cfg(target_feature = "sm_80")]
@@ -155,8 +155,8 @@ pub fn f32_to_bf16(x: f32) -> u16 {
     }
 }
 
-/// The bits of two `f16`, each rounded as by [`f32_to_f16`]: `low` in the low half. PTX: `cvt.rn.f16x2.f32` from sm_80;
-/// before, two conversions.
+/// The bits of two `f16`, each rounded as by [`f32_to_f16`]: `low` in the low half. PTX: `cvt.rn.f16x2.f32` from sm_80
+/// on; on older architectures, two conversions.
 #[gpu_only]
 pub fn f32_to_f16x2(low: f32, high: f32) -> u32 {
     #[cfg(target_feature = "sm_80")]
@@ -176,7 +176,7 @@ pub fn f32_to_f16x2(low: f32, high: f32) -> u32 {
 }
 
 /// The bits of two `bf16`, each rounded as by [`f32_to_bf16`]: `low` in the low half. PTX: `cvt.rn.bf16x2.f32` from
-/// sm_80; before, integer instructions.
+/// sm_80 on; on older architectures, integer instructions.
 #[gpu_only]
 pub fn f32_to_bf16x2(low: f32, high: f32) -> u32 {
     #[cfg(target_feature = "sm_80")]

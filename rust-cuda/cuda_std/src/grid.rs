@@ -1,9 +1,9 @@
-//! Programmatic dependent launch: a grid that starts before the one it follows has ended.
+//! Programmatic dependent launch: a grid starts before the preceding one has finished.
 
 #[cfg(any(target_feature = "sm_90", not(target_arch = "nvptx64")))]
 use crate::gpu_only;
 
-/// Waits until the grids that this one depends on have ended and their writes are visible; returns at once where
+/// Waits until the grids that this one depends on have finished and their writes are visible; returns at once if
 /// there are none. CUDA's `cudaGridDependencySynchronize`. PTX: `griddepcontrol.wait`; sm_90.
 #[cfg(any(target_feature = "sm_90", not(target_arch = "nvptx64")))]
 #[gpu_only]
@@ -12,7 +12,7 @@ pub fn grid_dependency_synchronize() {
     unsafe { crate::llvm::griddepcontrol_wait() }
 }
 
-/// Says that the grids which depend on this one may be launched, once every block has said so or ended. CUDA's
+/// Allows the grids that depend on this one to be launched, once every block has called this or exited. CUDA's
 /// `cudaTriggerProgrammaticLaunchCompletion`. PTX: `griddepcontrol.launch_dependents`; sm_90.
 #[cfg(any(target_feature = "sm_90", not(target_arch = "nvptx64")))]
 #[gpu_only]

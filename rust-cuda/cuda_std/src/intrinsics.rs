@@ -48,7 +48,7 @@ pub fn lop3<const LUT: u8>(a: u32, b: u32, c: u32) -> u32 {
 }
 
 /// Picks four of the eight bytes of `b:a` (`a` is bytes 0 to 3): byte `i` of the result is the byte that
-/// nibble `i` of `selector` names; with a nibble's bit 3 set, eight copies of that byte's sign.
+/// nibble `i` of `selector` selects; if bit 3 of the nibble is set, eight copies of that byte's sign bit.
 /// CUDA's `__byte_perm`. PTX: `prmt.b32`; any architecture.
 #[gpu_only]
 pub fn byte_perm(a: u32, b: u32, selector: u32) -> u32 {
@@ -81,7 +81,7 @@ pub fn bfe_i32(value: i32, start: u32, len: u32) -> i32 {
     d
 }
 
-/// `x` rounded to the nearest integer, half to even, limited to the range of `i32`; 0 for NaN. CUDA's
+/// `x` rounded to the nearest integer, half to even, clamped to the range of `i32`; 0 for NaN. CUDA's
 /// `__float2int_rn`. PTX: `cvt.rni.s32.f32`; any architecture.
 #[gpu_only]
 pub fn float_to_int_rn(x: f32) -> i32 {
@@ -93,7 +93,7 @@ pub fn float_to_int_rn(x: f32) -> i32 {
     d
 }
 
-/// `x` rounded to the nearest integer, half to even, limited to -128..=127; 0 for NaN. Sign-extended.
+/// `x` rounded to the nearest integer, half to even, clamped to -128..=127; 0 for NaN. Sign-extended.
 /// PTX: `cvt.rni.sat.s8.f32`; any architecture.
 #[gpu_only]
 pub fn float_to_i8_rn_sat(x: f32) -> i32 {
@@ -105,8 +105,8 @@ pub fn float_to_i8_rn_sat(x: f32) -> i32 {
     d
 }
 
-/// Two integers, each limited to -128..=127, as bytes: `b` is byte 0 of the result, `a` is byte 1, and the low
-/// half of `c` becomes bytes 2 and 3. Two of these pack four. PTX: `cvt.pack.sat.s8.s32.b32`; sm_72.
+/// Two integers, each clamped to -128..=127, as bytes: `b` is byte 0 of the result, `a` is byte 1, and the low
+/// half of `c` becomes bytes 2 and 3. Two calls pack four integers. PTX: `cvt.pack.sat.s8.s32.b32`; sm_72.
 #[gpu_only]
 pub fn pack_sat_i8(a: i32, b: i32, c: u32) -> u32 {
     let d: u32;

@@ -9,28 +9,28 @@
 //! ```
 //!
 //! and is compiled to PTX by `cuda_builder`. On every other target it type-checks: each device function
-//! has the same signature there and panics with a message that names it. `f16` and `bf16` data is the
-//! `half` crate's, which compiles for the device as it is; [`float`] converts the bits with the GPU's own
-//! instructions.
+//! has the same signature there and panics with a message that names it. `f16` and `bf16` come from the
+//! `half` crate, which compiles for the device unchanged; [`float`] converts their bits with the GPU's
+//! own instructions.
 //!
 //! # Choosing by architecture
 //!
 //! rustc sets `target_feature = "sm_NN"` for the architecture that a kernel is compiled for and for every
 //! older one, so `#[cfg(target_feature = "sm_80")]` means "sm_80 or newer" and
-//! [`cfg::compute_capability`] gives the number. A function that needs more than sm_75 exists only where
-//! its architecture does; using it elsewhere is a compile error that names the missing `sm_NN`.
+//! [`cfg::compute_capability`] gives the number. A function that needs more than sm_75 exists only from
+//! that architecture on; using it on an older one is a compile error that names the missing `sm_NN`.
 //!
 //! # Convergence
 //!
-//! What the lanes of a warp or the threads of a block do together (shuffles, votes, barriers) goes through
+//! What the lanes of a warp or the threads of a block execute together (shuffles, votes, barriers) uses
 //! LLVM's intrinsics, which LLVM knows not to move across branches. Inline assembly is not marked that
-//! way on this target, and is used only for what one lane does alone.
+//! way on this target, and is used only for what a lane executes on its own.
 
 #![no_std]
 #![cfg_attr(
     target_arch = "nvptx64",
     feature(asm_experimental_arch, link_llvm_intrinsics, abi_unadjusted),
-    // The one way to reach LLVM's NVPTX intrinsics, which `core::arch::nvptx` covers only in part.
+    // The only way to reach LLVM's NVPTX intrinsics, which `core::arch::nvptx` covers only in part.
     allow(internal_features)
 )]
 

@@ -1,5 +1,5 @@
-//! LLVM's intrinsics for NVPTX. Those that lanes execute together are `convergent` to LLVM, which no
-//! inline assembly is here.
+//! LLVM's intrinsics for NVPTX. LLVM treats those that lanes execute together as `convergent`; on this
+//! target it does not treat inline assembly so.
 
 unsafe extern "unadjusted" {
     #[link_name = "llvm.trap"]
@@ -101,11 +101,11 @@ unsafe extern "unadjusted" {
     pub safe fn lg2_approx_f32(x: f32) -> f32;
 }
 
-/// What an intrinsic returns that has two results.
+/// The return value of an intrinsic with two results.
 #[repr(C)]
 pub struct Two(pub i32, pub i32);
 
-/// What an intrinsic returns that has four results.
+/// The return value of an intrinsic with four results.
 #[cfg(target_feature = "sm_80")]
 #[repr(C)]
 pub struct Four(pub i32, pub i32, pub i32, pub i32);

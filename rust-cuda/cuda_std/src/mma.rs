@@ -17,7 +17,7 @@ use crate::gpu_only;
 #[cfg(target_arch = "nvptx64")]
 use crate::llvm;
 
-/// 8 x 16 by 16 x 8. A and B have one word, C two elements. PTX: `mma.sync.aligned.m8n8k16.row.col.s32.u8.s8.s32`; sm_75.
+/// Multiplies 8 x 16 by 16 x 8. A and B have one word per lane, C and D two elements. PTX: `mma.sync.aligned.m8n8k16.row.col.s32.u8.s8.s32`; sm_75.
 ///
 /// # Safety
 /// All 32 lanes of the warp call it together.
@@ -28,7 +28,7 @@ pub unsafe fn mma_m8n8k16_u8_s8(a: u32, b: u32, [c0, c1]: [i32; 2]) -> [i32; 2] 
     [d0, d1]
 }
 
-/// 16 x 32 by 32 x 8. PTX: `mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32`; sm_80.
+/// Multiplies 16 x 32 by 32 x 8. PTX: `mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32`; sm_80.
 ///
 /// # Safety
 /// As [`mma_m8n8k16_u8_s8`].

@@ -1,7 +1,7 @@
 //! Loads and stores of global memory with a chosen width and cache behaviour.
 //!
-//! A plain `ptr::read` of [`U32x4`] is one 128-bit load where its words are used one by one, and two 64-bit ones where it is
-//! only copied. These functions are one instruction always, and say what plain Rust cannot: that data is read-only
+//! A plain `ptr::read` of [`U32x4`] is one 128-bit load if its words are used one by one, and two 64-bit ones if it is
+//! only copied. These functions are always one instruction, and express what plain Rust cannot: that data is read-only
 //! for the whole launch (`.nc`), and how long it is worth keeping in a cache.
 
 use crate::gpu_only;
@@ -37,14 +37,14 @@ macro_rules! load_v4 {
 /// PTX: `ld.global.nc.v4.u32`; sm_32.
 ///
 /// # Safety
-/// `ptr` is a global address, aligned to 16 bytes, 16 bytes are readable there, and no one writes them while the
+/// `ptr` is a global address, aligned to 16 bytes, 16 bytes are readable there, and nothing writes them while the
 /// kernel runs.
 #[gpu_only]
 pub unsafe fn load_nc_v4(ptr: *const U32x4) -> U32x4 {
     load_v4!("ld.global.nc.v4.u32", ptr)
 }
 
-/// Loads 16 bytes of read-only data that no one will read again, without a place in L1.
+/// Loads 16 bytes of read-only data that will not be read again, without allocating a line in L1.
 /// PTX: `ld.global.nc.L1::no_allocate.v4.u32`; sm_70.
 ///
 /// # Safety
@@ -54,11 +54,11 @@ pub unsafe fn load_nc_streaming_v4(ptr: *const U32x4) -> U32x4 {
     load_v4!("ld.global.nc.L1::no_allocate.v4.u32", ptr)
 }
 
-/// [`load_nc_streaming_v4`] where `condition` holds, else zeros. Stays where it is: LLVM does not move it to where the value is used.
+/// [`load_nc_streaming_v4`] if `condition` holds, else zeros. LLVM does not move the load to where its value is used.
 /// PTX: `ld.global.nc.L1::no_allocate.v4.u32`; sm_70.
 ///
 /// # Safety
-/// As [`load_nc_v4`] where `condition` holds; else `ptr` may be anything.
+/// As [`load_nc_v4`] if `condition` holds; otherwise `ptr` may be anything.
 #[gpu_only]
 pub unsafe fn load_nc_streaming_v4_if(ptr: *const U32x4, condition: bool) -> U32x4 {
     let (mut a, mut b, mut c, mut d): (u32, u32, u32, u32) = (0, 0, 0, 0);
@@ -76,7 +76,7 @@ pub unsafe fn load_nc_streaming_v4_if(ptr: *const U32x4, condition: bool) -> U32
     U32x4([a, b, c, d])
 }
 
-/// [`load_nc_streaming_v4`], and asks the L2 to fetch the whole 128-byte line.
+/// [`load_nc_streaming_v4`], which also asks L2 to fetch the whole 128-byte line.
 /// PTX: `ld.global.nc.L1::no_allocate.L2::128B.v4.u32`; sm_75.
 ///
 /// # Safety
@@ -94,7 +94,7 @@ pub unsafe fn load_nc_streaming_l2_128b_v4(ptr: *const U32x4) -> U32x4 {
 #[gpu_only]
 pub unsafe fn load_v4(ptr: *const U32x4) -> U32x4 {
     let (a, b, c, d): (u32, u32, u32, u32);
-    // SAFETY: the caller's promise. `readonly`, not `nomem`: the load stays on its side of barriers and stores.
+    // SAFETY: the caller's promise. `readonly`, not `nomem`: the load is not moved across barriers and stores.
     unsafe {
         asm!("ld.global.v4.u32 {{{}, {}, {}, {}}}, [{}];",
             out(reg32) a, out(reg32) b, out(reg32) c, out(reg32) d, in(reg64) ptr,
@@ -133,7 +133,7 @@ pub unsafe fn load_nc(ptr: *const u32) -> u32 {
     value
 }
 
-/// Starts bringing the cache line of `ptr` into L2. An address that cannot be read is ignored.
+/// Prefetches the cache line of `ptr` into L2. An address that cannot be read is ignored.
 /// PTX: `prefetch.global.L2`; any architecture.
 #[gpu_only]
 pub fn prefetch_l2<T>(ptr: *const T) {
@@ -141,13 +141,13 @@ pub fn prefetch_l2<T>(ptr: *const T) {
     unsafe { asm!("prefetch.global.L2 [{}];", in(reg64) ptr, options(nostack, preserves_flags)) }
 }
 
-/// The most bytes of [`prefetch_l2_bulk`]: machine code keeps 16 bits of a sixteenth of them, and drops the others.
+/// Maximum number of bytes of [`prefetch_l2_bulk`]: the machine instruction has a 16-bit field in units of 16 bytes, and drops higher bits.
 pub const MAX_BULK_BYTES: u32 = 0xffff * 16;
 
-/// Starts bringing `bytes` bytes, up to [`MAX_BULK_BYTES`], from `ptr` on into L2. PTX: `cp.async.bulk.prefetch.L2.global`; sm_90.
+/// Prefetches `bytes` bytes from `ptr` on, at most [`MAX_BULK_BYTES`], into L2. PTX: `cp.async.bulk.prefetch.L2.global`; sm_90.
 ///
 /// # Safety
-/// `ptr` is a global address, aligned to 16 bytes; `bytes` is a multiple of 16, and so many bytes are readable there.
+/// `ptr` is a global address, aligned to 16 bytes; `bytes` is a multiple of 16, and that many bytes are readable there.
 #[cfg(any(target_feature = "sm_90", not(target_arch = "nvptx64")))]
 #[gpu_only]
 pub unsafe fn prefetch_l2_bulk<T>(ptr: *const T, bytes: u32) {

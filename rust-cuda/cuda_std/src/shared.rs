@@ -1,6 +1,6 @@
-//! Shared memory: what the threads of a block have in common.
+//! Shared memory, which the threads of a block have in common.
 //!
-//! A Rust pointer is a generic address, and neither LLVM nor ptxas finds out that one points to shared memory
+//! A Rust pointer is a generic address, and neither LLVM nor ptxas can infer that one points to shared memory
 //! (Rust has no syntax for PTX's state spaces). [`SharedPtr`] holds the 32-bit shared address instead, and its
 //! accesses are `ld.shared` and `st.shared`. Rust-CUDA returns `*mut T` in these places; [`SharedPtr::as_mut_ptr`]
 //! gives that pointer.
@@ -12,12 +12,12 @@ use crate::ptr::{U32x2, U32x4};
 #[cfg(target_arch = "nvptx64")]
 use core::arch::asm;
 
-// One extern array for the whole module: PTX places every one of them at the same address.
+// One extern array for the whole module: PTX places all of them at the same address.
 #[cfg(target_arch = "nvptx64")]
 core::arch::global_asm!(".extern .shared .align 16 .b8 cuda_std_dynamic_shared[];");
 
-/// The block's dynamic shared memory, 16-byte aligned. Its size is given at launch and its contents are undefined
-/// at first. PTX: `mov.u32` of a `.extern .shared` array; any architecture.
+/// The block's dynamic shared memory, 16-byte aligned. Its size is given at launch, and its contents are initially
+/// undefined. PTX: `mov.u32` of a `.extern .shared` array; any architecture.
 #[gpu_only]
 pub fn dynamic_shared_mem<T>() -> SharedPtr<T> {
     let address: u32;
@@ -30,8 +30,8 @@ pub fn dynamic_shared_mem<T>() -> SharedPtr<T> {
 
 /// A pointer to a `T` in the block's shared memory: a 32-bit address in PTX's shared state space.
 ///
-/// Like a raw pointer it may dangle, and whoever reads or writes through it answers for bounds, alignment and the
-/// barriers between one thread's write and another's read.
+/// Like a raw pointer it may dangle, and whoever reads or writes through it is responsible for bounds, alignment and
+/// the barriers between one thread's write and another's read.
 #[derive(Debug)]
 #[repr(transparent)]
 pub struct SharedPtr<T> {
@@ -80,8 +80,8 @@ impl<T> SharedPtr<T> {
         SharedPtr::from_address(self.address)
     }
 
-    /// The generic pointer to the same place; accesses through it are generic `ld` and `st`, which first have to find
-    /// out where it points. PTX: `cvta.shared.u64`; any architecture.
+    /// The generic pointer to the same address; accesses through it are generic `ld` and `st`, which first have to
+    /// determine its state space. PTX: `cvta.shared.u64`; any architecture.
     #[gpu_only]
     pub fn as_mut_ptr(self) -> *mut T {
         let ptr: *mut T;
@@ -118,7 +118,7 @@ impl<T: SharedValue> SharedPtr<T> {
     }
 }
 
-/// Values that one `ld.shared` or `st.shared` moves.
+/// Values that a single `ld.shared` or `st.shared` transfers.
 pub trait SharedValue: Copy + sealed::Sealed {
     /// Loads from a shared address.
     ///
@@ -143,7 +143,7 @@ macro_rules! shared_values {
             #[gpu_only]
             unsafe fn load_shared(address: u32) -> Self {
                 let value: $ty;
-                // SAFETY: the caller's promise. `readonly`, not `nomem`: the load stays on its side of barriers and stores.
+                // SAFETY: the caller's promise. `readonly`, not `nomem`: the load is not moved across barriers and stores.
                 unsafe {
                     asm!(concat!("ld.shared.", $suffix, " {}, [{}];"), out($class) value, in(reg32) address,
                         options(pure, readonly, nostack, preserves_flags));

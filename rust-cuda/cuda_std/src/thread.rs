@@ -1,6 +1,6 @@
-//! The thread's place in its block and grid, and the block's barrier.
+//! The thread's position in its block and grid, and the block's barriers.
 //!
-//! Indices and sizes are in threads or blocks; `x` runs fastest.
+//! Indices and sizes are in threads or blocks; `x` varies fastest.
 
 use crate::gpu_only;
 #[cfg(target_arch = "nvptx64")]
@@ -52,23 +52,23 @@ pub fn index_1d() -> u32 {
         .wrapping_add(thread_idx_x())
 }
 
-/// Waits until every thread of the block is here; what they wrote to shared and global memory before
-/// is then seen by all of them. CUDA's `__syncthreads`. PTX: `bar.sync 0`; any architecture.
+/// Waits until every thread of the block has reached this call; what they wrote to shared and global memory
+/// before is then visible to all of them. CUDA's `__syncthreads`. PTX: `bar.sync 0`; any architecture.
 ///
-/// All threads of the block must reach the same call, or all have returned; a barrier under a condition
-/// on which they differ never completes.
+/// All threads of the block must reach the same call, or all have returned; a barrier in a branch that
+/// only some of them take never completes.
 #[gpu_only]
 pub fn sync_threads() {
-    // SAFETY: barrier 0 exists in every block. That all threads come here is the documented contract; where it
-    // is broken the launch hangs or fails, and no memory is touched.
+    // SAFETY: barrier 0 exists in every block. That all threads reach it is the documented contract; if it is
+    // broken, the launch hangs or fails, and no memory is accessed.
     unsafe { llvm::barrier_sync(0) }
 }
 
-/// Waits at barrier `id` (1 to 15; 0 is [`sync_threads`]'s) for `threads` threads, a multiple of 32, whole warps
-/// of which call this with the same arguments. PTX: `bar.sync`; any architecture.
+/// Waits at barrier `id` (1 to 15; [`sync_threads`] uses 0) for `threads` threads, a multiple of 32, which call this
+/// in whole warps with the same arguments. PTX: `bar.sync`; any architecture.
 ///
 /// # Safety
-/// `id` and `threads` are as said above. Other values are undefined to PTX.
+/// `id` and `threads` are as stated above. Other values are undefined in PTX.
 #[gpu_only]
 pub unsafe fn named_barrier_sync(id: u32, threads: u32) {
     // SAFETY: the caller's promise.
@@ -99,7 +99,7 @@ pub fn sync_threads_count(predicate: bool) -> u32 {
     unsafe { llvm::barrier_red_popc(0, predicate) as u32 }
 }
 
-/// Orders this thread's memory accesses before and after, as seen by its block. CUDA's
+/// Orders this thread's memory accesses before and after the fence, as seen by its block. CUDA's
 /// `__threadfence_block`. PTX: `membar.cta`; any architecture.
 #[gpu_only]
 pub fn block_fence() {
@@ -107,7 +107,7 @@ pub fn block_fence() {
     unsafe { llvm::membar_cta() }
 }
 
-/// Orders this thread's memory accesses before and after, as seen by the whole device. CUDA's
+/// Orders this thread's memory accesses before and after the fence, as seen by the whole device. CUDA's
 /// `__threadfence`. PTX: `membar.gl`; any architecture.
 #[gpu_only]
 pub fn device_fence() {
@@ -115,7 +115,7 @@ pub fn device_fence() {
     unsafe { llvm::membar_gl() }
 }
 
-/// Orders this thread's memory accesses before and after, as seen by the device, the host and other
+/// Orders this thread's memory accesses before and after the fence, as seen by the device, the host and other
 /// devices. CUDA's `__threadfence_system`. PTX: `membar.sys`; any architecture.
 #[gpu_only]
 pub fn system_fence() {

@@ -1,8 +1,8 @@
-//! What the 32 lanes of a warp do together.
+//! Operations that the 32 lanes of a warp execute together.
 //!
-//! `mask` has a bit set for each lane that takes part ([`FULL_MASK`]: all 32). Every lane named in it, and the
-//! calling lane is one of them, must reach the same call with the same mask. The result for a lane that
-//! reads from one outside the mask is undefined. Shuffles and reductions work on 32 bits.
+//! `mask` has a bit set for each lane that takes part ([`FULL_MASK`]: all 32). Every lane in it, including the
+//! calling lane, must reach the same call with the same mask. The result for a lane that reads from one outside
+//! the mask is undefined. Shuffles and reductions work on 32 bits.
 
 use crate::gpu_only;
 #[cfg(target_arch = "nvptx64")]
@@ -11,7 +11,7 @@ use crate::llvm;
 /// Lanes in a warp.
 pub const WARP_SIZE: u32 = 32;
 
-/// The mask that names all 32 lanes.
+/// The mask of all 32 lanes.
 pub const FULL_MASK: u32 = 0xffff_ffff;
 
 /// 32-bit values that lanes can exchange.
@@ -86,26 +86,26 @@ pub fn activemask() -> u32 {
 /// PTX: `bar.warp.sync`; sm_30.
 ///
 /// # Safety
-/// All lanes of `mask`, and this one among them, execute this call.
+/// All lanes of `mask`, including this one, execute this call.
 #[gpu_only]
 pub unsafe fn sync_warp(mask: u32) {
     // SAFETY: the caller's promise.
     unsafe { llvm::bar_warp_sync(mask as i32) }
 }
 
-/// The clamp operand of `shfl.sync`: the last lane of the segment, and above it the bits of the lane index that name
-/// the segment.
+/// The clamp operand of `shfl.sync`: the last lane of the segment, and above it a mask of the lane index bits that
+/// select the segment.
 #[cfg(target_arch = "nvptx64")]
 const fn segment(width: u32, clamp: u32) -> i32 {
     (((WARP_SIZE - width) << 8) | clamp) as i32
 }
 
-/// The value held by the lane whose index is this lane's index XOR `lane_mask`. The butterfly of a
+/// The value held by the lane whose index is this lane's index XOR `lane_mask`. The butterfly step of a
 /// reduction. `width`: the warp is split into segments of that many lanes (a power of two up to 32), and a lane
 /// whose source is in a later segment gets its own value. PTX: `shfl.sync.bfly.b32`; sm_30.
 ///
 /// # Safety
-/// All lanes of `mask`, this one and its source among them, execute this call; `width` is a power of two up to 32.
+/// All lanes of `mask`, including this one and its source, execute this call; `width` is a power of two up to 32.
 #[gpu_only]
 pub unsafe fn warp_shuffle_xor<T: WarpValue>(mask: u32, value: T, lane_mask: u32, width: u32) -> T {
     // SAFETY: the caller's promise.
@@ -176,7 +176,7 @@ pub unsafe fn warp_shuffle_idx<T: WarpValue>(mask: u32, value: T, idx: u32, widt
 /// Whether `predicate` is true in every lane of `mask`. PTX: `vote.sync.all.pred`; sm_30.
 ///
 /// # Safety
-/// All lanes of `mask`, and this one among them, execute this call.
+/// All lanes of `mask`, including this one, execute this call.
 #[gpu_only]
 pub unsafe fn warp_vote_all(mask: u32, predicate: bool) -> bool {
     // SAFETY: the caller's promise.
@@ -229,22 +229,22 @@ macro_rules! reductions {
 }
 
 reductions! {
-    /// The sum over the lanes of `mask`, modulo 2^32, in every one of them. PTX: `redux.sync.add.s32`; sm_80.
+    /// The sum over the lanes of `mask`, modulo 2^32, returned to each of them. PTX: `redux.sync.add.s32`; sm_80.
     fn warp_reduce_add_u32(u32) = redux_sync_add;
-    /// The sum over the lanes of `mask`, modulo 2^32, in every one of them. PTX: `redux.sync.add.s32`; sm_80.
+    /// The sum over the lanes of `mask`, modulo 2^32, returned to each of them. PTX: `redux.sync.add.s32`; sm_80.
     fn warp_reduce_add_i32(i32) = redux_sync_add;
-    /// The minimum over the lanes of `mask`, in every one of them. PTX: `redux.sync.min.u32`; sm_80.
+    /// The minimum over the lanes of `mask`, returned to each of them. PTX: `redux.sync.min.u32`; sm_80.
     fn warp_reduce_min_u32(u32) = redux_sync_umin;
-    /// The minimum over the lanes of `mask`, in every one of them. PTX: `redux.sync.min.s32`; sm_80.
+    /// The minimum over the lanes of `mask`, returned to each of them. PTX: `redux.sync.min.s32`; sm_80.
     fn warp_reduce_min_i32(i32) = redux_sync_min;
-    /// The maximum over the lanes of `mask`, in every one of them. PTX: `redux.sync.max.u32`; sm_80.
+    /// The maximum over the lanes of `mask`, returned to each of them. PTX: `redux.sync.max.u32`; sm_80.
     fn warp_reduce_max_u32(u32) = redux_sync_umax;
-    /// The maximum over the lanes of `mask`, in every one of them. PTX: `redux.sync.max.s32`; sm_80.
+    /// The maximum over the lanes of `mask`, returned to each of them. PTX: `redux.sync.max.s32`; sm_80.
     fn warp_reduce_max_i32(i32) = redux_sync_max;
-    /// Bitwise AND over the lanes of `mask`, in every one of them. PTX: `redux.sync.and.b32`; sm_80.
+    /// Bitwise AND over the lanes of `mask`, returned to each of them. PTX: `redux.sync.and.b32`; sm_80.
     fn warp_reduce_and(u32) = redux_sync_and;
-    /// Bitwise OR over the lanes of `mask`, in every one of them. PTX: `redux.sync.or.b32`; sm_80.
+    /// Bitwise OR over the lanes of `mask`, returned to each of them. PTX: `redux.sync.or.b32`; sm_80.
     fn warp_reduce_or(u32) = redux_sync_or;
-    /// Bitwise XOR over the lanes of `mask`, in every one of them. PTX: `redux.sync.xor.b32`; sm_80.
+    /// Bitwise XOR over the lanes of `mask`, returned to each of them. PTX: `redux.sync.xor.b32`; sm_80.
     fn warp_reduce_xor(u32) = redux_sync_xor;
 }

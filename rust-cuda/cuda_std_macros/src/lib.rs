@@ -50,10 +50,10 @@ pub fn gpu_only(args: TokenStream, item: TokenStream) -> TokenStream {
         .into()
 }
 
-/// `shared_array![T; LEN]`: declares an array in the block's shared memory, 16-byte aligned or more where `T` is, and
-/// gives the `cuda_std::shared::SharedPtr<T>` to its first element. Its contents are undefined at first.
+/// `shared_array![T; LEN]`: declares an array in the block's shared memory, 16-byte aligned or more if `T` is, and
+/// returns the `cuda_std::shared::SharedPtr<T>` to its first element. Its contents are initially undefined.
 ///
-/// Each use is one array, however often the code around it runs or is inlined. `T` and `LEN` must be visible in the
+/// Each use declares one array, however often the code around it runs or is inlined. `T` and `LEN` must be visible in the
 /// module (not local to the function, nor its generic parameters), because that is where the array is declared.
 #[proc_macro]
 pub fn shared_array(input: TokenStream) -> TokenStream {

@@ -39,7 +39,7 @@ pub fn expand(input: TokenStream) -> Result<TokenStream> {
     Ok(quote! {{
         #[cfg(target_arch = "nvptx64")]
         {
-            // `global_asm!` is an item that rustc takes only directly in a module.
+            // `global_asm!` is an item that rustc accepts only directly in a module.
             mod declaration {
                 #[allow(unused_imports)]
                 use super::*;
