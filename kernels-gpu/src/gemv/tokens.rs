@@ -217,12 +217,20 @@ pub(super) unsafe fn gemv<
     let after_batches = next.after((batches * all) as usize);
     // Prefetches what the warp loads first. Prefetching tiles in bulk, as for one token, would spill registers; so would this with partial steps.
     #[cfg(target_feature = "sm_90")]
-    if !L::HAS_PARTIAL_STEPS && batches > 0 {
-        unroll!(step < STEPS <= 2, {
-            for start in next.after(step).weights {
+    if !L::HAS_PARTIAL_STEPS {
+        let prefetch = |place: Place<DISTANCE>| {
+            for start in place.weights {
                 ptr::prefetch_l2(start);
             }
-        });
+        };
+        if batches > 0 {
+            unroll!(step < STEPS <= 2, {
+                prefetch(next.after(step));
+            });
+        }
+        if rest > 0 {
+            prefetch(after_batches);
+        }
     }
     grid::follow();
     // Loaded early if a thread writes one output and the registers suffice.
