@@ -128,6 +128,28 @@ struct Problem {
     workspace: *mut u32,
 }
 
+/// Pointers to a lane's units and activations of one step.
+#[derive(Clone, Copy)]
+struct Place<const UNITS: usize, const DISTANCE: usize> {
+    weights: [*const u8; UNITS],
+    activations: *const i8,
+}
+
+impl<const UNITS: usize, const DISTANCE: usize> Place<UNITS, DISTANCE> {
+    /// The place `steps` of this warp's steps further on.
+    #[inline(always)]
+    fn after(self, steps: usize) -> Self {
+        Self {
+            weights: self
+                .weights
+                .map(|p| p.wrapping_add(steps * DISTANCE * STEP_BYTES)),
+            activations: self
+                .activations
+                .wrapping_add(steps * DISTANCE * STEP_COLUMNS),
+        }
+    }
+}
+
 /// Prefetches the first bytes of this block's first `TILES` tiles, [`PREFETCHED_BYTES`] for each, and the token's activations, if given, into L2; then
 /// waits for the preceding grid. That grid may still be writing the activations: its writes go to the same L2, so a later load sees them. Activations
 /// that are not in L2 yet would otherwise make each step of a warp wait for memory again.

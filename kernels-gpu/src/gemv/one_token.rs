@@ -13,8 +13,8 @@ use super::block_sums::{self, of_warp};
 use super::epilogue::Epilogue;
 use super::layout::Layout;
 use super::{
-    Problem, STEP_BYTES, STEP_COLUMNS, TILE_ROWS, UNIT_BYTES, UNIT_COLUMNS, UNIT_ROWS, UNIT_WORDS,
-    follow,
+    Place, Problem, STEP_BYTES, STEP_COLUMNS, TILE_ROWS, UNIT_BYTES, UNIT_COLUMNS, UNIT_ROWS,
+    UNIT_WORDS, follow,
 };
 use crate::block;
 use core::mem::MaybeUninit;
@@ -62,33 +62,13 @@ impl<L: Layout, const TILES: usize> Sums<L, TILES> {
     }
 }
 
-/// Pointers to a lane's units and activations of one step.
-#[derive(Clone, Copy)]
-struct Place<const TILES: usize, const DISTANCE: usize, const STEPS: usize> {
-    weights: [*const u8; TILES],
-    activations: *const i8,
-}
-
-impl<const TILES: usize, const DISTANCE: usize, const STEPS: usize> Place<TILES, DISTANCE, STEPS> {
-    /// The place `steps` of this warp's steps further on.
-    #[inline(always)]
-    fn after(self, steps: usize) -> Self {
-        Self {
-            weights: self
-                .weights
-                .map(|p| p.wrapping_add(steps * DISTANCE * STEP_BYTES)),
-            activations: self
-                .activations
-                .wrapping_add(steps * DISTANCE * STEP_COLUMNS),
-        }
-    }
-
+impl<const TILES: usize, const DISTANCE: usize> Place<TILES, DISTANCE> {
     /// Loads the units of the next `STEPS` steps.
     ///
     /// # Safety
     /// At least `STEPS` steps remain.
     #[inline(always)]
-    unsafe fn load(&self) -> Units<TILES, STEPS> {
+    unsafe fn load<const STEPS: usize>(&self) -> Units<TILES, STEPS> {
         let mut units = [[[0; UNIT_WORDS]; TILES]; STEPS];
         unroll!(step < STEPS <= 8, {
             let weights = self.after(step).weights;
@@ -106,7 +86,7 @@ impl<const TILES: usize, const DISTANCE: usize, const STEPS: usize> Place<TILES,
     /// # Safety
     /// At least `count` steps remain.
     #[inline(always)]
-    unsafe fn load_some<L: Layout>(&self, count: u32) -> Units<TILES, STEPS> {
+    unsafe fn load_some<L: Layout, const STEPS: usize>(&self, count: u32) -> Units<TILES, STEPS> {
         let mut units = [[[0; UNIT_WORDS]; TILES]; STEPS];
         unroll!(step < STEPS <= 8, {
             if step == 0 || L::HAS_PARTIAL_STEPS || step + 1 < STEPS {
@@ -131,7 +111,7 @@ impl<const TILES: usize, const DISTANCE: usize, const STEPS: usize> Place<TILES,
     /// # Safety
     /// At least `count` steps remain.
     #[inline(always)]
-    unsafe fn activations(&self, count: u32) -> Activations<STEPS> {
+    unsafe fn activations<const STEPS: usize>(&self, count: u32) -> Activations<STEPS> {
         let mut activations = [MaybeUninit::uninit(); STEPS];
         unroll!(step < STEPS <= 8, {
             if (step as u32) < count {
@@ -239,7 +219,7 @@ pub(super) unsafe fn gemv<
         let step = problem
             .weights
             .add(first as usize * STEP_BYTES + lane * UNIT_BYTES);
-        Place::<TILES, DISTANCE, STEPS> {
+        Place::<TILES, DISTANCE> {
             weights: core::array::from_fn(|tile| {
                 step.add((first_tile + tile as u32).min(last_tile) as usize * tile_bytes as usize)
             }),
@@ -288,7 +268,7 @@ pub(super) unsafe fn gemv<
         let mut of_first: Activations<STEPS> = [MaybeUninit::uninit(); STEPS];
         let mut of_rest = of_first;
         if rest > 0 {
-            odd.write(after_batches.load_some::<L>(rest));
+            odd.write(after_batches.load_some::<L, STEPS>(rest));
             of_rest = after_batches.activations(rest);
         }
         if batches > 0 {

@@ -15,8 +15,8 @@ use super::block_sums::{self, of_warp, token_pitch};
 use super::epilogue::Epilogue;
 use super::layout::Layout;
 use super::{
-    MAX_TOKENS, Problem, STEP_BYTES, STEP_COLUMNS, TILE_ROWS, UNIT_BYTES, UNIT_COLUMNS, UNIT_ROWS,
-    UNIT_WORDS,
+    MAX_TOKENS, Place, Problem, STEP_BYTES, STEP_COLUMNS, TILE_ROWS, UNIT_BYTES, UNIT_COLUMNS,
+    UNIT_ROWS, UNIT_WORDS,
 };
 use crate::grid;
 use core::mem::MaybeUninit;
@@ -118,33 +118,16 @@ impl Sums {
 /// A lane's units of `STEPS` steps, and the activations that they are multiplied with.
 type Loaded<const STEPS: usize> = [[([u32; UNIT_WORDS], [u32; UNIT_WORDS]); LOADS]; STEPS];
 
-/// Pointers to a lane's units and activations of one step.
-#[derive(Clone, Copy)]
-struct Place<const DISTANCE: usize> {
-    weights: [*const u8; LOADS],
-    activations: *const i8,
-}
-
-impl<const DISTANCE: usize> Place<DISTANCE> {
-    /// The place `steps` of this warp's steps further on.
-    #[inline(always)]
-    fn after(self, steps: usize) -> Self {
-        Self {
-            weights: self
-                .weights
-                .map(|p| p.wrapping_add(steps * DISTANCE * STEP_BYTES)),
-            activations: self
-                .activations
-                .wrapping_add(steps * DISTANCE * STEP_COLUMNS),
-        }
-    }
-
-    /// Loads the next `STEPS` steps. Unless `WHOLE`, units that start `columns` or more columns after this lane's first are zeros.
+impl<const DISTANCE: usize> Place<LOADS, DISTANCE> {
+    /// Loads the next `STEPS` steps, units and activations. Unless `WHOLE`, units that start `columns` or more columns after this lane's first are zeros.
     ///
     /// # Safety
     /// The units to load are valid: all with `WHOLE`, else those below `columns`.
     #[inline(always)]
-    unsafe fn load<const STEPS: usize, const WHOLE: bool>(&self, columns: u32) -> Loaded<STEPS> {
+    unsafe fn load_both<const STEPS: usize, const WHOLE: bool>(
+        &self,
+        columns: u32,
+    ) -> Loaded<STEPS> {
         let mut loaded = [[([0; UNIT_WORDS], [0; UNIT_WORDS]); LOADS]; STEPS];
         unroll!(step < STEPS <= 2, {
             unroll!(load < LOADS <= 2, {
@@ -200,7 +183,7 @@ pub(super) unsafe fn gemv<
             .weights
             .add(tile_of_matrix as usize * (k * (TILE_ROWS / 4) as u32) as usize)
             .add(first as usize * STEP_BYTES);
-        Place::<DISTANCE> {
+        Place::<LOADS, DISTANCE> {
             weights: core::array::from_fn(|load| {
                 start.add(L::unit(row_group, quarter + load * LOAD_UNITS) * UNIT_BYTES)
             }),
@@ -218,7 +201,7 @@ pub(super) unsafe fn gemv<
     // Prefetches what the warp loads first. Prefetching tiles in bulk, as for one token, would spill registers; so would this with partial steps.
     #[cfg(target_feature = "sm_90")]
     if !L::HAS_PARTIAL_STEPS {
-        let prefetch = |place: Place<DISTANCE>| {
+        let prefetch = |place: Place<LOADS, DISTANCE>| {
             for start in place.weights {
                 ptr::prefetch_l2(start);
             }
@@ -252,17 +235,17 @@ pub(super) unsafe fn gemv<
         // Written only if there is a leftover step, and read only then.
         let mut of_rest = MaybeUninit::<Loaded<1>>::uninit();
         if rest > 0 {
-            of_rest.write(after_batches.load::<1, true>(0));
+            of_rest.write(after_batches.load_both::<1, true>(0));
         }
         if batches > 0 {
-            let loaded = next.load::<STEPS, true>(0);
+            let loaded = next.load_both::<STEPS, true>(0);
             if rest > 0 {
                 sums.add::<L, E, 1>(of_rest.assume_init_ref());
             }
             sums.add::<L, E, STEPS>(&loaded);
             while batches > 1 {
                 next = next.after(STEPS);
-                sums.add::<L, E, STEPS>(&next.load::<STEPS, true>(0));
+                sums.add::<L, E, STEPS>(&next.load_both::<STEPS, true>(0));
                 batches -= 1;
             }
         } else if rest > 0 {
@@ -273,7 +256,7 @@ pub(super) unsafe fn gemv<
             if column < k {
                 let columns = k.saturating_sub(column + (quarter * UNIT_COLUMNS) as u32);
                 let place = after_batches.after(rest as usize);
-                sums.add::<L, E, 1>(&place.load::<1, false>(columns));
+                sums.add::<L, E, 1>(&place.load_both::<1, false>(columns));
             }
         }
 
