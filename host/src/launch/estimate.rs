@@ -126,15 +126,24 @@ fn prefetched(shape: Shape, capabilities: &Capabilities, k: usize) -> usize {
 fn first_steps(shape: Shape, k: usize) -> usize {
     let (steps, batch) = (steps_a_warp(shape, k), shape.steps as usize);
     let (batches, rest) = (steps / batch, steps % batch);
-    let at_once = if shape.tokens == 1 && rest == 0 { 2 } else { 1 };
+    let at_once = if rest == 0 {
+        batches_in_flight(shape)
+    } else {
+        1
+    };
     rest + batch * batches.min(at_once)
 }
 
-/// How often a warp waits for everything that it has in flight. With one token, a batch is loaded while another one is multiplied.
+/// Whole batches that a warp has in flight: with one token, one is loaded while another one is multiplied.
+fn batches_in_flight(shape: Shape) -> usize {
+    if shape.tokens == 1 { 2 } else { 1 }
+}
+
+/// How often a warp waits for everything that it has in flight.
 fn rounds(shape: Shape, k: usize) -> f64 {
     let later = steps_a_warp(shape, k) - first_steps(shape, k);
-    let in_flight = shape.steps * if shape.tokens == 1 { 2 } else { 1 };
-    1.0 + later as f64 / f64::from(in_flight)
+    let in_flight = shape.steps as usize * batches_in_flight(shape);
+    1.0 + later as f64 / in_flight as f64
 }
 
 /// The time of activities that overlap but occasionally wait for each other.

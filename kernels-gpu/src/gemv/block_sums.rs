@@ -40,29 +40,41 @@ fn each<const WARPS: usize>(count: u32, action: impl Fn(u32)) {
     }
 }
 
-/// The operands of the output that this thread writes, if it writes one. Loaded before the weights, they are in flight together with them; loaded
-/// afterwards, they would add a memory latency of their own.
+/// The operands of the output that this thread writes, to be loaded before the weights, so that they are in flight together; loaded afterwards, they would add
+/// a memory latency of their own. `None` where a thread may write several outputs, and where several blocks split K, of which only the last one
+/// needs them.
 ///
 /// # Safety
 /// The problem's and the epilogue's pointers are as the module describes.
 #[inline(always)]
-pub(super) unsafe fn operands<E: Epilogue, const TILES: usize, const TOKENS: usize>(
+pub(super) unsafe fn operands<
+    E: Epilogue,
+    const TILES: usize,
+    const WARPS: usize,
+    const SPLITS: usize,
+    const TOKENS: usize,
+>(
     problem: &Problem,
     epilogue: &E,
-) -> E::Operands {
+) -> Option<E::Operands> {
+    if SPLITS > 1 || 32 * WARPS < TOKENS * TILES * TILE_ROWS {
+        return None;
+    }
     let rows = (TILES * TILE_ROWS) as u32;
     let index = thread::thread_idx_x();
     let (token, row) = (index / rows, thread::block_idx_x() * rows + index % rows);
-    if token < problem.tokens.min(TOKENS as u32) && row < problem.n {
-        // SAFETY: just checked.
-        unsafe { epilogue.operands((token as usize, row as usize)) }
-    } else {
-        E::Operands::default()
-    }
+    Some(
+        if token < problem.tokens.min(TOKENS as u32) && row < problem.n {
+            // SAFETY: just checked.
+            unsafe { epilogue.operands((token as usize, row as usize)) }
+        } else {
+            E::Operands::default()
+        },
+    )
 }
 
-/// Adds up the sums of the warps and of the splits, and passes the totals to the epilogue. `operands` are this thread's [`operands`] if they
-/// were loaded early, in which case no thread has more than one output.
+/// Adds up the sums of the warps and of the splits, and passes the totals to the epilogue. `operands` are this thread's [`operands`], if they
+/// were loaded early.
 ///
 /// # Safety
 /// All threads of the block call it, each warp after writing its sums of the block's rows to [`of_warp`]; the grid is `(blocks, SPLITS)`,

@@ -234,10 +234,9 @@ pub(super) unsafe fn gemv<
             (problem.n, problem.k),
         )
     };
-    // If several blocks split K, only the last one needs the operands.
     // SAFETY: the caller's contract.
     let operands =
-        (SPLITS == 1).then(|| unsafe { block_sums::operands::<E, TILES, 1>(&problem, &epilogue) });
+        unsafe { block_sums::operands::<E, TILES, WARPS, SPLITS, 1>(&problem, &epilogue) };
 
     // Steps that are whole for all lanes of this warp; and the steps of this lane, including its part of a partial step.
     let whole_steps = (k / STEP_COLUMNS as u32 + DISTANCE as u32 - 1 - first) / DISTANCE as u32;

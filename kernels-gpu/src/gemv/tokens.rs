@@ -216,14 +216,13 @@ pub(super) unsafe fn gemv<
         }
     }
     grid::follow();
-    // Loaded early if a thread writes one output and the registers suffice.
-    let operands = (SPLITS == 1
-        && 32 * WARPS >= MAX_TOKENS * TILES * TILE_ROWS
-        && !(L::HAS_PARTIAL_STEPS && STEPS > 1))
-        .then(|| {
-            // SAFETY: the caller's contract.
-            unsafe { block_sums::operands::<E, TILES, MAX_TOKENS>(&problem, &epilogue) }
-        });
+    // Partial steps and two steps a batch leave no registers for them.
+    let operands = if L::HAS_PARTIAL_STEPS && STEPS > 1 {
+        None
+    } else {
+        // SAFETY: the caller's contract.
+        unsafe { block_sums::operands::<E, TILES, WARPS, SPLITS, MAX_TOKENS>(&problem, &epilogue) }
+    };
 
     let mut sums = Sums {
         pairs: [[0; 4]; 2],
