@@ -41,6 +41,8 @@
 //! ```
 
 mod arith;
+#[cfg(feature = "cli")]
+pub mod command_line;
 mod device;
 mod error;
 mod exec;

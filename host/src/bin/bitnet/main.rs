@@ -13,9 +13,9 @@ mod tune;
 
 use anyhow::Result;
 use bitnet_cuda::device::Device;
-use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use output::{Outcome, Output};
+use ptx_emulator::command_line;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -60,7 +60,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return explain(&error),
+        Err(error) => return command_line::explain("bitnet", &error),
     };
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into());
     tracing_subscriber::fmt()
@@ -78,30 +78,6 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-/// clap's answer to a wrong usage: help as it is, and what is wrong in one line.
-fn explain(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        // Nothing is left to do where it cannot be printed.
-        let _ = error.print();
-        return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
-    }
-    let text = error.to_string();
-    // The paragraphs before the general ones; a list of what is missing has lines of its own.
-    let paragraphs = text
-        .split("\n\n")
-        .take_while(|paragraph| {
-            !["Usage:", "For more"]
-                .iter()
-                .any(|start| paragraph.starts_with(start))
-        })
-        .map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "))
-        .collect::<Vec<_>>();
-    let message = paragraphs.join("; ");
-    let message = message.strip_prefix("error: ").unwrap_or(&message);
-    eprintln!("bitnet: {message}; see `--help`");
-    ExitCode::from(2)
 }
 
 fn run(cli: &Cli) -> Result<Outcome> {

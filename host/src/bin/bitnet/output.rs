@@ -1,8 +1,8 @@
 //! What goes to stdout: a table, or one JSON object.
 
 use anyhow::{Context, Result};
+use ptx_emulator::command_line;
 use serde::Serialize;
-use std::io::{ErrorKind, Write};
 
 /// Whether the results were right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,15 +35,8 @@ impl Output {
         } else {
             text(report)
         };
-        let mut stdout = std::io::stdout().lock();
-        match stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush())
-        {
-            // Who reads has seen enough, as `head` has; whether the results were right does not depend on it.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-            written => written.context("cannot write to stdout"),
-        }
+        // Whether the results were right does not depend on a reader that stops early.
+        command_line::put(&text).context("cannot write to stdout")
     }
 }
 

@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
-use ptx_emulator::Module;
+use ptx_emulator::{Module, command_line};
 
 /// Runs NVIDIA PTX on the CPU, checks it and counts what it does.
 ///
@@ -51,7 +50,7 @@ enum Outcome {
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return explain(&error),
+        Err(error) => return command_line::explain("ptx-emu", &error),
     };
     let outcome = match cli.command {
         Command::Run(run) => run::run_kernel(&run),
@@ -66,30 +65,6 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-/// clap's answer to a wrong usage: help as it is, and what is wrong in one line.
-fn explain(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        // Nothing is left to do where it cannot be printed.
-        let _ = error.print();
-        return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
-    }
-    let text = error.to_string();
-    // The paragraphs before the general ones; a list of what is missing has lines of its own.
-    let paragraphs = text
-        .split("\n\n")
-        .take_while(|paragraph| {
-            !["Usage:", "For more"]
-                .iter()
-                .any(|start| paragraph.starts_with(start))
-        })
-        .map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "))
-        .collect::<Vec<_>>();
-    let message = paragraphs.join("; ");
-    let message = message.strip_prefix("error: ").unwrap_or(&message);
-    eprintln!("ptx-emu: {message}; see `--help`");
-    ExitCode::from(2)
 }
 
 fn load(file: &Path) -> anyhow::Result<Module> {

@@ -1,9 +1,7 @@
 //! What the commands print.
 
-use std::io::{ErrorKind, Write};
-
 use anyhow::Context;
-use ptx_emulator::{Fault, FaultKind, Report, Site, WaitReason, Waiter};
+use ptx_emulator::{Fault, FaultKind, Report, Site, WaitReason, Waiter, command_line};
 use serde_json::json;
 
 pub fn fault_json(fault: &Fault) -> serde_json::Value {
@@ -60,15 +58,7 @@ fn waiter_json(waiter: &Waiter) -> serde_json::Value {
 
 /// Writes to stdout.
 pub fn put(text: &str) -> anyhow::Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    match stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
-        // Who reads has seen enough, as `head` has.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write to stdout"),
-    }
+    command_line::put(text).context("cannot write to stdout")
 }
 
 /// The counters of a launch, a line each.
