@@ -103,6 +103,43 @@ fn info_lists_the_emulator_and_says_why_there_is_no_gpu() {
 }
 
 #[test]
+fn a_driver_that_does_not_start_is_reported_with_what_helps() {
+    // Cargo builds the test double of the driver beside the test program.
+    let double = std::env::current_exe()
+        .unwrap()
+        .with_file_name("libfake_libcuda.so");
+    for (code, remedy) in [
+        (100, "--gpus all"),
+        (803, "the same version"),
+        (34, "stub"),
+        (999, "find out"),
+    ] {
+        let run = |arguments: &[&str]| {
+            let mut command = command(arguments);
+            command.env("CUST_LAZY_LIBCUDA", &double);
+            command
+                .env("FAKE_CUDA_INIT", code.to_string())
+                .output()
+                .unwrap()
+        };
+        let refused = run(&["demo", "--device", "cuda"]);
+        let stderr = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        let named = stderr.contains(&format!("({code})"));
+        assert!(named && stderr.contains(remedy), "{stderr}");
+        // Without being asked for a GPU, the command does its work on the emulator.
+        let done = run(&["gemv", "--n", "16", "--k", "16", "--json"]);
+        assert_eq!(done.status.code(), Some(0));
+        let report: Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert!(
+            report["device"].to_string().contains("emulated"),
+            "{report}"
+        );
+    }
+}
+
+#[test]
 fn gemv_checks_published_and_odd_shapes() {
     for (n, k) in [
         ("2560", "2560"),

@@ -9,10 +9,12 @@ use super::launch::LaunchRecord;
 #[non_exhaustive]
 pub enum DeviceError {
     /// This machine has no NVIDIA driver that can be used.
-    #[error("no CUDA device: {reason}; use the device `emulated`, or install an NVIDIA driver")]
+    #[error("no CUDA device: {reason}; use the device `emulated`, or {remedy}")]
     NoDriver {
         /// What was tried and how it failed.
         reason: String,
+        /// What would make the driver usable.
+        remedy: &'static str,
     },
     /// The driver has fewer GPUs than the ordinal asks for.
     #[error("no device `cuda:{ordinal}`: the driver lists {count} GPU(s), numbered from 0")]

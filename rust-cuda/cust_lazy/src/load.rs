@@ -8,12 +8,18 @@ use std::{
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
-use crate::{ffi, trampolines::TABLE};
+use crate::{
+    ffi,
+    trampolines::{NO_DEVICE, TABLE},
+};
 
 /// Environment variable with the path of the driver library to load instead of the system's `libcuda.so.1`.
 pub const LIBRARY_VARIABLE: &str = "CUST_LAZY_LIBCUDA";
 
 const SYSTEM_LIBRARY: &str = "libcuda.so.1";
+
+const STUB_LIBRARY: c_int = 34;
+const SYSTEM_DRIVER_MISMATCH: c_int = 803;
 
 /// Without these no CUDA program can run, so a library that lacks one is not a CUDA driver.
 const ESSENTIAL: [&CStr; 3] = [c"cuInit", c"cuDriverGetVersion", c"cuDeviceGetCount"];
@@ -81,6 +87,28 @@ pub enum LoadError {
         /// The library that was not loaded.
         library: PathBuf,
     },
+}
+
+impl LoadError {
+    /// What to do about it, as an imperative in lower case.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Open { .. } | Self::MissingFunction { .. } => "install an NVIDIA driver",
+            Self::Start { code, .. } => match *code {
+                STUB_LIBRARY => {
+                    "take the CUDA toolkit's stub of the driver out of the library path"
+                }
+                NO_DEVICE => {
+                    "make a GPU visible (`nvidia-smi` lists them; `docker run` needs `--gpus all`)"
+                }
+                SYSTEM_DRIVER_MISMATCH => {
+                    "give kernel module and library the same version (after an update: restart the machine)"
+                }
+                _ => "find out with `nvidia-smi` why the driver does not start",
+            },
+            Self::AlreadyLoaded { .. } => "name the library before anything else asks for a driver",
+        }
+    }
 }
 
 static LOADED: OnceLock<Result<Driver, LoadError>> = OnceLock::new();

@@ -11,7 +11,7 @@ use ptx_emulator::Emulator;
 
 use crate::{
     context::{Context, Handle},
-    inject::Injection,
+    inject::{self, Injection},
     status::{
         INVALID_CONTEXT, INVALID_DEVICE, INVALID_VALUE, PEER_ACCESS_ALREADY_ENABLED,
         PEER_ACCESS_UNSUPPORTED, SUCCESS, is_sticky,
@@ -133,6 +133,9 @@ pub(crate) fn with_context(
 extern "C" fn cuInit(flags: c_uint) -> c_int {
     if flags != 0 {
         return INVALID_VALUE;
+    }
+    if let Some(code) = inject::init_error() {
+        return code;
     }
     lock().initialized = true;
     SUCCESS

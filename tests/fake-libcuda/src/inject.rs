@@ -1,8 +1,20 @@
 //! What tests use to make calls fail, and to look inside. No real driver has these functions.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::{
+    env,
+    ffi::{CStr, c_char, c_int},
+};
 
 use crate::driver::{self, Driver};
+
+/// Environment variable with the `CUresult` that `cuInit` returns.
+const INIT_VARIABLE: &str = "FAKE_CUDA_INIT";
+
+/// The error with which this process's driver does not start, if it should not.
+pub(crate) fn init_error() -> Option<c_int> {
+    let code = env::var(INIT_VARIABLE).ok()?;
+    Some(code.parse().expect("FAKE_CUDA_INIT is a number"))
+}
 
 /// An error that a later call will return instead of doing its work.
 #[derive(Debug)]

@@ -29,6 +29,7 @@ static OPENED: AtomicU64 = AtomicU64::new(0);
 fn load() -> Result<&'static LoadedDriver, DeviceError> {
     cust_lazy::load().map_err(|error| DeviceError::NoDriver {
         reason: error.to_string(),
+        remedy: error.remedy(),
     })
 }
 
