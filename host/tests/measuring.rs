@@ -291,6 +291,29 @@ fn a_gpu_is_measured_cold_and_warm_against_the_ceilings() {
 }
 
 #[test]
+fn clocks_are_those_of_the_gpu_that_is_measured() {
+    use std::os::unix::fs::PermissionsExt;
+    // Knows one GPU, by its bus: of the double's GPUs, the last has the first bus.
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("nvidia-smi");
+    let script = r#"#!/bin/sh
+case "$*" in *"--id 0000:00:00.0") echo "1980, 3201, 1980, 34, 580.95.05" ;; *) echo "No devices were found"; exit 6 ;; esac
+"#;
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for (device, expected) in [("cuda:255", Some(1980)), ("cuda:0", None)] {
+        let arguments = ["bench", "--device", device, "--time-limit", "0", "--json"];
+        let output = command(Driver::Double, &arguments)
+            .env("PATH", folder.path())
+            .output()
+            .unwrap();
+        let results = Results::from_json(&String::from_utf8(output.stdout).unwrap()).unwrap();
+        let clocks = results.device.clocks.map(|[before, _]| before.sm_mhz);
+        assert_eq!(clocks, expected.map(Some), "{device}");
+    }
+}
+
+#[test]
 fn the_double_and_the_emulator_agree() {
     let report: Value = serde_json::from_str(&stdout(Driver::Double, &["compare"])).unwrap();
     assert_eq!(report["differing"], 0);

@@ -7,7 +7,7 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 
 pub use cust::sys::{
     CUDA_MEMCPY2D, CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUgraph, CUgraphExec,
-    CUgraphNode, CUmodule, CUstream,
+    CUgraphNode, CUmemPoolProps, CUmemoryPool, CUmodule, CUstream,
 };
 
 /// What an update of an executable graph stumbled over (`CUgraphExecUpdateResultInfo`, CUDA 12.0).
@@ -63,6 +63,8 @@ const _: () = {
     assert!(std::mem::offset_of!(CUlaunchAttribute, value) == 8);
     assert!(size_of::<CUDA_MEMCPY2D>() == 128);
     assert!(std::mem::offset_of!(CUDA_MEMCPY2D, dstPitch) == 104);
+    assert!(size_of::<CUmemPoolProps>() == 88);
+    assert!(std::mem::offset_of!(CUmemPoolProps, location) == 8);
 };
 
 // The names, and with them the parameters, are CUDA's own.
@@ -74,6 +76,8 @@ unsafe extern "C" {
     pub fn cuGetErrorString(code: c_int, description: *mut *const c_char) -> c_int;
 
     pub fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_int, device: CUdevice) -> c_int;
+    /// Writes `domain:bus:device.function`, in hexadecimal, and a NUL: 13 bytes.
+    pub fn cuDeviceGetPCIBusId(id: *mut c_char, bytes: c_int, device: CUdevice) -> c_int;
     pub fn cuDevicePrimaryCtxRetain(context: *mut CUcontext, device: CUdevice) -> c_int;
     pub fn cuDevicePrimaryCtxRelease_v2(device: CUdevice) -> c_int;
     pub fn cuDevicePrimaryCtxReset_v2(device: CUdevice) -> c_int;
@@ -98,7 +102,21 @@ unsafe extern "C" {
     /// Since CUDA 11.2.
     pub fn cuMemAllocAsync(address: *mut CUdeviceptr, bytes: usize, stream: CUstream) -> c_int;
     /// Since CUDA 11.2.
+    pub fn cuMemAllocFromPoolAsync(
+        address: *mut CUdeviceptr,
+        bytes: usize,
+        pool: CUmemoryPool,
+        stream: CUstream,
+    ) -> c_int;
+    /// Since CUDA 11.2.
     pub fn cuMemFreeAsync(address: CUdeviceptr, stream: CUstream) -> c_int;
+    /// Since CUDA 11.2.
+    pub fn cuMemPoolCreate(pool: *mut CUmemoryPool, properties: *const CUmemPoolProps) -> c_int;
+    /// Since CUDA 11.2.
+    pub fn cuMemPoolSetAttribute(pool: CUmemoryPool, attribute: c_int, value: *mut c_void)
+    -> c_int;
+    /// Since CUDA 11.2.
+    pub fn cuMemPoolDestroy(pool: CUmemoryPool) -> c_int;
     pub fn cuMemHostRegister_v2(memory: *mut c_void, bytes: usize, flags: c_uint) -> c_int;
     pub fn cuMemHostUnregister(memory: *mut c_void) -> c_int;
     /// Sets each value to zero where the address is no pointer of CUDA's.

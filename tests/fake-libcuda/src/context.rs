@@ -11,6 +11,7 @@ use ptx_emulator::{Config, Emulator, FaultKind, LaunchConfig, LaunchError, Loade
 
 use crate::{
     driver::MEMORY_BYTES,
+    pools::Pool,
     status::{
         ILLEGAL_ADDRESS, INVALID_HANDLE, LAUNCH_FAILED, MISALIGNED_ADDRESS,
         STREAM_CAPTURE_IMPLICIT, STREAM_CAPTURE_INVALIDATED, STREAM_CAPTURE_UNSUPPORTED,
@@ -40,6 +41,10 @@ pub(crate) struct Context {
     pub(crate) absent: HashSet<u64>,
     /// Those that were made during a capture.
     pub(crate) of_graphs: HashSet<u64>,
+    /// By handle; the device's own is there once it has been used.
+    pub(crate) pools: HashMap<Handle, Pool>,
+    /// The pool of each allocation that is of one.
+    pub(crate) pooled: HashMap<u64, Handle>,
     /// Page-locked ranges of the host, by address.
     pub(crate) registered: HashMap<usize, usize>,
     /// The GPUs whose memory this context may access.
@@ -167,6 +172,8 @@ impl Context {
             allocations: HashMap::new(),
             absent: HashSet::new(),
             of_graphs: HashSet::new(),
+            pools: HashMap::new(),
+            pooled: HashMap::new(),
             registered: HashMap::new(),
             peers: HashSet::new(),
             streams: HashMap::from([(LEGACY_STREAM, Stream::default())]),
@@ -190,6 +197,7 @@ impl Context {
         let streams = self.streams.len() - self.departed.len() - 1;
         let count = self.allocations.len()
             + self.registered.len()
+            + self.pools.keys().filter(|&&pool| pool != 0).count()
             + streams
             + self.events.len()
             + self.modules.len()
@@ -277,6 +285,7 @@ impl Context {
         for stream in std::mem::take(&mut self.departed) {
             self.streams.remove(&stream);
         }
+        self.release_unused();
         Ok(())
     }
 
@@ -381,7 +390,7 @@ impl Context {
             }
             Work::Free(address) => {
                 self.present(*address)?;
-                self.allocations.remove(address).ok_or(ILLEGAL_ADDRESS)?;
+                self.forget(*address).ok_or(ILLEGAL_ADDRESS)?;
                 self.emulator.free(*address).map_err(memory)
             }
             Work::Record => Ok(()),

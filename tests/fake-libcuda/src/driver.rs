@@ -228,6 +228,24 @@ unsafe extern "C" fn cuDeviceGetAttribute(
     })
 }
 
+/// Buses are in the opposite order of the ordinals, which are not theirs.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuDeviceGetPCIBusId(id: *mut c_char, len: c_int, device: c_int) -> c_int {
+    with_gpu(device, "cuDeviceGetPCIBusId", |_| {
+        let text = format!("0000:{:02x}:00.0\0", DEVICES as c_int - 1 - device);
+        if usize::try_from(len).is_ok_and(|len| len >= text.len()) {
+            // SAFETY: the caller passes a buffer of `len` bytes, which is enough.
+            unsafe {
+                id.cast::<u8>()
+                    .copy_from_nonoverlapping(text.as_ptr(), text.len())
+            };
+            Ok(())
+        } else {
+            Err(INVALID_VALUE)
+        }
+    })
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut *mut c_void, device: c_int) -> c_int {
     with_gpu(device, "cuDevicePrimaryCtxRetain", |gpu| {

@@ -68,7 +68,16 @@ pub unsafe extern "C" fn fake_cuda_calls(device: c_int, entry: *const c_char) ->
     })
 }
 
-/// How many things are alive on a device: allocations, streams, events, modules, graphs, executable graphs and
+/// How often the memory pools of a device's context asked the operating system for memory.
+#[unsafe(no_mangle)]
+pub extern "C" fn fake_cuda_pool_growths(device: c_int) -> u64 {
+    look(device, |driver, device| {
+        let context = driver.gpus[device].context.as_ref()?;
+        Some(context.pool_growths())
+    })
+}
+
+/// How many things are alive on a device: allocations, memory pools, streams, events, modules, graphs, executable graphs and
 /// retains of the primary context, together.
 #[unsafe(no_mangle)]
 pub extern "C" fn fake_cuda_alive(device: c_int) -> u64 {

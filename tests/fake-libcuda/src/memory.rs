@@ -16,7 +16,7 @@ const PAGE_BYTES: usize = 4096;
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> c_int {
     with_context("cuMemGetInfo_v2", |context| {
-        let used: usize = context.allocations.values().sum();
+        let used = context.allocations.values().sum::<usize>() + context.unused_of_pools();
         // SAFETY: the caller passes pointers that are valid for the write.
         unsafe {
             free.write(MEMORY_BYTES as usize - used);
@@ -46,7 +46,7 @@ unsafe extern "C" fn cuMemAlloc_v2(address: *mut u64, bytes: usize) -> c_int {
 extern "C" fn cuMemFree_v2(address: u64) -> c_int {
     with_context("cuMemFree_v2", |context| {
         context.refuse_unsafe_call()?;
-        context.allocations.remove(&address).ok_or(INVALID_VALUE)?;
+        context.forget(address).ok_or(INVALID_VALUE)?;
         context.absent.remove(&address);
         context.emulator.free(address).map_err(|_| INVALID_VALUE)
     })
@@ -81,50 +81,6 @@ extern "C" fn cuMemHostUnregister(memory: *mut c_void) -> c_int {
     with_context("cuMemHostUnregister", |context| {
         let registered = context.registered.remove(&memory.addr());
         registered.map(drop).ok_or(HOST_MEMORY_NOT_REGISTERED)
-    })
-}
-
-/// "The allocation must not be accessed until the allocation operation completes": other streams have to wait for this one. In a capture the
-/// memory is the graph's, and there in each replay; the double keeps it as long as the context.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn cuMemAllocAsync(
-    address: *mut u64,
-    bytes: usize,
-    stream: *mut c_void,
-) -> c_int {
-    with_context("cuMemAllocAsync", |context| {
-        if bytes == 0 {
-            return Err(INVALID_VALUE);
-        }
-        let captured = context.stream(stream)?.capture.is_some();
-        let allocated = context.emulator.alloc(bytes).map_err(|_| OUT_OF_MEMORY)?;
-        context.allocations.insert(allocated, bytes);
-        context.absent.insert(allocated);
-        if captured {
-            context.of_graphs.insert(allocated);
-        }
-        context.submit(stream, Work::Allocate(allocated))?;
-        // SAFETY: the caller passes a pointer that is valid for the write.
-        unsafe { address.write(allocated) };
-        Ok(())
-    })
-}
-
-/// "During stream capture, this function results in the creation of a free node and must therefore be passed the address of a graph
-/// allocation."
-#[unsafe(no_mangle)]
-extern "C" fn cuMemFreeAsync(address: u64, stream: *mut c_void) -> c_int {
-    with_context("cuMemFreeAsync", |context| {
-        if !context.allocations.contains_key(&address) {
-            return Err(INVALID_VALUE);
-        }
-        let captured = context.stream(stream)?.capture.is_some();
-        let work = match (captured, context.of_graphs.contains(&address)) {
-            (true, true) => Work::FreeOfGraph(address),
-            (true, false) => return Err(INVALID_VALUE),
-            (false, _) => Work::Free(address),
-        };
-        context.submit(stream, work).map(drop)
     })
 }
 

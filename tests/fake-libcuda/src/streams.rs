@@ -49,7 +49,9 @@ extern "C" fn cuStreamDestroy_v2(stream: *mut c_void) -> c_int {
 extern "C" fn cuStreamSynchronize(stream: *mut c_void) -> c_int {
     with_context("cuStreamSynchronize", |context| {
         refuse_capture(context.stream(stream)?)?;
-        context.run_until(stream.addr(), u64::MAX)
+        context.run_until(stream.addr(), u64::MAX)?;
+        context.release_unused();
+        Ok(())
     })
 }
 
@@ -108,7 +110,11 @@ extern "C" fn cuEventRecord(event: *mut c_void, stream: *mut c_void) -> c_int {
 extern "C" fn cuEventSynchronize(event: *mut c_void) -> c_int {
     with_context("cuEventSynchronize", |context| {
         match *context.events.get(&event.addr()).ok_or(INVALID_HANDLE)? {
-            Some(mark) => context.run_until(mark.stream, mark.number),
+            Some(mark) => {
+                context.run_until(mark.stream, mark.number)?;
+                context.release_unused();
+                Ok(())
+            }
             None => Ok(()),
         }
     })

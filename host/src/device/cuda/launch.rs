@@ -1,6 +1,7 @@
 use std::{
     ffi::{c_int, c_void},
     ptr,
+    sync::Once,
 };
 
 use cust::sys::CUfunction;
@@ -11,9 +12,10 @@ use super::{
         driver::{DriverError, FunctionInfo, Parameter, RawStream},
         launch::LaunchConfig,
     },
-    CudaDriver, INVALID_VALUE, stream,
+    CudaDriver, INVALID_VALUE, NOT_SUPPORTED, stream,
 };
 
+const INVALID_HANDLE: c_int = 400;
 const LAUNCH_OUT_OF_RESOURCES: c_int = 701;
 const COOPERATIVE_LAUNCH_TOO_LARGE: c_int = 720;
 
@@ -21,6 +23,9 @@ const FUNCTION_MAX_DYNAMIC_SHARED: c_int = 8;
 
 /// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION`: the kernel may start before the preceding one has finished.
 const PROGRAMMATIC_STREAM_SERIALIZATION: c_int = 6;
+
+/// Whether it was said that such launches are refused.
+static REFUSED: Once = Once::new();
 
 /// Submits a kernel.
 ///
@@ -55,10 +60,30 @@ pub(super) unsafe fn submit(
     let [grid_x, grid_y, grid_z] = config.grid;
     let [block_x, block_y, block_z] = config.block;
     let shared = config.dynamic_shared;
-    let launched = if config.cooperative {
-        driver.call("cuLaunchCooperativeKernel", || {
+    let in_turn = || {
+        driver.call("cuLaunchKernel", || {
             // SAFETY: one pointer for each parameter, to as many bytes as the function takes; the driver copies
             // them during the call. The caller passes live handles.
+            unsafe {
+                ffi::cuLaunchKernel(
+                    handle,
+                    grid_x,
+                    grid_y,
+                    grid_z,
+                    block_x,
+                    block_y,
+                    block_z,
+                    shared,
+                    stream(raw),
+                    pointers,
+                    ptr::null_mut(),
+                )
+            }
+        })
+    };
+    let launched = if config.cooperative {
+        driver.call("cuLaunchCooperativeKernel", || {
+            // SAFETY: as above.
             unsafe {
                 ffi::cuLaunchCooperativeKernel(
                     handle,
@@ -93,29 +118,32 @@ pub(super) unsafe fn submit(
             attrs: &mut attribute,
             numAttrs: 1,
         };
-        driver.call("cuLaunchKernelEx", || {
+        let launched = driver.call("cuLaunchKernelEx", || {
             // SAFETY: as above; `launch` and its attribute are read during the call. The kernel waits for the grid in front.
             unsafe { ffi::cuLaunchKernelEx(&launch, handle, pointers, ptr::null_mut()) }
-        })
-    } else {
-        driver.call("cuLaunchKernel", || {
-            // SAFETY: as above.
-            unsafe {
-                ffi::cuLaunchKernel(
-                    handle,
-                    grid_x,
-                    grid_y,
-                    grid_z,
-                    block_x,
-                    block_y,
-                    block_z,
-                    shared,
-                    stream(raw),
-                    pointers,
-                    ptr::null_mut(),
-                )
+        });
+        match launched {
+            // It may be the attribute, which some drivers have refused in captures: without it the launch does the same, only later.
+            Err(DriverError::Code {
+                code: INVALID_VALUE | INVALID_HANDLE | NOT_SUPPORTED,
+                name,
+                ..
+            }) => {
+                let launched = in_turn();
+                if launched.is_ok() {
+                    REFUSED.call_once(|| {
+                        tracing::warn!(
+                            name,
+                            "the driver refuses programmatic launches; the kernels are launched in the ordinary way"
+                        );
+                    });
+                }
+                launched
             }
-        })
+            launched => launched,
+        }
+    } else {
+        in_turn()
     };
     launched.map_err(|error| match error {
         DriverError::Code {

@@ -5,7 +5,10 @@ use std::{
     ptr,
 };
 
-use cust::sys::{CUDA_MEMCPY2D, CUmemorytype};
+use cust::sys::{
+    CUDA_MEMCPY2D, CUmemAllocationHandleType, CUmemAllocationType, CUmemLocation,
+    CUmemLocationType, CUmemPoolProps, CUmemoryPool, CUmemorytype,
+};
 use cust_lazy::ffi;
 
 use super::{
@@ -14,11 +17,14 @@ use super::{
         driver::{DriverError, MemoryRange, Pitched, RawStream},
         pages::Pages,
     },
-    CudaDriver, INVALID_VALUE, NOT_FOUND, stream,
+    CudaDriver, INVALID_VALUE, NOT_FOUND, NOT_SUPPORTED, stream,
 };
 
 const OUT_OF_MEMORY: c_int = 2;
-const NOT_SUPPORTED: c_int = 801;
+
+const POOL_RELEASE_THRESHOLD: c_int = 4;
+/// How much unused scratch memory is kept.
+const KEPT_SCRATCH_BYTES: u64 = 64 << 20;
 
 /// For copies of all contexts.
 const HOST_REGISTER_PORTABLE: u32 = 1;
@@ -43,6 +49,55 @@ pub(super) fn allocate(driver: &CudaDriver, bytes: usize) -> Result<u64, DriverE
     }
 }
 
+/// A pool for [`allocate_on`] that keeps its memory from one operation to the next. The device's own returns it to the operating system
+/// whenever the host waits for a stream or an event, unless somebody has changed that; an operation then takes longer to allocate than to
+/// compute. `None` where the driver makes no pool.
+pub(super) fn scratch_pool(driver: &CudaDriver) -> Option<CUmemoryPool> {
+    let properties = CUmemPoolProps {
+        allocType: CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED,
+        handleTypes: CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE,
+        location: CUmemLocation {
+            type_: CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE,
+            id: driver.device,
+        },
+        ..CUmemPoolProps::default()
+    };
+    let mut pool = ptr::null_mut();
+    let made = driver.call("cuMemPoolCreate", || {
+        // SAFETY: both are valid, and `pool` is for the write.
+        unsafe { ffi::cuMemPoolCreate(&mut pool, &properties) }
+    });
+    let kept = made.and_then(|()| {
+        let mut threshold = KEPT_SCRATCH_BYTES;
+        driver.call("cuMemPoolSetAttribute", || {
+            // SAFETY: the pool was just made, and the attribute's value is 64 bits.
+            unsafe {
+                let value = (&raw mut threshold).cast();
+                ffi::cuMemPoolSetAttribute(pool, POOL_RELEASE_THRESHOLD, value)
+            }
+        })
+    });
+    if let Err(error) = &kept {
+        tracing::debug!(?error, "scratch memory comes from the device's own pool");
+    }
+    if !pool.is_null() && kept.is_err() {
+        destroy_pool(driver, pool);
+        pool = ptr::null_mut();
+    }
+    (!pool.is_null()).then_some(pool)
+}
+
+/// Gives up a pool of [`scratch_pool`]. The driver keeps its memory as long as work uses it.
+pub(super) fn destroy_pool(driver: &CudaDriver, pool: CUmemoryPool) {
+    // SAFETY: the pool is the driver's own, and nothing is allocated from it any more.
+    let destroyed = driver.call("cuMemPoolDestroy", || unsafe {
+        ffi::cuMemPoolDestroy(pool)
+    });
+    if let Err(error) = destroyed {
+        tracing::debug!(?error, "the pool of scratch memory could not be destroyed");
+    }
+}
+
 /// # Safety
 ///
 /// As for [`Driver::allocate_on`](super::Driver::allocate_on).
@@ -52,10 +107,16 @@ pub(super) unsafe fn allocate_on(
     bytes: usize,
 ) -> Result<Option<u64>, DriverError> {
     let mut address = 0;
-    let allocated = driver.call("cuMemAllocAsync", || {
-        // SAFETY: the caller passes a live stream, and `address` is valid for the write.
-        unsafe { ffi::cuMemAllocAsync(&mut address, bytes, stream(raw)) }
-    });
+    let allocated = match driver.scratch_pool {
+        Some(pool) => driver.call("cuMemAllocFromPoolAsync", || {
+            // SAFETY: the caller passes a live stream, the pool lives as long as the driver, and `address` is valid for the write.
+            unsafe { ffi::cuMemAllocFromPoolAsync(&mut address, bytes, pool, stream(raw)) }
+        }),
+        None => driver.call("cuMemAllocAsync", || {
+            // SAFETY: as above.
+            unsafe { ffi::cuMemAllocAsync(&mut address, bytes, stream(raw)) }
+        }),
+    };
     match allocated {
         Ok(()) => Ok(Some(address)),
         // A driver before CUDA 11.2, or a GPU without memory pools.

@@ -20,7 +20,7 @@ use std::{
     },
 };
 
-use cust::sys::{CUcontext, CUdevice, CUevent, CUgraphExec, CUstream};
+use cust::sys::{CUcontext, CUdevice, CUevent, CUgraphExec, CUmemoryPool, CUstream};
 use cust_lazy::ffi;
 
 use super::{
@@ -39,6 +39,7 @@ use super::{
 const SUCCESS: c_int = 0;
 const INVALID_VALUE: c_int = 1;
 const NOT_FOUND: c_int = 500;
+const NOT_SUPPORTED: c_int = 801;
 
 const STREAM_NON_BLOCKING: u32 = 1;
 const EVENT_DEFAULT: u32 = 0;
@@ -61,6 +62,8 @@ pub(super) struct CudaDriver {
     peers: Mutex<HashMap<u64, bool>>,
     /// Registered host memory, by address.
     host_memory: Mutex<HashMap<u64, Pages>>,
+    /// What stream-ordered memory comes from, if not the device's own pool.
+    scratch_pool: Option<CUmemoryPool>,
 }
 
 // SAFETY: the context is a handle that every thread may use; the driver API is thread-safe, and each call here makes
@@ -429,6 +432,9 @@ impl Driver for CudaDriver {
 
 impl Drop for CudaDriver {
     fn drop(&mut self) {
+        if let Some(pool) = self.scratch_pool.take() {
+            memory::destroy_pool(self, pool);
+        }
         // SAFETY: `open` retained the primary context once. Releasing is allowed after a fault, too.
         let released = check("cuDevicePrimaryCtxRelease", unsafe {
             ffi::cuDevicePrimaryCtxRelease_v2(self.device)

@@ -16,7 +16,7 @@ use cust_lazy::{Driver as LoadedDriver, ffi};
 
 use super::{
     super::{capabilities::Capabilities, driver::DriverError, error::DeviceError, sync::Mutex},
-    CudaDriver, check,
+    CudaDriver, check, memory,
 };
 
 /// The first driver that captures programmatic launches into graphs, as CUDA encodes its version.
@@ -105,19 +105,20 @@ impl CudaDriver {
             unsafe { ffi::cuDevicePrimaryCtxRetain(&mut context, device) }
         })
         .map_err(|error| failed(&name, error))?;
-        Ok((
-            Self {
-                device,
-                context,
-                capabilities,
-                retired: RwLock::new(false),
-                destroyed: AtomicBool::new(false),
-                id: OPENED.fetch_add(1, Ordering::Relaxed),
-                peers: Mutex::default(),
-                host_memory: Mutex::default(),
-            },
-            name,
-        ))
+        let mut driver = Self {
+            device,
+            context,
+            capabilities,
+            retired: RwLock::new(false),
+            destroyed: AtomicBool::new(false),
+            id: OPENED.fetch_add(1, Ordering::Relaxed),
+            peers: Mutex::default(),
+            host_memory: Mutex::default(),
+            scratch_pool: None,
+        };
+        // Now, because a capture of the caller's may not allow it later.
+        driver.scratch_pool = memory::scratch_pool(&driver);
+        Ok((driver, name))
     }
 }
 
@@ -143,8 +144,8 @@ fn capabilities(
         .map_err(|error| failed(name, error))?;
         Ok(value.unsigned_abs())
     };
-    // Zero stands for "not known" among the rates.
-    let get_known = |attribute| get(attribute).map(|value| Some(value).filter(|&value| value > 0));
+    // Zero stands for "not known" among the rates. CUDA 13 has removed them from the runtime's `cudaDeviceProp`: no reason to refuse a GPU.
+    let get_known = |attribute| get(attribute).ok().filter(|&value| value > 0);
     let compute_capability = (
         get(Attribute::ComputeCapabilityMajor)?,
         get(Attribute::ComputeCapabilityMinor)?,
@@ -180,9 +181,9 @@ fn capabilities(
             != 0,
         programmatic_launch: compute_capability >= (9, 0)
             && driver_version >= PROGRAMMATIC_LAUNCH_IN_GRAPHS,
-        clock_khz: get_known(Attribute::ClockRate)?,
-        memory_clock_khz: get_known(Attribute::MemoryClockRate)?,
-        memory_bus_bits: get_known(Attribute::GlobalMemoryBusWidth)?,
+        clock_khz: get_known(Attribute::ClockRate),
+        memory_clock_khz: get_known(Attribute::MemoryClockRate),
+        memory_bus_bits: get_known(Attribute::GlobalMemoryBusWidth),
         driver_version: Some(driver_version),
     })
 }

@@ -106,11 +106,50 @@ fn scratch_memory_is_freed_in_the_streams_order_without_waiting() {
 }
 
 #[test]
+fn scratch_memory_is_kept_for_the_next_operation() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let stream = device.new_stream().unwrap();
+    for len in [1000, 100, 1000] {
+        // The driver's own pool would give its memory back at each wait.
+        drop(Buffer::<u32>::zeroed_on(&stream, len).unwrap());
+        stream.synchronize().unwrap();
+    }
+    assert_eq!(gpu.pool_growths(), 1);
+    assert_eq!(gpu.calls("cuMemAllocAsync"), 0);
+    // Not without a limit.
+    let large = Buffer::<u8>::uninit_on(&stream, 128 << 20).unwrap();
+    let during = device.memory_info().unwrap().0;
+    drop(large);
+    stream.synchronize().unwrap();
+    let kept = 64 << 20;
+    assert!(device.memory_info().unwrap().0 >= during + (128 << 20) - kept);
+}
+
+#[test]
+fn a_driver_that_makes_no_pool_has_one_of_its_own() {
+    for entry in ["cuMemPoolCreate", "cuMemPoolSetAttribute"] {
+        // CUDA_ERROR_NOT_FOUND, as of a driver before CUDA 11.2, and CUDA_ERROR_NOT_SUPPORTED.
+        for code in [500, 801] {
+            let Some(gpu) = FakeGpu::take() else { return };
+            gpu.inject(entry, 1, code);
+            let device = gpu.open();
+            let stream = device.new_stream().unwrap();
+            let scratch = Buffer::<u32>::zeroed_on(&stream, 64).unwrap();
+            assert_eq!(scratch.to_vec().unwrap(), [0; 64]);
+            assert_eq!(gpu.calls("cuMemAllocAsync"), 1, "{entry} {code}");
+            drop((scratch, stream, device));
+            assert_eq!(gpu.alive(), 0, "{entry} {code}");
+        }
+    }
+}
+
+#[test]
 fn without_memory_pools_scratch_memory_is_ordinary_memory() {
     let Some(gpu) = FakeGpu::take() else { return };
     let device = gpu.open();
     let stream = device.new_stream().unwrap();
-    gpu.inject("cuMemAllocAsync", 1, 801); // CUDA_ERROR_NOT_SUPPORTED
+    gpu.inject("cuMemAllocFromPoolAsync", 1, 801); // CUDA_ERROR_NOT_SUPPORTED
     let scratch = Buffer::<u32>::zeroed_on(&stream, 64).unwrap();
     assert_eq!(scratch.to_vec().unwrap(), [0; 64]);
     drop(scratch);
@@ -356,12 +395,12 @@ fn scratch_memory_that_the_driver_has_not_comes_from_the_pool() {
     let pool = device.enable_pool(MemoryPoolConfig::default()).unwrap();
     drop(Buffer::<u32>::uninit(&device, 64).unwrap());
     let stream = device.new_stream().unwrap();
-    gpu.inject("cuMemAllocAsync", 1, 2); // CUDA_ERROR_OUT_OF_MEMORY
+    gpu.inject("cuMemAllocFromPoolAsync", 1, 2); // CUDA_ERROR_OUT_OF_MEMORY
     let scratch = Buffer::<u32>::zeroed_on(&stream, 64).unwrap();
     assert_eq!(pool.metrics().in_use_bytes, 256);
     assert_eq!(scratch.to_vec().unwrap(), [0; 64]);
     // Where that has none either, the caller hears of it.
-    gpu.inject("cuMemAllocAsync", 1, 2);
+    gpu.inject("cuMemAllocFromPoolAsync", 1, 2);
     let error = Buffer::<u8>::uninit_on(&stream, 1 << 60).unwrap_err();
     assert!(
         matches!(error, DeviceError::OutOfMemory { requested, .. } if requested == 1 << 60),

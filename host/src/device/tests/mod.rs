@@ -55,6 +55,9 @@ static FAKE: LazyLock<Option<Fake>> = LazyLock::new(|| {
             inject: library.get(b"fake_cuda_inject").expect("the double has it"),
             calls: library.get(b"fake_cuda_calls").expect("the double has it"),
             alive: library.get(b"fake_cuda_alive").expect("the double has it"),
+            pool_growths: library
+                .get(b"fake_cuda_pool_growths")
+                .expect("the double has it"),
             _library: library,
         })
     }
@@ -67,6 +70,7 @@ struct Fake {
     inject: Symbol<unsafe extern "C" fn(c_int, *const c_char, u64, c_int)>,
     calls: Symbol<unsafe extern "C" fn(c_int, *const c_char) -> u64>,
     alive: Symbol<unsafe extern "C" fn(c_int) -> u64>,
+    pool_growths: Symbol<unsafe extern "C" fn(c_int) -> u64>,
     _library: Library,
 }
 
@@ -112,6 +116,12 @@ impl FakeGpu {
         let entry = CString::new(entry).expect("no NUL");
         // SAFETY: a C string, as the function asks for.
         unsafe { (self.fake.calls)(self.ordinal as c_int, entry.as_ptr()) }
+    }
+
+    /// How often the driver's pools asked the operating system for memory.
+    fn pool_growths(&self) -> u64 {
+        // SAFETY: asks for nothing.
+        unsafe { (self.fake.pool_growths)(self.ordinal as c_int) }
     }
 
     /// How many of the driver's objects exist on the GPU.

@@ -85,6 +85,32 @@ fn capabilities_come_from_the_driver_or_the_specification() {
 }
 
 #[test]
+fn a_gpu_whose_rates_are_unknown_opens_all_the_same() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    drop(gpu.open());
+    let calls = gpu.calls("cuDeviceGetAttribute");
+    // The last three.
+    for before_last in 0..3 {
+        gpu.inject("cuDeviceGetAttribute", calls - before_last, 801); // CUDA_ERROR_NOT_SUPPORTED
+        let device = gpu.open();
+        let capabilities = device.capabilities();
+        let rates = [
+            capabilities.memory_bus_bits,
+            capabilities.memory_clock_khz,
+            capabilities.clock_khz,
+        ];
+        let unknown = rates.iter().position(Option::is_none);
+        assert_eq!(unknown, Some(before_last as usize), "{rates:?}");
+    }
+    gpu.inject("cuDeviceGetAttribute", calls - 3, 801);
+    let refused = Device::cuda(gpu.ordinal).unwrap_err();
+    assert!(
+        matches!(refused, DeviceError::Driver { code: 801, .. }),
+        "{refused}"
+    );
+}
+
+#[test]
 fn an_emulated_device_is_a_gpu_that_exists() {
     let with = |compute_capability, memory_bytes| {
         let defaults = EmulatedConfig::default();

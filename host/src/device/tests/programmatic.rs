@@ -100,13 +100,35 @@ fn a_kernel_that_waits_is_launched_early_unless_that_is_turned_off() {
     assert_eq!(launched(), (3, 2));
     assert_eq!(buffer.to_vec().unwrap(), [5; 100]);
 
+    // What is refused for another reason is refused again without the attribute.
     gpu.inject("cuLaunchKernelEx", 1, INVALID_VALUE);
+    gpu.inject("cuLaunchKernel", 1, INVALID_VALUE);
     let error = add_one_by(&stream, "follow", &buffer).unwrap_err();
     assert!(
         matches!(error, DeviceError::LaunchRefused { .. }),
         "{error}"
     );
     assert_eq!(buffer.to_vec().unwrap(), [5; 100]);
+}
+
+#[test]
+fn where_the_driver_refuses_early_launches_a_kernel_is_launched_in_turn() {
+    // CUDA_ERROR_INVALID_VALUE, INVALID_HANDLE, NOT_SUPPORTED
+    for code in [INVALID_VALUE, 400, 801] {
+        let Some(gpu) = FakeGpu::take() else { return };
+        let device = gpu.open();
+        let stream = device.new_stream().unwrap();
+        let buffer = Buffer::<u32>::zeroed(&device, 100).unwrap();
+        gpu.inject("cuLaunchKernelEx", 2, code);
+        let graph = Graph::capture(&stream, |stream| {
+            (0..3).try_for_each(|_| add_one_by(stream, "follow", &buffer))
+        })
+        .unwrap();
+        let launched = (gpu.calls("cuLaunchKernelEx"), gpu.calls("cuLaunchKernel"));
+        assert_eq!(launched, (3, 1));
+        graph.launch(&stream).unwrap();
+        assert_eq!(buffer.to_vec().unwrap(), [3; 100], "{code}");
+    }
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use anyhow::{Context, Result};
 use bitnet_cuda::device::{Device, DeviceKind};
 use bitnet_cuda::launch::ptx_for;
+use cust_lazy::ffi;
 use kernel_benches::{self as record, Clocks};
+use std::ffi::{CStr, c_int};
 use std::process::Command;
 
 pub fn device(device: &Device) -> Result<record::Device> {
@@ -33,13 +35,26 @@ pub fn device(device: &Device) -> Result<record::Device> {
 pub fn clocks(device: &Device) -> Option<Clocks> {
     const QUERY: &str =
         "--query-gpu=clocks.sm,clocks.mem,clocks.max.sm,temperature.gpu,driver_version";
-    let ordinal = device.name().strip_prefix("cuda:")?.split(' ').next()?;
+    let id = pci_bus_id(device)?;
     let output = Command::new("nvidia-smi")
-        .args([QUERY, "--format=csv,noheader,nounits", "--id", ordinal])
+        .args([QUERY, "--format=csv,noheader,nounits", "--id", &id])
         .output()
         .ok()
         .filter(|output| output.status.success())?;
     parse(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// What names a GPU to nvidia-smi, which numbers GPUs by their bus, and does not know `CUDA_VISIBLE_DEVICES`. CUDA numbers the fastest first.
+fn pci_bus_id(device: &Device) -> Option<String> {
+    let ordinal = device.name().strip_prefix("cuda:")?.split(' ').next()?;
+    let gpu = cust::device::Device::get_device(ordinal.parse().ok()?).ok()?;
+    let mut id = [0_u8; 32];
+    // SAFETY: the device handle is valid, and `id` for writes of its length.
+    let code = unsafe {
+        ffi::cuDeviceGetPCIBusId(id.as_mut_ptr().cast(), id.len() as c_int, gpu.as_raw())
+    };
+    let id = CStr::from_bytes_until_nul(&id).ok()?;
+    (code == 0).then(|| id.to_string_lossy().into_owned())
 }
 
 fn parse(line: &str) -> Option<Clocks> {
