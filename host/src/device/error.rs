@@ -2,6 +2,11 @@ use std::fmt;
 
 use super::launch::LaunchRecord;
 
+const OUT_OF_MEMORY: i32 = 2;
+const DEVICE_UNAVAILABLE: i32 = 46;
+const JIT_COMPILER_NOT_FOUND: i32 = 221;
+const JIT_COMPILATION_DISABLED: i32 = 223;
+
 /// Everything that can go wrong between this library and a device.
 ///
 /// Each variant names the object, the offending value and, where there is one, the remedy.
@@ -300,7 +305,7 @@ pub enum DeviceError {
         device: String,
     },
     /// Any other error code of the CUDA driver.
-    #[error("{device}: {call} failed with {name} ({code})")]
+    #[error("{device}: {call} failed with {name} ({code}){}", Remedy(*.code))]
     Driver {
         /// The device.
         device: String,
@@ -360,6 +365,25 @@ struct Launched<'a>(&'a Option<String>);
 impl fmt::Display for Launched<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.as_deref().unwrap_or("missing"))
+    }
+}
+
+/// What helps where the machine, and not the call, is the reason for a `CUresult`.
+struct Remedy(i32);
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            OUT_OF_MEMORY => "; the GPU's memory is full: `nvidia-smi` lists the processes that have it",
+            DEVICE_UNAVAILABLE => {
+                "; another process uses the GPU alone, or its compute mode is `Prohibited`: see `nvidia-smi -q -d COMPUTE`"
+            }
+            JIT_COMPILER_NOT_FOUND => {
+                "; install the driver's libnvidia-ptxjitcompiler.so.1 (in a container, NVIDIA_DRIVER_CAPABILITIES needs `compute`)"
+            }
+            JIT_COMPILATION_DISABLED => "; unset CUDA_DISABLE_PTX_JIT",
+            _ => "",
+        })
     }
 }
 

@@ -14,6 +14,8 @@ use super::{
 /// Bytes for the compiler's messages.
 const LOG_BYTES: usize = 16 << 10;
 
+const UNSUPPORTED_PTX_VERSION: c_int = 222;
+
 const JIT_ERROR_LOG_BUFFER: c_int = 5;
 const JIT_ERROR_LOG_BUFFER_SIZE_BYTES: c_int = 6;
 
@@ -56,14 +58,18 @@ pub(super) fn load(driver: &CudaDriver, ptx: &str) -> Result<RawModule, DriverEr
         Ok(()) => Ok(RawModule(module as u64)),
         // CUDA_ERROR_INVALID_IMAGE, NO_BINARY_FOR_GPU, INVALID_PTX, UNSUPPORTED_PTX_VERSION, INVALID_SOURCE
         Err(DriverError::Code {
-            code: 200 | 209 | 218 | 222 | 300,
+            code: code @ (200 | 209 | 218 | UNSUPPORTED_PTX_VERSION | 300),
             name,
             ..
         }) => {
             let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
             let log = String::from_utf8_lossy(&log[..end]);
+            let remedy = match code {
+                UNSUPPORTED_PTX_VERSION => "; the driver is too old for it, install a newer one",
+                _ => "",
+            };
             Err(DriverError::InvalidPtx {
-                log: format!("{name}: {}", log.trim()),
+                log: format!("{name}: {}{remedy}", log.trim()),
             })
         }
         Err(error) => Err(error),

@@ -257,6 +257,34 @@ fn driver_errors_carry_call_name_and_code() {
 }
 
 #[test]
+fn what_the_machine_is_the_reason_for_is_said_with_what_helps() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    for (code, remedy) in [
+        (OUT_OF_MEMORY, "memory is full"),
+        (DEVICE_UNAVAILABLE, "compute mode"),
+    ] {
+        gpu.inject("cuDevicePrimaryCtxRetain", 1, code);
+        let error = Device::cuda(gpu.ordinal).unwrap_err().to_string();
+        assert!(error.contains(remedy), "{error}");
+    }
+    let device = gpu.open();
+    // CUDA_ERROR_JIT_COMPILER_NOT_FOUND, JIT_COMPILATION_DISABLED
+    for (code, remedy) in [(221, "ptxjitcompiler"), (223, "CUDA_DISABLE_PTX_JIT")] {
+        gpu.inject("cuModuleLoadDataEx", 1, code);
+        let error = device.load_module(PTX).unwrap_err().to_string();
+        assert!(error.contains(remedy), "{error}");
+    }
+    // Newer than the double's driver.
+    let newer = PTX.replace(".version 6.4", ".version 9.0");
+    let error = device.load_module(&newer).unwrap_err().to_string();
+    assert!(
+        error.contains("Unsupported .version 9.0") && error.contains("newer one"),
+        "{error}"
+    );
+    device.load_module(PTX).unwrap();
+}
+
+#[test]
 fn a_failed_launch_runs_nothing() {
     let Some(gpu) = FakeGpu::take() else { return };
     let device = gpu.open();
