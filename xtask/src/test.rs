@@ -245,8 +245,18 @@ fn gpu_tests() -> Outcome {
                 .env("BITNET_TEST_DEVICE", "cuda")
                 .env("RUST_TEST_THREADS", "1"),
         ),
+        Err(error) if has_gpu_driver() => Outcome::Skipped(format!(
+            "this machine has an NVIDIA driver, but its GPUs are not listed (a container needs the driver capability `utility`): {error:#}"
+        )),
         Err(error) => Outcome::NoGpu(format!("this machine has no NVIDIA GPU: {error:#}")),
     }
+}
+
+/// Whether the kernel has NVIDIA's driver, or under WSL 2 the host's.
+fn has_gpu_driver() -> bool {
+    ["/proc/driver/nvidia/version", "/dev/dxg"]
+        .into_iter()
+        .any(|file| std::path::Path::new(file).exists())
 }
 
 #[cfg(test)]
