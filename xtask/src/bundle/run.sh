@@ -102,6 +102,7 @@ cd "$scratch" || exit 2
 parts=$scratch/parts && mkdir "$parts" || exit 2
 # So that the driver compiles the PTX once, and not once for each program, wherever it may write.
 export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-$scratch/cuda-cache}
+mkdir -p "$CUDA_CACHE_PATH" || say "info: the driver cannot keep what it compiles in $CUDA_CACHE_PATH"
 
 # Shares of the time: tests a third, the comparison a sixth, measurements the rest; what is not run leaves its share to the others.
 part info 60 "$here/bitnet" info --json
