@@ -191,8 +191,9 @@ impl Drop for Allocation {
 /// stream, and are complete when they return. A buffer can be sent to and read from any thread. Length zero is allowed; such a
 /// buffer has an address of its own, which no kernel may access.
 pub struct Buffer<T> {
-    device: Device,
+    /// Dropped before the device, whose end waits for what uses the pool's dropped blocks.
     allocation: Arc<Allocation>,
+    device: Device,
     len: usize,
     element: PhantomData<T>,
 }

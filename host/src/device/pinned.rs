@@ -35,8 +35,9 @@ use super::{
 /// # }
 /// ```
 pub struct PinnedBuffer<T> {
-    device: Device,
+    /// Dropped before the device, whose end waits for what uses the pool's dropped blocks.
     allocation: Arc<Allocation>,
+    device: Device,
     len: usize,
     element: PhantomData<T>,
 }

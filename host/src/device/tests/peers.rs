@@ -131,6 +131,28 @@ fn memory_stays_until_the_other_gpu_has_copied_it() {
 }
 
 #[test]
+fn a_buffer_that_is_the_last_to_hold_its_gpu_waits_for_the_other_gpus_copy() {
+    for pool in [false, true] {
+        let Some(gpu) = FakeGpu::take() else { return };
+        let near = gpu.other(true);
+        {
+            let (device, source) = (gpu.open(), near.open());
+            if pool {
+                source.enable_pool(MemoryPoolConfig::default()).unwrap();
+            }
+            let stream = device.new_stream().unwrap();
+            let from = Buffer::from_slice(&source, &[4_u32; 8]).unwrap();
+            let mut to = Buffer::<u32>::zeroed(&device, 8).unwrap();
+            to.copy_from_buffer(&stream, &from).unwrap();
+            drop(source);
+            drop(from);
+            assert_eq!(to.to_vec().unwrap(), [4; 8], "pool {pool}");
+        }
+        assert_eq!((gpu.alive(), near.alive()), (0, 0));
+    }
+}
+
+#[test]
 fn memory_that_the_other_gpus_capture_kept_is_freed_with_the_next_allocation() {
     for pool in [false, true] {
         let Some(gpu) = FakeGpu::take() else { return };
