@@ -42,9 +42,10 @@ pub(super) struct Core {
     orphans: Mutex<Vec<Orphan>>,
     /// For profiles.
     pub(super) submitted: Collector<Submitted>,
-    /// Where buffers come from, if not from the driver; set together.
+    /// Where buffers come from, if not from the driver; `pinned_pool` is set before `pool`, with `enabling_pool` locked.
     pub(super) pool: OnceLock<Pool>,
     pub(super) pinned_pool: OnceLock<Pool>,
+    pub(super) enabling_pool: Mutex<()>,
 }
 
 /// Something whose owner is gone, but which work on the device may still use.
@@ -77,6 +78,7 @@ impl Core {
             submitted: Collector::default(),
             pool: OnceLock::new(),
             pinned_pool: OnceLock::new(),
+            enabling_pool: Mutex::default(),
         })
     }
 

@@ -60,6 +60,13 @@ impl InFlight {
         })
     }
 
+    /// Whether [`InFlight::wait`] fails now, because a stream whose work it would wait for is being captured. Takes no lock, as above.
+    pub(super) fn is_captured(&mut self, owner: &Core) -> bool {
+        let uses = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut left = uses.iter().filter(|used| !used.is_over(owner));
+        left.any(|used| used.stream.is_capturing())
+    }
+
     /// Waits until all marked work on a resource of `owner` is done.
     pub(super) fn wait(&self, owner: &Core) -> Result<(), DeviceError> {
         // Cloned, so that other threads can mark further work during the wait.
@@ -72,6 +79,12 @@ impl InFlight {
         }
         lock(&self.0).retain(|used| !used.is_over(owner));
         Ok(())
+    }
+}
+
+impl Clone for InFlight {
+    fn clone(&self) -> Self {
+        Self(Mutex::new(lock(&self.0).clone()))
     }
 }
 

@@ -112,10 +112,11 @@ pub(crate) fn with_context(
     entry: &'static str,
     run: impl FnOnce(&mut Context) -> Result<(), c_int>,
 ) -> c_int {
-    let mut driver = lock();
     let Some(device) = CURRENT.get() else {
         return INVALID_CONTEXT;
     };
+    inject::wait_while_held(device, entry);
+    let mut driver = lock();
     let gpu = &mut driver.gpus[device];
     let entered = gpu.enter(entry);
     let Some(context) = &mut gpu.context else {

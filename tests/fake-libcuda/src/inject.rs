@@ -1,8 +1,10 @@
 //! What tests use to make calls fail, and to look inside. No real driver has these functions.
 
 use std::{
+    collections::HashMap,
     env,
     ffi::{CStr, c_char, c_int},
+    sync::{Condvar, Mutex, PoisonError},
 };
 
 use crate::driver::{self, Driver};
@@ -52,6 +54,64 @@ pub unsafe extern "C" fn fake_cuda_inject(
     {
         gpu.injections.push(injection);
     }
+}
+
+/// Calls that are held back, by device and entry point.
+static HELD: Mutex<Option<HashMap<(c_int, String), u64>>> = Mutex::new(None);
+static LET_GO: Condvar = Condvar::new();
+
+/// Holds the calls of an entry point on a device back, before they do anything, until [`fake_cuda_let_go`].
+///
+/// # Safety
+///
+/// `entry` is a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fake_cuda_hold(device: c_int, entry: *const c_char) {
+    // SAFETY: the caller says so.
+    let entry = unsafe { text(entry) };
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    held.get_or_insert_default()
+        .entry((device, entry))
+        .or_default();
+}
+
+/// How many calls of an entry point on a device are being held back.
+///
+/// # Safety
+///
+/// `entry` is a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fake_cuda_held(device: c_int, entry: *const c_char) -> u64 {
+    // SAFETY: the caller says so.
+    let key = (device, unsafe { text(entry) });
+    let held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    held.as_ref()
+        .and_then(|held| held.get(&key).copied())
+        .unwrap_or(0)
+}
+
+/// Ends what [`fake_cuda_hold`] began.
+///
+/// # Safety
+///
+/// `entry` is a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fake_cuda_let_go(device: c_int, entry: *const c_char) {
+    // SAFETY: the caller says so.
+    let key = (device, unsafe { text(entry) });
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    held.get_or_insert_default().remove(&key);
+    LET_GO.notify_all();
+}
+
+/// Waits as long as this entry point is held back.
+pub(crate) fn wait_while_held(device: usize, entry: &'static str) {
+    let key = (device as c_int, entry.to_owned());
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(waiting) = held.get_or_insert_default().get_mut(&key) {
+        *waiting += 1;
+    }
+    drop(LET_GO.wait_while(held, |held| held.get_or_insert_default().contains_key(&key)));
 }
 
 /// How often an entry point was called on a device, since the process started.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    super::{Device, Inner, driver::MemorySpace, error::DeviceError},
+    super::{Device, Inner, core::lock, driver::MemorySpace, error::DeviceError},
     LeakReport, MemoryMetrics, MemoryPoolConfig, Pool, PressureLevel,
 };
 
@@ -34,25 +34,22 @@ impl Device {
         config.check()?;
         let core = self.core();
         core.usable()?;
-        let exists = || DeviceError::PoolExists {
-            device: core.name.clone(),
-        };
+        // Two pools in the making would leave each other no memory.
+        let _enabling = lock(&core.enabling_pool);
         if core.pool.get().is_some() {
-            return Err(exists());
+            return Err(DeviceError::PoolExists {
+                device: core.name.clone(),
+            });
         }
         let pool = Pool::new(self, config.clone(), MemorySpace::Device);
         if let Err(error) = pool.reserve(core, config.initial_bytes) {
             pool.close(core)?;
             return Err(error);
         }
-        // Another thread may have been faster.
-        if let Err(pool) = core.pool.set(pool) {
-            pool.close(core)?;
-            return Err(exists());
-        }
-        // Not set before: that goes with `pool`.
         let pinned = Pool::new(self, config, MemorySpace::PinnedHost);
+        // Neither is set.
         let _ = core.pinned_pool.set(pinned);
+        let _ = core.pool.set(pool);
         Ok(HybridMemoryPool {
             device: self.clone(),
         })
@@ -96,9 +93,9 @@ impl HybridMemoryPool {
         pool.expect("a handle is made of a device with a pool")
     }
 
-    /// `None` while another thread is about to set it.
-    fn pinned_pool(&self) -> Option<&Pool> {
-        self.device.core().pinned_pool.get()
+    fn pinned_pool(&self) -> &Pool {
+        let pool = self.device.core().pinned_pool.get();
+        pool.expect("it is set before the other")
     }
 
     /// The device whose memory it manages.
@@ -118,8 +115,7 @@ impl HybridMemoryPool {
 
     /// Metrics of the pinned host memory that the pool manages.
     pub fn pinned_metrics(&self) -> MemoryMetrics {
-        self.pinned_pool()
-            .map_or_else(MemoryMetrics::default, Pool::metrics)
+        self.pinned_pool().metrics()
     }
 
     /// Returns unused memory to the driver until at most `keep_bytes` of it are left, and returns the number of bytes freed. Does
@@ -142,8 +138,7 @@ impl HybridMemoryPool {
     pub fn trim_pinned(&self, keep_bytes: usize) -> Result<usize, DeviceError> {
         let core = self.device.core();
         core.usable()?;
-        self.pinned_pool()
-            .map_or(Ok(0), |pool| pool.trim(core, keep_bytes))
+        self.pinned_pool().trim(core, keep_bytes)
     }
 
     /// The share of the available device memory that is in use, as a level.
@@ -168,9 +163,7 @@ impl HybridMemoryPool {
     /// [`TrackingLevel::Detailed`](super::TrackingLevel::Detailed).
     pub fn leak_report(&self) -> LeakReport {
         let mut live = self.pool().sites.live(MemorySpace::Device);
-        if let Some(pinned) = self.pinned_pool() {
-            live.extend(pinned.sites.live(MemorySpace::PinnedHost));
-        }
+        live.extend(self.pinned_pool().sites.live(MemorySpace::PinnedHost));
         LeakReport {
             tracking: self.config().tracking,
             live,

@@ -14,6 +14,11 @@
 //! Dropping a buffer never waits: a block that submitted work may still use is *pending*, and is handed to nobody before
 //! its streams are known to be past that work, which something that waits for them (a copy to the host, an event, a
 //! synchronization) tells without a call to the driver. Where too much is pending, an allocation waits for the oldest.
+//!
+//! # Locks
+//!
+//! In the order `pending`, `classes` (ascending), `buddy`. Memory goes from one of them to the next with both locked, so that who
+//! holds all three sees every block that nobody owns. An allocation that finds nothing does that before it reports an error.
 
 mod buddy;
 mod class;
@@ -55,16 +60,19 @@ pub use self::{
 #[derive(Debug)]
 pub(super) struct Pool {
     config: MemoryPoolConfig,
-    /// Locked before `buddy`, never the other way round.
     classes: [Mutex<Class>; CLASSES.len()],
     buddy: Mutex<Buddy>,
-    pending: Mutex<VecDeque<(Block, InFlight)>>,
+    pending: Mutex<Pending>,
+    /// Changes with `pending` locked only.
     pending_bytes: AtomicUsize,
     in_use: AtomicUsize,
     peak: AtomicUsize,
     pressure: Pressure,
     sites: Sites,
 }
+
+/// Blocks that submitted work may still use, the oldest first.
+type Pending = VecDeque<(Block, InFlight)>;
 
 /// A block that is in use.
 #[derive(Debug)]
@@ -146,12 +154,8 @@ impl Pool {
             self.wait_for_pending(core, self.config.max_pending_bytes / 2)?;
         }
         match self.find(core, bytes) {
-            Err(error) if error.is_out_of_memory() => {
-                // What is pending or cached in the wrong shape may be enough.
-                self.wait_for_pending(core, 0)?;
-                self.trim(core, 0)?;
-                self.find(core, bytes)
-            }
+            // What is pending or cached in the wrong shape may be enough.
+            Err(error) if error.is_out_of_memory() => self.gather(core, bytes),
             found => found,
         }
         // Not what a slab or a chunk would take.
@@ -159,42 +163,94 @@ impl Pool {
     }
 
     fn find(&self, core: &Core, bytes: usize) -> Result<Block, DeviceError> {
-        let tracking = self.config.tracking;
         core.release_orphans();
         self.reclaim(core);
-        let Some(index) = class_of(bytes) else {
-            let block = lock(&self.buddy).take(core, bytes, tracking)?;
-            return Ok(Block {
-                address: block.address(),
-                whole: block.whole,
-                bytes: block.bytes,
-                requested: bytes,
-                place: Place::Buddy(block),
-            });
-        };
-        // Locked while the class grows, so that two threads do not both make it.
-        let mut class = lock(&self.classes[index]);
-        if let Some(block) = class.take(bytes, tracking) {
-            return Ok(block);
+        match class_of(bytes) {
+            // Locked while the class grows, so that two threads do not both make it.
+            Some(index) => {
+                let mut class = lock(&self.classes[index]);
+                self.take_of_class(core, bytes, &mut class, &mut lock(&self.buddy))
+            }
+            None => self.take_of_buddy(core, bytes, &mut lock(&self.buddy)),
         }
-        let slab = self.take_slab(core, &class)?;
-        class.add_slab(slab);
-        Ok(class
-            .take(bytes, tracking)
-            .expect("the new slab has free blocks"))
     }
 
-    /// Takes memory for another slab: of the largest of the class's sizes that is to be had.
-    fn take_slab(&self, core: &Core, class: &Class) -> Result<BuddyBlock, DeviceError> {
-        let mut buddy = lock(&self.buddy);
-        let mut sizes = class.slab_sizes();
-        let mut bytes = sizes.next().expect("a class has slabs");
+    /// Waits for all pending blocks, and takes the block of all the memory that is not in use then.
+    fn gather(&self, core: &Core, bytes: usize) -> Result<Block, DeviceError> {
         loop {
-            match (buddy.take(core, bytes, TrackingLevel::None), sizes.next()) {
-                (Err(error), Some(smaller)) if error.is_out_of_memory() => bytes = smaller,
-                (taken, _) => return taken,
+            core.release_orphans();
+            self.wait_for_pending(core, 0)?;
+            let mut pending = lock(&self.pending);
+            let done = self.put_back_done(core, &mut pending);
+            let taken = self.take_of_all(core, bytes);
+            // Dropped since the wait.
+            let can_wait = oldest(&mut pending, core).is_some();
+            drop(pending);
+            drop(done);
+            match taken {
+                Err(error) if error.is_out_of_memory() && can_wait => {}
+                taken => return taken,
             }
         }
+    }
+
+    /// Returns all unused memory to the driver and takes a block, called with `pending` locked. It locks the rest: what other threads
+    /// drop and take meanwhile cannot move from where this has yet to look to where it has looked.
+    fn take_of_all(&self, core: &Core, bytes: usize) -> Result<Block, DeviceError> {
+        let mut classes = self.classes.each_ref().map(lock);
+        let mut buddy = lock(&self.buddy);
+        for class in &mut classes {
+            empty(core, class, &mut buddy)?;
+        }
+        buddy.trim(core, 0)?;
+        match class_of(bytes) {
+            Some(index) => self.take_of_class(core, bytes, &mut classes[index], &mut buddy),
+            None => self.take_of_buddy(core, bytes, &mut buddy),
+        }
+    }
+
+    fn take_of_buddy(
+        &self,
+        core: &Core,
+        bytes: usize,
+        buddy: &mut Buddy,
+    ) -> Result<Block, DeviceError> {
+        let block = buddy.take(core, bytes, self.config.tracking)?;
+        Ok(Block {
+            address: block.address(),
+            whole: block.whole,
+            bytes: block.bytes,
+            requested: bytes,
+            place: Place::Buddy(block),
+        })
+    }
+
+    /// Takes a block of the class, if need be of another slab: of the largest of the class's sizes that is to be had.
+    fn take_of_class(
+        &self,
+        core: &Core,
+        bytes: usize,
+        class: &mut Class,
+        buddy: &mut Buddy,
+    ) -> Result<Block, DeviceError> {
+        if let Some(block) = class.take(bytes, self.config.tracking) {
+            return Ok(block);
+        }
+        let mut sizes = class.slab_sizes();
+        let mut slab_bytes = sizes.next().expect("a class has slabs");
+        let slab = loop {
+            match (
+                buddy.take(core, slab_bytes, TrackingLevel::None),
+                sizes.next(),
+            ) {
+                (Err(error), Some(smaller)) if error.is_out_of_memory() => slab_bytes = smaller,
+                (taken, _) => break taken?,
+            }
+        };
+        class.add_slab(slab);
+        Ok(class
+            .take(bytes, self.config.tracking)
+            .expect("the new slab has free blocks"))
     }
 
     /// Takes back a block whose owner is gone; `in_flight` says which work may still use it.
@@ -210,8 +266,9 @@ impl Pool {
         if in_flight.is_done(core) {
             self.put_back(core, block);
         } else {
+            let mut pending = lock(&self.pending);
             self.pending_bytes.fetch_add(block.bytes, Ordering::Relaxed);
-            lock(&self.pending).push_back((block, in_flight));
+            pending.push_back((block, in_flight));
         }
         self.pressure.update(&self.in_use);
     }
@@ -233,52 +290,45 @@ impl Pool {
 
     /// Puts back what is pending without need.
     fn reclaim(&self, core: &Core) {
-        let done: VecDeque<_> = {
-            let mut pending = lock(&self.pending);
-            let mut done = VecDeque::new();
-            let mut waiting = VecDeque::new();
-            for (block, mut in_flight) in std::mem::take(&mut *pending) {
-                let to = if in_flight.is_done(core) {
-                    &mut done
-                } else {
-                    &mut waiting
-                };
-                to.push_back((block, in_flight));
+        // Declared before the guard, and so dropped unlocked.
+        let _done;
+        let mut pending = lock(&self.pending);
+        _done = self.put_back_done(core, &mut pending);
+    }
+
+    /// [`Pool::reclaim`] of the locked list. The result may be the last to hold a stream, even another device.
+    fn put_back_done(&self, core: &Core, pending: &mut Pending) -> Vec<InFlight> {
+        let mut done = Vec::new();
+        for (block, mut in_flight) in std::mem::take(pending) {
+            if in_flight.is_done(core) {
+                self.pending_bytes.fetch_sub(block.bytes, Ordering::Relaxed);
+                self.put_back(core, block);
+                done.push(in_flight);
+            } else {
+                pending.push_back((block, in_flight));
             }
-            *pending = waiting;
-            done
-        };
-        for (block, _) in done {
-            self.pending_bytes.fetch_sub(block.bytes, Ordering::Relaxed);
-            self.put_back(core, block);
         }
+        done
     }
 
     /// Waits for the work of pending blocks, the oldest first, until at most `keep` bytes are pending. What a capture
     /// holds cannot be waited for and stays.
+    ///
+    /// The blocks are in the list meanwhile: a thread that needs the same ones waits for them, too.
     fn wait_for_pending(&self, core: &Core, keep: usize) -> Result<(), DeviceError> {
-        self.reclaim(core);
-        let mut captured = Vec::new();
-        let mut result = Ok(());
-        while self.pending_bytes.load(Ordering::Relaxed) > keep {
-            let Some((block, in_flight)) = lock(&self.pending).pop_front() else {
-                break;
-            };
-            match in_flight.wait(core) {
-                Ok(()) => {
-                    self.pending_bytes.fetch_sub(block.bytes, Ordering::Relaxed);
-                    self.put_back(core, block);
-                }
-                Err(DeviceError::Capturing { .. }) => captured.push((block, in_flight)),
-                Err(error) => {
-                    captured.push((block, in_flight));
-                    result = Err(error);
-                    break;
-                }
+        loop {
+            self.reclaim(core);
+            if self.pending_bytes.load(Ordering::Relaxed) <= keep {
+                return Ok(());
+            }
+            let oldest = oldest(&mut lock(&self.pending), core);
+            match oldest.map(|in_flight| in_flight.wait(core)) {
+                None => return Ok(()),
+                // A capture that has begun meanwhile.
+                Some(Ok(()) | Err(DeviceError::Capturing { .. })) => {}
+                Some(error) => return error,
             }
         }
-        lock(&self.pending).extend(captured);
-        result
     }
 
     fn reserve(&self, core: &Core, bytes: usize) -> Result<(), DeviceError> {
@@ -288,9 +338,8 @@ impl Pool {
     fn trim(&self, core: &Core, keep_bytes: usize) -> Result<usize, DeviceError> {
         self.reclaim(core);
         for class in &self.classes {
-            for slab in lock(class).take_empty_slabs() {
-                lock(&self.buddy).put_back(core, slab, 0, TrackingLevel::None)?;
-            }
+            let mut class = lock(class);
+            empty(core, &mut class, &mut lock(&self.buddy))?;
         }
         lock(&self.buddy).trim(core, keep_bytes)
     }
@@ -326,4 +375,18 @@ impl Pool {
         lock(&self.buddy).add_to(&mut metrics);
         metrics
     }
+}
+
+/// Gives the slabs that nothing uses back to the buddy allocator.
+fn empty(core: &Core, class: &mut Class, buddy: &mut Buddy) -> Result<(), DeviceError> {
+    class
+        .take_empty_slabs()
+        .into_iter()
+        .try_for_each(|slab| buddy.put_back(core, slab, 0, TrackingLevel::None))
+}
+
+/// The work of the oldest pending block that can be waited for.
+fn oldest(pending: &mut Pending, core: &Core) -> Option<InFlight> {
+    let mut all = pending.iter_mut().map(|(_, in_flight)| in_flight);
+    all.find_map(|in_flight| (!in_flight.is_captured(core)).then(|| in_flight.clone()))
 }

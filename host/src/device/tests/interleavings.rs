@@ -12,14 +12,24 @@ const SCHEDULES: usize = 2_000;
 const MIB: usize = 1 << 20;
 
 fn pooled() -> (Device, HybridMemoryPool) {
-    let device = Device::emulated_with(EmulatedConfig {
-        memory_bytes: 64 * MIB,
+    limited(None)
+}
+
+fn device(memory_bytes: usize) -> Device {
+    let config = EmulatedConfig {
+        memory_bytes,
         threads: 1,
         ..EmulatedConfig::default()
-    })
-    .unwrap();
+    };
+    Device::emulated_with(config).unwrap()
+}
+
+/// A pool that holds at most so many bytes.
+fn limited(max_bytes: Option<usize>) -> (Device, HybridMemoryPool) {
+    let device = device(64 * MIB);
     let config = MemoryPoolConfig {
         chunk_bytes: 2 * MIB,
+        max_bytes,
         max_pending_bytes: 2 * MIB,
         tracking: TrackingLevel::Detailed,
         ..MemoryPoolConfig::default()
@@ -146,5 +156,85 @@ fn pressure_is_that_of_the_bytes_in_use_in_the_end() {
             thread.join().unwrap();
         }
         assert_eq!(pool.pressure(), PressureLevel::Low);
+    });
+}
+
+/// Nothing is in use, and two threads want all of it, while one moves it: an empty slab to the buddy allocator, a pending block whose
+/// work is done, a chunk to the driver.
+#[test]
+fn memory_that_another_thread_moves_is_found() {
+    check(|| {
+        let (device, pool) = limited(Some(4 * MIB));
+        let stream = device.new_stream().unwrap();
+        let owned = Arc::new(Owned::default());
+        drop(Buffer::<u8>::uninit(&device, 1000).unwrap());
+        let pending = Buffer::<u8>::uninit(&device, 2 * MIB).unwrap();
+        pending
+            .allocation()
+            .in_flight()
+            .mark(stream.inner(), Moment::Submission(1));
+        drop(pending);
+        assert_eq!(pool.metrics().pending_bytes, 2 * MIB);
+        stream.inner().complete(1);
+        let taking: Vec<_> = (0..2)
+            .map(|_| {
+                let (device, owned) = (device.clone(), Arc::clone(&owned));
+                thread::spawn(move || owned.take(&device, 2 * MIB))
+            })
+            .collect();
+        pool.trim(0).unwrap();
+        for buffer in taking.into_iter().map(thread::JoinHandle::join) {
+            owned.give(buffer.unwrap());
+        }
+        require_empty(&pool, 4);
+    });
+}
+
+/// At each moment there is room for the first thread's buffer, in one class or the other.
+#[test]
+fn a_slab_that_falls_empty_behind_the_search_is_found() {
+    check(|| {
+        let (device, pool) = limited(Some(2 * MIB));
+        let owned = Arc::new(Owned::default());
+        let low_class = owned.take(&device, 200);
+        let high_class = owned.take(&device, 100_000);
+        owned.give(high_class);
+        let other = {
+            let (device, owned) = (device.clone(), Arc::clone(&owned));
+            thread::spawn(move || {
+                owned.give(low_class);
+                owned.take(&device, MIB)
+            })
+        };
+        let buffer = owned.take(&device, MIB);
+        owned.give(other.join().unwrap());
+        owned.give(buffer);
+        require_empty(&pool, 4);
+    });
+}
+
+/// Each takes more than half of the memory.
+#[test]
+fn of_two_pools_in_the_making_one_is_made() {
+    check(|| {
+        let device = device(8 * MIB);
+        let enable = |device: Device| {
+            device.enable_pool(MemoryPoolConfig {
+                chunk_bytes: MIB,
+                initial_bytes: 5 * MIB,
+                ..MemoryPoolConfig::default()
+            })
+        };
+        let other = {
+            let device = device.clone();
+            thread::spawn(move || enable(device).map(drop))
+        };
+        let results = [enable(device).map(drop), other.join().unwrap()];
+        let refused = results.iter().filter_map(|result| result.as_ref().err());
+        let refused: Vec<_> = refused.collect();
+        assert!(
+            matches!(refused[..], [DeviceError::PoolExists { .. }]),
+            "{refused:?}"
+        );
     });
 }

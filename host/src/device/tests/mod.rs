@@ -54,6 +54,9 @@ static FAKE: LazyLock<Option<Fake>> = LazyLock::new(|| {
         Some(Fake {
             inject: library.get(b"fake_cuda_inject").expect("the double has it"),
             calls: library.get(b"fake_cuda_calls").expect("the double has it"),
+            hold: library.get(b"fake_cuda_hold").expect("the double has it"),
+            held: library.get(b"fake_cuda_held").expect("the double has it"),
+            let_go: library.get(b"fake_cuda_let_go").expect("the double has it"),
             alive: library.get(b"fake_cuda_alive").expect("the double has it"),
             pool_growths: library
                 .get(b"fake_cuda_pool_growths")
@@ -69,6 +72,9 @@ static NEXT_GPU: AtomicUsize = AtomicUsize::new(8);
 struct Fake {
     inject: Symbol<unsafe extern "C" fn(c_int, *const c_char, u64, c_int)>,
     calls: Symbol<unsafe extern "C" fn(c_int, *const c_char) -> u64>,
+    hold: Symbol<unsafe extern "C" fn(c_int, *const c_char)>,
+    held: Symbol<unsafe extern "C" fn(c_int, *const c_char) -> u64>,
+    let_go: Symbol<unsafe extern "C" fn(c_int, *const c_char)>,
     alive: Symbol<unsafe extern "C" fn(c_int) -> u64>,
     pool_growths: Symbol<unsafe extern "C" fn(c_int) -> u64>,
     _library: Library,
@@ -124,10 +130,38 @@ impl FakeGpu {
         unsafe { (self.fake.pool_growths)(self.ordinal as c_int) }
     }
 
+    /// Holds the calls of a driver function back until the result is dropped.
+    fn hold(&self, entry: &str) -> Held<'_> {
+        let entry = CString::new(entry).expect("no NUL");
+        // SAFETY: a C string, as the function asks for.
+        unsafe { (self.fake.hold)(self.ordinal as c_int, entry.as_ptr()) };
+        Held { gpu: self, entry }
+    }
+
     /// How many of the driver's objects exist on the GPU.
     fn alive(&self) -> u64 {
         // SAFETY: asks for nothing.
         unsafe { (self.fake.alive)(self.ordinal as c_int) }
+    }
+}
+
+/// A driver function of a GPU whose calls are held back.
+struct Held<'a> {
+    gpu: &'a FakeGpu,
+    entry: CString,
+}
+
+impl Held<'_> {
+    fn calls(&self) -> u64 {
+        // SAFETY: a C string, as the function asks for.
+        unsafe { (self.gpu.fake.held)(self.gpu.ordinal as c_int, self.entry.as_ptr()) }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        // SAFETY: a C string, as the function asks for.
+        unsafe { (self.gpu.fake.let_go)(self.gpu.ordinal as c_int, self.entry.as_ptr()) }
     }
 }
 

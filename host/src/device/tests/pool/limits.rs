@@ -97,6 +97,33 @@ fn at_the_limit_pending_blocks_are_waited_for() {
 }
 
 #[test]
+fn threads_wait_for_the_same_pending_block() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let limits = MemoryPoolConfig {
+        max_bytes: Some(8 * MIB),
+        ..config()
+    };
+    let pool = pooled(&device, limits);
+    let stream = device.new_stream().unwrap();
+    let buffer = Buffer::<u32>::zeroed(&device, 2 * MIB).unwrap();
+    add_one(&stream, &buffer).unwrap();
+    drop(buffer);
+    std::thread::scope(|scope| {
+        let held = gpu.hold("cuStreamSynchronize");
+        let halves = [(); 2].map(|()| scope.spawn(|| Buffer::<u8>::uninit(&device, 4 * MIB)));
+        // Both wait, unless one has found that there is nothing to wait for.
+        while held.calls() < 2 && !halves.iter().any(|half| half.is_finished()) {
+            std::thread::yield_now();
+        }
+        drop(held);
+        let halves = halves.map(|half| half.join().unwrap().unwrap());
+        assert_ne!(halves[0].device_ptr(), halves[1].device_ptr());
+    });
+    assert_eq!(pool.metrics().held_bytes, 8 * MIB);
+}
+
+#[test]
 fn what_cannot_be_waited_for_stays_pending() {
     let Some(gpu) = FakeGpu::take() else { return };
     let device = gpu.open();
