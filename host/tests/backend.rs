@@ -5,6 +5,7 @@ mod fake;
 
 use bitnet_cuda::backend::*;
 use bitnet_cuda::device::{Buffer, DeviceError, Graph, PressureLevel, Stream};
+use bitnet_cuda::launch::{Gemv, LaunchError};
 use bitnet_cuda::layout::{Layout, PackedWeights};
 use bitnet_cuda::ops::{BitLinear, Norm, OpError, QuantizedActivations, quantize_activations};
 use bitnet_cuda::reference::RowScales;
@@ -206,6 +207,53 @@ fn weights_are_permuted_unless_told_not_to() {
 }
 
 #[test]
+fn a_k_that_none_of_the_variants_asked_for_takes_is_refused() {
+    let limit = Gemv::all(Layout::Tiled)
+        .filter(|variant| variant.tokens() == 1 && variant.shape().threads() == 128)
+        .map(|variant| variant.shape().max_k())
+        .max()
+        .unwrap();
+    let k = limit as usize + 1;
+    let packed = PackedWeights::pack(Layout::Tiled, &vec![1; k], 1, k).unwrap();
+    let backend = CudaBackend::new(CudaBackendConfig {
+        w2a8_config: W2A8GemvConfig {
+            block_size: Some(128),
+            ..W2A8GemvConfig::default()
+        },
+        ..on(DeviceId::Emulated)
+    })
+    .unwrap();
+    let scales = RowScales::per_tensor(1, 1.0).unwrap();
+    let error = backend.load_weights(&packed, &scales).unwrap_err();
+    assert!(
+        matches!(&error, BackendError::Launch(LaunchError::VariantK { limit: named, k: refused, .. })
+            if (*named, *refused) == (limit, k)),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_error_of_submitted_work_is_found_by_waiting_for_it() {
+    let Some((config, ordinal)) = double() else {
+        return;
+    };
+    let backend = CudaBackend::new(config).unwrap();
+    fake::inject(ordinal, "cuStreamSynchronize", 1, 700); // CUDA_ERROR_ILLEGAL_ADDRESS
+    let error = backend.synchronize().unwrap_err();
+    assert!(matches!(error, DeviceError::Lost { .. }), "{error}");
+}
+
+#[test]
+fn the_floor_of_an_operation_is_of_its_bytes_or_of_its_launches() {
+    let ceilings = Ceilings {
+        copy_bytes_per_second: 2e12,
+        launch_floor_ms: 0.002,
+    };
+    assert_eq!(ceilings.floor_ms(8_000_000_000, 3), 4.0);
+    assert_eq!(ceilings.floor_ms(1000, 3), 0.006);
+}
+
+#[test]
 fn the_pool_is_as_large_as_asked_for() {
     let double = double().map(|(config, _)| config);
     for config in std::iter::once(on(DeviceId::Emulated)).chain(double) {
@@ -311,8 +359,13 @@ fn profiling_records_products_with_the_emulators_counts() {
     let events = trace["traceEvents"].as_array().unwrap();
     assert_eq!(events.len(), 2);
     assert_eq!(
-        (&events[1]["ph"], &events[1]["ts"], &events[1]["args"]["m"]),
-        (&"X".into(), &1.0.into(), &2.into())
+        (&events[1]["ph"], &events[1]["ts"], &events[1]["dur"]),
+        (&"X".into(), &1.0.into(), &1.0.into())
+    );
+    let args = &events[1]["args"];
+    assert_eq!(
+        [&args["m"], &args["n"], &args["k"], &args["operations"]],
+        [2, 32, 256, 2 * 2 * 32 * 256]
     );
     assert_eq!(
         events[0]["args"]["counters"][0]["lane"]["dp4a"],
@@ -408,6 +461,12 @@ fn every_operation_can_be_recorded_on_both_drivers() {
         assert!(starts[0] == 0.0 && starts.is_sorted());
         assert_eq!(trace["otherData"]["time"], "device");
         if fake::load() {
+            let events = &trace["traceEvents"];
+            assert_eq!(
+                (&events[1]["ts"], &events[1]["dur"]),
+                (&750.0.into(), &500.0.into())
+            );
+            assert_eq!(profiles[0].gigabytes_per_second(), Some(norm as f64 / 5e5));
             // A quarter of a millisecond for each piece of work, of which an event is one, on the double's clock.
             assert_eq!(profiles[0].milliseconds, Some(0.5));
             assert_eq!(starts, [0.0, 0.75, 1.5, 2.25]);

@@ -100,6 +100,15 @@ fn info_lists_the_emulator_and_says_why_there_is_no_gpu() {
             .contains("no-such-libcuda.so")
     );
     assert!(report["auto"].as_str().unwrap().starts_with("emulated"));
+    assert_eq!(report["devices"][0]["programmatic_launch"], true);
+    for (value, expected) in [("0", false), ("1", true)] {
+        let output = command(&["info", "--json"])
+            .env("BITNET_PROGRAMMATIC_LAUNCH", value)
+            .output()
+            .unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["devices"][0]["programmatic_launch"], expected);
+    }
 }
 
 #[test]

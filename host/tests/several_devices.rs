@@ -120,6 +120,7 @@ fn what_does_not_fit_is_refused() {
     });
     let forward = |x: &Buffer<f32>, y: &mut Buffer<f32>| layer.forward_on(&here.0, x, y);
     let (mut y, mut far, mut longer) = (here.2, there.2, here.3);
+    assert_eq!((layer.n(), layer.k()), (2, 32));
     for error in [forward(&there.1, &mut y), forward(&here.1, &mut far)] {
         assert!(
             matches!(

@@ -470,3 +470,23 @@ fn the_golden_products_come_out_from_both_published_layouts() {
         }
     }
 }
+
+#[test]
+fn a_choice_of_variants_that_do_not_fit_is_ignored_and_tuning_replaces_it() {
+    let device = device();
+    let layer = || BitLinear::from_weights(&device, &[0.5_f32; 48 * 256], 48, 256).unwrap();
+    let chosen = layer();
+    let single = |layout| {
+        let variants = Gemv::all(layout).filter(|variant| variant.tokens() == 1);
+        variants.max_by_key(|variant| variant.shape().threads())
+    };
+    let ladder = layer().with_variants(|_| single(Layout::Ladder));
+    let tiled = layer().with_variants(|_| single(Layout::Tiled));
+    assert_eq!(Some(tiled.variant(1)), single(Layout::Tiled));
+    assert_ne!(tiled.variant(1), chosen.variant(1));
+    for m in 1..=8 {
+        assert_eq!(ladder.variant(m), chosen.variant(m), "{m}");
+        assert!(m == 1 || tiled.variant(m) == chosen.variant(m), "{m}");
+    }
+    assert_eq!(tiled.with_tuning(None).variant(1), chosen.variant(1));
+}

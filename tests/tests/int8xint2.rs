@@ -1,7 +1,8 @@
 //! What Microsoft's `bitlinear_int8xint2` computes equals its formula in f32, bit for bit, for every number of tokens.
 
 use bitnet_cuda::device::{Buffer, Device};
-use bitnet_cuda::layout::{Layout, PackedWeights};
+use bitnet_cuda::launch::{self, Int8xInt2Sizes, LaunchError};
+use bitnet_cuda::layout::{Layout, MAX_K, PackedWeights};
 use bitnet_cuda::ops::{Int8xInt2, bitlinear_int8xint2};
 use bitnet_cuda::reference::linear::{Shape, accumulate};
 use half::bf16;
@@ -86,4 +87,98 @@ fn random_shapes() {
             },
         )
         .unwrap();
+}
+
+/// The launcher, below what checks its caller's buffers: the kernel relies on all of it.
+#[test]
+fn what_the_kernel_would_not_stay_within_is_refused() {
+    let device = device();
+    let lengths = [16 + 128 + 128, 48 * 128 / 4, 2, 2, 2 * 40];
+    let launched =
+        |sizes, [activations, weights, activation_scale, row_scale, output]: [usize; 5]| {
+            let scales = |len| Buffer::from_slice(&device, &vec![bf16::ONE; len]).unwrap();
+            let operands = Int8xInt2 {
+                activations: &Buffer::zeroed(&device, activations).unwrap(),
+                weights: &Buffer::zeroed(&device, weights).unwrap(),
+                activation_scale: &scales(activation_scale),
+                row_scale: &scales(row_scale),
+                output: &mut scales(output),
+            };
+            launch::int8xint2(&device.default_stream(), operands, sizes)
+        };
+    let sizes = Int8xInt2Sizes {
+        m: 2,
+        n: 40,
+        k: 100,
+        k_pitch: 16 + 128,
+        groups: 2,
+    };
+    launched(sizes, lengths).unwrap();
+    let names = [
+        "activations",
+        "weights",
+        "activation_scale",
+        "row_scale",
+        "output",
+    ];
+    for (index, expected) in names.into_iter().enumerate() {
+        let mut short = lengths;
+        short[index] -= 1;
+        let error = launched(sizes, short).unwrap_err();
+        assert!(
+            matches!(error, LaunchError::ShortBuffer { name, needed, actual }
+                if (name, needed, actual) == (expected, lengths[index], short[index])),
+            "{error}"
+        );
+    }
+    let refused = |sizes| launched(sizes, lengths).unwrap_err();
+    for k_pitch in [0, 112, 136] {
+        assert_eq!(
+            refused(Int8xInt2Sizes { k_pitch, ..sizes }),
+            LaunchError::Pitch {
+                pitch: k_pitch,
+                k: 128
+            }
+        );
+    }
+    for groups in [0, 3, 80] {
+        assert_eq!(
+            refused(Int8xInt2Sizes { groups, ..sizes }),
+            LaunchError::Groups { groups, n: 40 }
+        );
+    }
+    let too_many = i32::MAX as usize + 1;
+    for (wrong, expected) in [
+        (Int8xInt2Sizes { m: 0, ..sizes }, ("m", 0)),
+        (Int8xInt2Sizes { m: 65_536, ..sizes }, ("m", 65_536)),
+        (Int8xInt2Sizes { n: 0, ..sizes }, ("n", 0)),
+        (
+            Int8xInt2Sizes {
+                n: too_many,
+                ..sizes
+            },
+            ("n", too_many),
+        ),
+        (Int8xInt2Sizes { k: 0, ..sizes }, ("k", 0)),
+        (
+            Int8xInt2Sizes {
+                k: MAX_K + 1,
+                ..sizes
+            },
+            ("k", MAX_K + 1),
+        ),
+        (
+            Int8xInt2Sizes {
+                k_pitch: too_many,
+                ..sizes
+            },
+            ("k_pitch", too_many),
+        ),
+    ] {
+        let error = refused(wrong);
+        assert!(
+            matches!(error, LaunchError::Size { name, value, .. } if (name, value) == expected),
+            "{error}"
+        );
+    }
 }

@@ -16,6 +16,8 @@ mod norm_gemv;
 mod ptx;
 mod quantize;
 mod row;
+#[cfg(test)]
+mod tests;
 pub mod tune;
 mod weights;
 mod workspace;

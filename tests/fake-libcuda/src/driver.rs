@@ -11,7 +11,7 @@ use ptx_emulator::Emulator;
 
 use crate::{
     context::{Context, Handle},
-    inject::{self, Injection},
+    inject::{self, Injection, Placed},
     status::{
         INVALID_CONTEXT, INVALID_DEVICE, INVALID_VALUE, PEER_ACCESS_ALREADY_ENABLED,
         PEER_ACCESS_UNSUPPORTED, SUCCESS, is_sticky,
@@ -38,6 +38,9 @@ pub(crate) struct Gpu {
     pub(crate) retained: u64,
     pub(crate) context: Option<Context>,
     pub(crate) injections: Vec<Injection>,
+    pub(crate) placed: Vec<Placed>,
+    /// Attributes that a test has changed.
+    pub(crate) attributes: HashMap<c_int, c_int>,
     pub(crate) calls: HashMap<&'static str, u64>,
 }
 
@@ -200,9 +203,10 @@ unsafe extern "C" fn cuDeviceGetAttribute(
     attribute: c_int,
     device: c_int,
 ) -> c_int {
-    with_gpu(device, "cuDeviceGetAttribute", |_| {
+    with_gpu(device, "cuDeviceGetAttribute", |gpu| {
         // Numbers of `CUdevice_attribute`; the values are those of an H100.
         let answer = match attribute {
+            _ if gpu.attributes.contains_key(&attribute) => gpu.attributes[&attribute],
             1..=3 => 1024,   // MAX_THREADS_PER_BLOCK, MAX_BLOCK_DIM_X, MAX_BLOCK_DIM_Y
             4 => 64,         // MAX_BLOCK_DIM_Z
             5 => i32::MAX,   // MAX_GRID_DIM_X

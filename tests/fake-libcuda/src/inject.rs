@@ -3,11 +3,11 @@
 use std::{
     collections::HashMap,
     env,
-    ffi::{CStr, c_char, c_int},
+    ffi::{CStr, c_char, c_int, c_uint},
     sync::{Condvar, Mutex, PoisonError},
 };
 
-use crate::driver::{self, Driver};
+use crate::driver::{self, Driver, Gpu};
 
 /// Environment variable with the `CUresult` that `cuInit` returns.
 const INIT_VARIABLE: &str = "FAKE_CUDA_INIT";
@@ -25,6 +25,16 @@ pub(crate) struct Injection {
     /// Calls until the error; 1 for the next one.
     pub(crate) countdown: u64,
     pub(crate) code: c_int,
+}
+
+/// A range of addresses that a GPU says is memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Placed {
+    pub(crate) base: u64,
+    pub(crate) bytes: usize,
+    /// A `CUmemorytype`.
+    pub(crate) memory_type: c_uint,
+    pub(crate) managed: bool,
 }
 
 /// Makes the `nth` call from now (1 for the next) of an entry point on a device return `code`. Where the code is
@@ -47,12 +57,41 @@ pub unsafe extern "C" fn fake_cuda_inject(
         countdown: nth,
         code,
     };
+    change(device, |gpu| gpu.injections.push(injection));
+}
+
+/// Makes a device answer `value` for an attribute, of which only its answers change.
+#[unsafe(no_mangle)]
+pub extern "C" fn fake_cuda_attribute(device: c_int, attribute: c_int, value: c_int) {
+    change(device, |gpu| {
+        gpu.attributes.insert(attribute, value);
+    });
+}
+
+/// Makes `cuPointerGetAttributes` find an allocation of a `CUmemorytype` on a device: of kinds of memory that the double does not
+/// have, or lying as no allocation of the double's does. Nothing can be copied from it or to it.
+#[unsafe(no_mangle)]
+pub extern "C" fn fake_cuda_place(
+    device: c_int,
+    base: u64,
+    bytes: usize,
+    memory_type: c_uint,
+    managed: bool,
+) {
+    let placed = Placed {
+        base,
+        bytes,
+        memory_type,
+        managed,
+    };
+    change(device, |gpu| gpu.placed.push(placed));
+}
+
+fn change(device: c_int, change: impl FnOnce(&mut Gpu)) {
     let mut driver = driver::lock();
-    if let Some(gpu) = usize::try_from(device)
-        .ok()
-        .and_then(|device| driver.gpus.get_mut(device))
-    {
-        gpu.injections.push(injection);
+    let device = usize::try_from(device).ok();
+    if let Some(gpu) = device.and_then(|device| driver.gpus.get_mut(device)) {
+        change(gpu);
     }
 }
 

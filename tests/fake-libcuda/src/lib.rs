@@ -17,8 +17,9 @@
 //! - A graph or a module that is destroyed while work with it is pending takes the context with it.
 //!
 //! There are [`DEVICES`](driver::DEVICES) equal GPUs, so that each test can have its own. Tests inject errors with
-//! [`fake_cuda_inject`](inject::fake_cuda_inject), hold calls back with [`fake_cuda_hold`](inject::fake_cuda_hold), and count calls,
-//! what is alive and how often memory pools grew with `fake_cuda_calls`, `fake_cuda_alive` and `fake_cuda_pool_growths`.
+//! [`fake_cuda_inject`](inject::fake_cuda_inject), hold calls back with [`fake_cuda_hold`](inject::fake_cuda_hold), count calls,
+//! what is alive and how often memory pools grew with `fake_cuda_calls`, `fake_cuda_alive` and `fake_cuda_pool_growths`, and change
+//! what a GPU says of itself and of memory with `fake_cuda_attribute` and `fake_cuda_place`.
 
 mod context;
 pub mod driver;

@@ -5,6 +5,7 @@ use std::ffi::{c_int, c_uint, c_void};
 use crate::{
     context::{CopyRows, Work},
     driver::{MEMORY_BYTES, emulator_of, with_context},
+    inject::Placed,
     status::{
         HOST_MEMORY_ALREADY_REGISTERED, HOST_MEMORY_NOT_REGISTERED, INVALID_CONTEXT, INVALID_VALUE,
         OUT_OF_MEMORY, SUCCESS,
@@ -97,11 +98,20 @@ unsafe extern "C" fn cuPointerGetAttributes(
     const DEVICE_INVALID: c_int = -2;
     let driver = crate::driver::lock();
     let holding = |ordinal: usize| {
-        let allocations = &driver.gpus[ordinal].context.as_ref()?.allocations;
-        let mut ranges = allocations.iter().map(|(&base, &len)| (base, len));
-        let (base, len) =
-            ranges.find(|&(base, len)| address >= base && address - base < len as u64)?;
-        Some((ordinal, base, len))
+        let gpu = &driver.gpus[ordinal];
+        let allocations = &gpu.context.as_ref()?.allocations;
+        let allocated = allocations.iter().map(|(&base, &bytes)| Placed {
+            base,
+            bytes,
+            memory_type: DEVICE_MEMORY,
+            managed: false,
+        });
+        // One whose extent is not known has no bytes.
+        let holds = |range: &Placed| {
+            address >= range.base && address - range.base < range.bytes.max(1) as u64
+        };
+        let mut ranges = gpu.placed.iter().copied().chain(allocated);
+        Some((ordinal, ranges.find(holds)?))
     };
     // Each GPU has an emulator of its own, and their addresses can be equal: then the current GPU's is meant.
     let found = crate::driver::current()
@@ -114,17 +124,19 @@ unsafe extern "C" fn cuPointerGetAttributes(
             match *attributes.add(index) {
                 2 => value
                     .cast::<c_uint>()
-                    .write(found.map_or(0, |_| DEVICE_MEMORY)),
-                8 => value.cast::<c_uint>().write(0),
+                    .write(found.map_or(0, |(_, range)| range.memory_type)),
+                8 => value
+                    .cast::<c_uint>()
+                    .write(found.map_or(0, |(_, range)| range.managed.into())),
                 9 => value
                     .cast::<c_int>()
                     .write(found.map_or(DEVICE_INVALID, |(ordinal, ..)| ordinal as c_int)),
                 11 => value
                     .cast::<u64>()
-                    .write(found.map_or(0, |(_, base, _)| base)),
+                    .write(found.map_or(0, |(_, range)| range.base)),
                 12 => value
                     .cast::<usize>()
-                    .write(found.map_or(0, |(_, _, len)| len)),
+                    .write(found.map_or(0, |(_, range)| range.bytes)),
                 _ => return INVALID_VALUE,
             }
         }

@@ -347,7 +347,6 @@ impl Pool {
     /// Gives everything back to the driver. The device itself is idle, and no buffer is left.
     pub(super) fn close(&self, core: &Core) -> Result<(), DeviceError> {
         let pending = std::mem::take(&mut *lock(&self.pending));
-        self.pending_bytes.store(0, Ordering::Relaxed);
         for (block, in_flight) in pending {
             // Another device may still be copying from it.
             in_flight.wait(core)?;
@@ -359,7 +358,6 @@ impl Pool {
     /// Forgets what is pending, and the streams that it names.
     pub(super) fn abandon(&self) {
         lock(&self.pending).clear();
-        self.pending_bytes.store(0, Ordering::Relaxed);
     }
 
     fn metrics(&self) -> MemoryMetrics {

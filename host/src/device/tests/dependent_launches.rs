@@ -33,12 +33,16 @@ fn what_is_waited_for_is_not_under_way() {
         // Another stream waits.
         b.wait(&a.record().unwrap()).unwrap();
         add_early(&b).unwrap();
+        // The stream itself waits for an event in between.
+        add_one(&b, &buffer).unwrap();
+        b.wait(&a.record().unwrap()).unwrap();
+        add_early(&b).unwrap();
         // A graph comes after all that is in front of it, and before all that follows.
         let graph = Graph::capture(&b, add_early).unwrap();
         graph.launch(&b).unwrap();
         graph.launch(&b).unwrap();
         add_early(&b).unwrap();
-        assert_eq!(buffer.to_vec().unwrap(), [7; 32], "{device:?}");
+        assert_eq!(buffer.to_vec().unwrap(), [9; 32], "{device:?}");
         // Nobody waits.
         let outcome = add_one(&b, &buffer)
             .and_then(|()| add_early(&b))

@@ -106,6 +106,15 @@ fn scratch_memory_is_freed_in_the_streams_order_without_waiting() {
 }
 
 #[test]
+fn scratch_memory_is_freed_on_the_emulator() {
+    let device = Device::emulated().unwrap();
+    let stream = device.new_stream().unwrap();
+    let (free, _) = device.memory_info().unwrap();
+    drop(Buffer::<u8>::uninit_on(&stream, 8 << 20).unwrap());
+    assert_eq!(device.memory_info().unwrap().0, free);
+}
+
+#[test]
 fn scratch_memory_is_kept_for_the_next_operation() {
     let Some(gpu) = FakeGpu::take() else { return };
     let device = gpu.open();
@@ -156,6 +165,13 @@ fn without_memory_pools_scratch_memory_is_ordinary_memory() {
     assert_eq!(
         (gpu.calls("cuMemFreeAsync"), gpu.calls("cuMemFree_v2")),
         (0, 1)
+    );
+    // Any other error is the caller's to hear of.
+    gpu.inject("cuMemAllocFromPoolAsync", 1, 999);
+    let error = Buffer::<u32>::uninit_on(&stream, 64).unwrap_err();
+    assert!(
+        matches!(error, DeviceError::Driver { code: 999, .. }),
+        "{error}"
     );
 }
 
@@ -214,6 +230,12 @@ fn a_layer_and_its_scratch_memory_go_into_a_callers_graph() {
     layer.forward(&stream, &input, &mut output).unwrap();
     let expected = output.to_vec().unwrap();
     output.fill_bytes(0xa5).unwrap();
+    assert_eq!(stream, stream.clone());
+    let null = callers_stream(&device);
+    assert!(stream != null && stream != callers_stream(&Device::emulated().unwrap()));
+    assert!(
+        null != device.default_stream() && null != callers_stream(&Device::emulated().unwrap())
+    );
 
     let (mut graph, mut executable) = (ptr::null_mut(), ptr::null_mut());
     // SAFETY: the handle is live.
@@ -248,8 +270,10 @@ fn rows_are_copied_apart() {
         let stream = callers_stream(&device);
         let from = Buffer::from_slice(&device, &[1_u8, 2, 3, 4, 5, 6]).unwrap();
         let mut to = Buffer::from_slice(&device, &[9_u8; 11]).unwrap();
-        let error = stream.copy_to_pitched(&mut to, 4, &from, 3, 2);
-        assert_eq!(error, Ok(()), "{device:?}");
+        let (copied, submitted, _) =
+            device.observe(|| stream.copy_to_pitched(&mut to, 4, &from, 3, 2));
+        assert_eq!(copied, Ok(()), "{device:?}");
+        assert_eq!(submitted[0].bytes, 12, "6 are read and 6 are written");
         assert_eq!(
             to.to_vec().unwrap(),
             [1, 2, 3, 9, 4, 5, 6, 9, 9, 9, 9],
@@ -283,6 +307,11 @@ fn what_is_not_the_devices_memory_is_refused() {
         let (base, bytes) = (buffer.device_ptr(), 256);
         let refused = |first, len: usize, allocation| {
             let error = part(&buffer, first, len).unwrap_err();
+            let holder = match allocation {
+                Some((base, bytes)) => format!("the allocation at {base:#x} has {bytes} bytes"),
+                None => "no allocation is there".to_owned(),
+            };
+            assert!(error.to_string().ends_with(&holder), "{error}");
             let expected = DeviceError::NotDeviceMemory {
                 address: base + 4 * first,
                 bytes: 4 * len as u64,
@@ -331,6 +360,48 @@ fn what_is_not_the_devices_memory_is_refused() {
             assert!(freed.is_err(), "{device:?}");
         }
     }
+}
+
+#[test]
+fn memory_that_a_gpu_reaches_is_taken_whatever_its_kind() {
+    const HOST: u32 = 1;
+    const DEVICE: u32 = 2;
+    const MIB: u64 = 1 << 20;
+    let Some(gpu) = FakeGpu::take() else { return };
+    let other = gpu.other(false);
+    let (device, _other) = (gpu.open(), other.open());
+    // Nothing of the double's is there.
+    let base = 0x7000_0000_0000;
+    // SAFETY: nothing uses the buffer.
+    let takes = |first: u64, bytes: u64| unsafe {
+        Buffer::<u8>::from_raw(&device, base + first * MIB, bytes as usize).is_ok()
+    };
+    let place = |gpu: &FakeGpu, first, bytes: u64, memory_type, managed| {
+        gpu.place(base + first * MIB, bytes as usize, memory_type, managed);
+    };
+    place(&other, 0, MIB, HOST, false);
+    place(&other, 2, MIB, DEVICE, true);
+    place(&other, 4, MIB, DEVICE, false);
+    assert!(takes(0, MIB) && takes(2, MIB) && !takes(4, 1));
+    // Of which the driver does not say how far it goes.
+    place(&gpu, 6, 0, HOST, false);
+    assert!(!takes(6, 1));
+
+    // Mappings that lie one behind the other.
+    place(&gpu, 10, 4 * MIB, DEVICE, false);
+    place(&gpu, 14, 2 * MIB, DEVICE, false);
+    assert!(takes(10, 6 * MIB) && takes(13, 3 * MIB));
+    assert!(!takes(10, 6 * MIB + 1), "nothing is behind the second");
+    // No mapping is so short, and none begins there: these are two allocations.
+    place(&gpu, 20, 2 * MIB, DEVICE, false);
+    place(&gpu, 22, MIB, DEVICE, false);
+    assert!(takes(20, 2 * MIB) && !takes(20, 3 * MIB));
+    place(&gpu, 30, MIB, DEVICE, false);
+    place(&gpu, 31, 2 * MIB, DEVICE, false);
+    assert!(takes(30, MIB) && !takes(30, 3 * MIB));
+    place(&gpu, 40, 2 * MIB, DEVICE, false);
+    place(&gpu, 38, 6 * MIB, DEVICE, false);
+    assert!(takes(40, 2 * MIB) && !takes(40, 4 * MIB));
 }
 
 #[test]

@@ -170,6 +170,11 @@ fn a_lost_gpu_is_not_called_again_and_can_be_opened_anew() {
 
     let again = gpu.open();
     assert_ne!(again, device);
+    // Not even by a thread that was about to call it, and would do so in the new context.
+    let creates = gpu.calls("cuStreamCreate");
+    let created = device.core().driver.create_stream();
+    assert!(matches!(created, Err(driver::DriverError::Fault { .. })));
+    assert_eq!(gpu.calls("cuStreamCreate"), creates);
     let fresh = Buffer::from_slice(&again, &[1_u32]).unwrap();
     drop((buffer, stream));
     assert_eq!(

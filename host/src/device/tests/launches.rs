@@ -58,7 +58,7 @@ fn an_event_measures_on_a_gpu_and_never_on_the_emulator() {
 fn empty_buffers_are_allowed() {
     for device in devices() {
         let mut empty = Buffer::<u32>::from_slice(&device, &[]).unwrap();
-        assert!(empty.is_empty());
+        assert!(empty.is_empty() && !Buffer::<u32>::uninit(&device, 1).unwrap().is_empty());
         assert_ne!(empty.allocation().address(), 0);
         empty.copy_from_slice(&[]).unwrap();
         empty.fill_bytes(1).unwrap();
@@ -170,6 +170,22 @@ fn arguments_have_to_match_the_parameters() {
             })
         ));
         assert_eq!(buffer.to_vec().unwrap(), [0; 4]);
+        // Not even where the kernel takes that many: the value has 8.
+        let ptx = PTX.replace(".entry idle()", ".entry idle(.param .align 8 .b8 all[16])");
+        let idle = device.load_module(&ptx).unwrap().function("idle").unwrap();
+        let too_long = KernelArg::Scalar {
+            bytes: [0; 8],
+            len: 16,
+        };
+        let launched = stream.launch(&idle, config(1, 32), &[too_long]);
+        assert!(matches!(
+            launched,
+            Err(DeviceError::ArgumentSize {
+                expected: 16,
+                actual: 16,
+                ..
+            })
+        ));
     }
 }
 
@@ -232,6 +248,22 @@ fn shapes_have_to_be_possible() {
             stream
                 .launch(&function(&device, "idle"), shared(dynamic_shared), &[])
                 .unwrap();
+        }
+        // What the kernel itself declares counts, too.
+        let ptx = PTX.replace(
+            ".entry idle()\n{",
+            ".entry idle()\n.maxntid 16, 4, 2\n{\n.shared .align 4 .b8 own[1024];\n.reg .b32 %zero;\nmov.b32 %zero, 0;\nst.volatile.shared.b32 [own], %zero;",
+        );
+        let idle = device.load_module(&ptx).unwrap().function("idle").unwrap();
+        assert_eq!(
+            (idle.static_shared_bytes(), idle.max_threads_per_block()),
+            (1024, 128)
+        );
+        stream.launch(&idle, shared(most - 1024), &[]).unwrap();
+        stream.launch(&idle, config(1, 128), &[]).unwrap();
+        for refused in [shared(most - 1023), config(1, 129)] {
+            let launched = stream.launch(&idle, refused, &[]);
+            assert!(matches!(launched, Err(DeviceError::LaunchLimit { .. })));
         }
         stream.synchronize().unwrap();
     }
@@ -338,7 +370,12 @@ fn bad_ptx_is_an_error_with_the_compilers_words() {
             match device.load_module(cut).unwrap_err() {
                 DeviceError::InvalidPtx { device: name, log } => {
                     assert_eq!(name, device.name());
-                    assert!(!log.is_empty());
+                    // What the compiler says, and not only the driver's code for it.
+                    let by = match device.kind() {
+                        DeviceKind::Cuda => "ptxas",
+                        DeviceKind::Emulated => "line",
+                    };
+                    assert!(log.contains(by), "{log}");
                 }
                 other => panic!("cut before {cut_at}: {other}"),
             }
@@ -394,6 +431,16 @@ fn ptx_for_another_architecture_is_refused() {
             }
             Err(other) => panic!("{target} on {device:?}: {other}"),
         }
+    }
+    // A family is a major version, from the minor one on that the target names.
+    for (major, minor, runs) in [(10, 2, false), (10, 3, true), (10, 4, true), (12, 4, false)] {
+        let Some(gpu) = FakeGpu::take() else { continue };
+        gpu.set_attribute(opening::COMPUTE_CAPABILITY_MAJOR, major);
+        gpu.set_attribute(opening::COMPUTE_CAPABILITY_MINOR, minor);
+        let loaded = gpu.open().load_module(&PTX.replace("sm_75", "sm_103f"));
+        // What the double's compiler then says is its own affair.
+        let refused = matches!(loaded, Err(DeviceError::PtxTarget { .. }));
+        assert_eq!(refused, !runs, "sm_{major}{minor}");
     }
     let [gpu, _] = devices();
     let ptx = PTX.replace("sm_75", "sm_999");

@@ -23,7 +23,7 @@ mod threads;
 use std::{
     cell::RefCell,
     env,
-    ffi::{CString, c_char, c_int},
+    ffi::{CString, c_char, c_int, c_uint},
     path::PathBuf,
     sync::{
         LazyLock, PoisonError,
@@ -61,6 +61,10 @@ static FAKE: LazyLock<Option<Fake>> = LazyLock::new(|| {
             pool_growths: library
                 .get(b"fake_cuda_pool_growths")
                 .expect("the double has it"),
+            attribute: library
+                .get(b"fake_cuda_attribute")
+                .expect("the double has it"),
+            place: library.get(b"fake_cuda_place").expect("the double has it"),
             _library: library,
         })
     }
@@ -77,6 +81,8 @@ struct Fake {
     let_go: Symbol<unsafe extern "C" fn(c_int, *const c_char)>,
     alive: Symbol<unsafe extern "C" fn(c_int) -> u64>,
     pool_growths: Symbol<unsafe extern "C" fn(c_int) -> u64>,
+    attribute: Symbol<unsafe extern "C" fn(c_int, c_int, c_int)>,
+    place: Symbol<unsafe extern "C" fn(c_int, u64, usize, c_uint, bool)>,
     _library: Library,
 }
 
@@ -116,6 +122,18 @@ impl FakeGpu {
         let entry = CString::new(entry).expect("no NUL");
         // SAFETY: a C string, as the function asks for.
         unsafe { (self.fake.inject)(self.ordinal as c_int, entry.as_ptr(), nth, code) }
+    }
+
+    /// Changes what the GPU says of itself, by the number of a `CUdevice_attribute`.
+    fn set_attribute(&self, attribute: i32, value: i32) {
+        // SAFETY: takes numbers.
+        unsafe { (self.fake.attribute)(self.ordinal as c_int, attribute, value) }
+    }
+
+    /// Makes the driver say that memory of a `CUmemorytype` lies on the GPU, of which there are addresses only.
+    fn place(&self, base: u64, bytes: usize, memory_type: u32, managed: bool) {
+        // SAFETY: takes numbers.
+        unsafe { (self.fake.place)(self.ordinal as c_int, base, bytes, memory_type, managed) }
     }
 
     fn calls(&self, entry: &str) -> u64 {

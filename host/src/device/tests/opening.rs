@@ -4,6 +4,11 @@ use super::*;
 use crate::launch::Gemv;
 use crate::layout::Layout;
 
+const CLOCK_RATE: i32 = 13;
+pub(super) const COMPUTE_CAPABILITY_MAJOR: i32 = 75;
+pub(super) const COMPUTE_CAPABILITY_MINOR: i32 = 76;
+const COOPERATIVE_LAUNCH: i32 = 95;
+
 #[test]
 fn a_gpu_opened_twice_is_one_device_and_emulated_ones_are_many() {
     let Some(gpu) = FakeGpu::take() else { return };
@@ -43,15 +48,19 @@ fn names_open_devices() {
             let first = FakeGpu { ordinal: 0, ..gpu };
             first.inject("cuDevicePrimaryCtxRetain", 1, 999);
             assert!(Device::auto().unwrap().name().starts_with("cuda:1 ("));
+            first.set_attribute(COMPUTE_CAPABILITY_MAJOR, 7);
+            assert!(Device::auto().unwrap().name().starts_with("cuda:1 ("));
+            first.set_attribute(COMPUTE_CAPABILITY_MINOR, 5);
+            assert!(Device::auto().unwrap().name().starts_with("cuda:0 ("));
         }
         None => take_turn(),
     }
     let count = Device::cuda_count().unwrap();
-    let expected = DeviceError::NoSuchDevice {
-        ordinal: 100_000,
-        count,
-    };
-    assert_eq!(Device::from_name("cuda:100000").unwrap_err(), expected);
+    for ordinal in [count, 100_000] {
+        let expected = DeviceError::NoSuchDevice { ordinal, count };
+        let name = format!("cuda:{ordinal}");
+        assert_eq!(Device::from_name(&name).unwrap_err(), expected);
+    }
     let gpu = Device::from_name("cuda").unwrap();
     assert_eq!(gpu.kind(), DeviceKind::Cuda);
     assert_eq!(Device::from_name("cuda:0").unwrap(), gpu);
@@ -108,6 +117,27 @@ fn a_gpu_whose_rates_are_unknown_opens_all_the_same() {
         matches!(refused, DeviceError::Driver { code: 801, .. }),
         "{refused}"
     );
+}
+
+#[test]
+fn what_a_gpu_lacks_is_not_assumed() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    gpu.set_attribute(COMPUTE_CAPABILITY_MAJOR, 8);
+    gpu.set_attribute(COOPERATIVE_LAUNCH, 0);
+    // A rate that the driver does not know.
+    gpu.set_attribute(CLOCK_RATE, 0);
+    let device = gpu.open();
+    assert!(!device.capabilities().programmatic_launch && !device.programmatic_launch());
+    assert_eq!(device.capabilities().clock_khz, None);
+    let cooperative = LaunchConfig {
+        cooperative: true,
+        ..config(1, 32)
+    };
+    let (stream, idle) = (device.default_stream(), function(&device, "idle"));
+    let refused = stream.launch(&idle, cooperative, &[]);
+    assert!(matches!(refused, Err(DeviceError::Unsupported { .. })));
+    stream.launch(&idle, config(1, 32), &[]).unwrap();
+    stream.synchronize().unwrap();
 }
 
 #[test]

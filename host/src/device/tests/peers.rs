@@ -12,7 +12,9 @@ fn a_copy_on_one_device_keeps_its_place_on_the_stream() {
         let from = Buffer::from_slice(&device, &values).unwrap();
         let mut to = Buffer::<u32>::zeroed(&device, 40).unwrap();
         add_one(&stream, &from).unwrap();
-        to.copy_from_buffer(&stream, &from).unwrap();
+        let (copied, submitted, _) = device.observe(|| to.copy_from_buffer(&stream, &from));
+        copied.unwrap();
+        assert_eq!(submitted[0].bytes, 320, "160 are read and 160 are written");
         add_one(&stream, &from).unwrap();
         to.copy_range(&stream, 30, &from, 5..10).unwrap();
         let mut expected: Vec<u32> = (1..41).collect();
@@ -70,7 +72,9 @@ fn gpus_that_reach_each_other_do_not_go_through_the_host() {
     let (from_near, from_far) = (of(&near_device), of(&far_device));
     let waits = gpu.calls("cuStreamSynchronize");
     for _ in 0..2 {
-        to.copy_from_buffer(&stream, &from_near).unwrap();
+        let (copied, submitted, _) = device.observe(|| to.copy_from_buffer(&stream, &from_near));
+        copied.unwrap();
+        assert_eq!(submitted[0].bytes, 64);
     }
     assert_eq!(
         gpu.calls("cuStreamSynchronize"),
@@ -85,6 +89,30 @@ fn gpus_that_reach_each_other_do_not_go_through_the_host() {
     assert_eq!(far.calls("cuMemcpyDtoHAsync_v2"), 1);
     assert_eq!(near.calls("cuMemcpyDtoHAsync_v2"), host);
     assert_eq!(to.to_vec().unwrap(), [3; 8]);
+}
+
+/// Such as by another library in the same context.
+#[test]
+fn access_that_is_there_already_is_used() {
+    const PEER_ACCESS_ALREADY_ENABLED: i32 = 704;
+    let Some(gpu) = FakeGpu::take() else { return };
+    let near = gpu.other(true);
+    let (device, source) = (gpu.open(), near.open());
+    gpu.inject("cuCtxEnablePeerAccess", 1, PEER_ACCESS_ALREADY_ENABLED);
+    assert!(device.can_access_peer(&source).unwrap());
+}
+
+#[test]
+fn waiting_for_a_lost_device_says_so_and_loses_no_other() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let near = gpu.other(true);
+    let (device, other) = (gpu.open(), near.open());
+    let event = other.default_stream().record().unwrap();
+    near.inject("cuStreamSynchronize", 1, ILLEGAL_ADDRESS);
+    let error = other.synchronize().unwrap_err();
+    let stream = device.new_stream().unwrap();
+    assert_eq!(stream.wait(&event).unwrap_err(), error);
+    assert!(!device.is_lost());
 }
 
 #[test]

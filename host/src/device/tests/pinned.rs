@@ -1,5 +1,9 @@
 //! Copies from and to pinned memory: their order, and that nothing frees, reuses or shows memory before a copy is done.
 
+use std::{fs::File, os::unix::fs::FileExt, ptr};
+
+use cust_lazy::ffi;
+
 use super::*;
 
 const OUT_OF_MEMORY: i32 = 2;
@@ -113,6 +117,11 @@ fn the_pool_keeps_locked_pages_and_gives_them_back() {
     }
     let metrics = pool.pinned_metrics();
     assert_eq!((metrics.driver_allocations, metrics.allocations), (1, 11));
+    drop(PinnedBuffer::from_slice(&device, &[7_u8; 900]).unwrap());
+    let again = PinnedBuffer::<u8>::zeroed(&device, 900).unwrap();
+    assert_eq!(again.as_slice().unwrap(), [0; 900], "not what was there");
+    assert!(!again.is_empty());
+    drop(again);
     assert_eq!(gpu.calls("cuMemHostRegister_v2"), 1);
     assert_eq!(
         pool.metrics().allocations,
@@ -209,6 +218,80 @@ fn a_lost_device_says_so_and_its_pages_go_with_its_context() {
     }
 }
 
+/// Pinned memory of a size that goes back to the system when it is freed, with a mark in it.
+struct Marked {
+    address: u64,
+    mark: [u8; 32],
+}
+
+impl Marked {
+    fn new(device: &Device) -> (Self, PinnedBuffer<u8>) {
+        let mut pinned = PinnedBuffer::<u8>::zeroed(device, 40 * MIB).unwrap();
+        let mark = std::array::from_fn(|_| fastrand::u8(..));
+        let memory = &mut pinned.as_mut_slice().unwrap()[20 * MIB..][..mark.len()];
+        memory.copy_from_slice(&mark);
+        let address = memory.as_ptr().addr() as u64;
+        let marked = Self { address, mark };
+        assert!(marked.is_there());
+        (marked, pinned)
+    }
+
+    /// Asks the system, as the memory may be gone, or somebody else's.
+    fn is_there(&self) -> bool {
+        let memory = File::open("/proc/self/mem").unwrap();
+        let mut found = [0; 32];
+        let read = memory.read_exact_at(&mut found, self.address);
+        read.is_ok() && found == self.mark
+    }
+}
+
+#[test]
+fn memory_without_a_pool_goes_back_to_the_system() {
+    if cfg!(miri) {
+        return;
+    }
+    for device in devices() {
+        let (marked, pinned) = Marked::new(&device);
+        drop(pinned);
+        assert!(!marked.is_there(), "{device:?}");
+    }
+}
+
+/// The driver has pages locked, and may write to them, as long as their context is there.
+#[test]
+fn pages_of_a_lost_device_are_kept_while_its_context_is_there() {
+    const UNKNOWN: i32 = 999;
+    for (of_another, reopen, state_is_known, kept) in [
+        (false, false, true, false),
+        (true, false, true, true),
+        (true, true, true, false),
+        (false, false, false, true),
+    ] {
+        let Some(gpu) = FakeGpu::take() else { return };
+        let mut context = ptr::null_mut();
+        if of_another {
+            // SAFETY: the double has this GPU, and the pointer is to a local.
+            let code = unsafe { ffi::cuDevicePrimaryCtxRetain(&mut context, gpu.ordinal as i32) };
+            assert_eq!(code, 0);
+        }
+        let device = gpu.open();
+        let (marked, pinned) = Marked::new(&device);
+        gpu.inject("cuStreamSynchronize", 1, ILLEGAL_ADDRESS);
+        device.synchronize().unwrap_err();
+        let again = reopen.then(|| gpu.open());
+        if !state_is_known {
+            gpu.inject("cuDevicePrimaryCtxGetState", 1, UNKNOWN);
+        }
+        drop((pinned, device));
+        assert_eq!(
+            marked.is_there(),
+            kept,
+            "of another: {of_another}, opened again: {reopen}, state known: {state_is_known}"
+        );
+        drop(again);
+    }
+}
+
 #[test]
 fn what_cannot_be_copied_is_refused() {
     let [gpu, emulated] = devices();
@@ -227,6 +310,9 @@ fn what_cannot_be_copied_is_refused() {
             buffer.copy_from_pinned(&stream, &foreign).unwrap_err()
         ));
         let elsewhere = other.new_stream().unwrap();
+        assert!(mismatch(
+            buffer.copy_from_pinned(&elsewhere, &foreign).unwrap_err()
+        ));
         assert!(mismatch(
             buffer.copy_to_pinned(&elsewhere, &mut pinned).unwrap_err()
         ));

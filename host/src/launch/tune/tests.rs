@@ -160,9 +160,25 @@ fn tuning_measures_every_variant_that_fits() {
             "counts are exact"
         );
     }
-    for shape in [(0, 1, 1), (1, 0, 1), (1, 1, 0), (1, 1, 1 << 24)] {
-        tune_gemv(&device, shape, &TuneConfig::default(), |_, _| {}).unwrap_err();
+    for (shape, refused) in [
+        ((0, 1, 1), "m = 0 "),
+        ((1, 0, 1), "n = 0 "),
+        ((1, 1, 0), "k = 0 "),
+        ((1, 1, 1 << 24), "k = 16777216 "),
+    ] {
+        let tuned = tune_gemv(&device, shape, &TuneConfig::default(), |_, _| {});
+        let error = tuned.unwrap_err().to_string();
+        assert!(error.starts_with(refused), "{error}");
     }
+    let mut progress = Vec::new();
+    let tuned = tune_gemv(&device, (1, 16, 128), &TuneConfig::default(), |done, of| {
+        progress.push((done, of));
+    });
+    let all = tuned.unwrap().candidates.len();
+    assert_eq!(
+        progress,
+        (1..=all).map(|done| (done, all)).collect::<Vec<_>>()
+    );
     for rounds in [0, 10_001] {
         let error =
             tune_gemv(&device, (1, 16, 128), &TuneConfig { rounds }, |_, _| {}).unwrap_err();

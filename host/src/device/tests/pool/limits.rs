@@ -44,6 +44,29 @@ fn memory_that_the_driver_refuses_is_found_in_the_pool() {
 }
 
 #[test]
+fn an_error_other_than_a_lack_of_memory_is_not_met_with_smaller_blocks() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    pooled(&device, config());
+    for len in [100, 700 << 10, 4 * MIB, 20 * MIB] {
+        gpu.inject("cuMemAlloc_v2", 1, NOT_SUPPORTED);
+        let calls = gpu.calls("cuMemAlloc_v2");
+        let error = Buffer::<u8>::uninit(&device, len).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                DeviceError::Driver {
+                    code: NOT_SUPPORTED,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        assert_eq!(gpu.calls("cuMemAlloc_v2"), calls + 1, "{len}");
+    }
+}
+
+#[test]
 fn the_limit_holds_and_says_so() {
     let device = Device::emulated().unwrap();
     let limits = MemoryPoolConfig {
@@ -252,6 +275,8 @@ fn what_is_tracked_is_what_was_asked_for() {
             }
         );
         drop(first);
+        let frees = u64::from(tracking >= TrackingLevel::Basic);
+        assert_eq!(pool.metrics().frees, frees);
         let report = pool.leak_report();
         if tracking < TrackingLevel::Detailed {
             assert!(report.live.is_empty() && report.to_string().contains("Detailed"));
@@ -266,9 +291,14 @@ fn what_is_tracked_is_what_was_asked_for() {
         );
         assert_eq!((leak.site.file(), leak.site.line()), (file!(), here));
         assert!(
-            report.to_string().contains(&format!("limits.rs:{here}")),
+            report.to_string().contains(&format!("limits.rs:{here}"))
+                && report.to_string().starts_with("1 buffers of 32 bytes"),
             "{report}"
         );
+        let others: Vec<_> = (0..20).map(|_| bytes(&device, 32)).collect();
+        let live = pool.leak_report().live;
+        assert!(live.is_sorted_by_key(|live| live.sequence), "{live:?}");
+        drop(others);
         drop(second);
         assert!(pool.leak_report().live.is_empty());
     }
@@ -309,12 +339,36 @@ fn impossible_configurations_are_refused() {
     );
     assert!(
         refused(MemoryPoolConfig {
-            pressure: [0.5, f64::NAN, 1.0],
+            chunk_bytes: MIB / 2,
             ..config()
         })
-        .contains("pressure")
+        .contains("chunk_bytes")
     );
+    for pressure in [
+        [0.5, f64::NAN, 1.0],
+        [-0.1, 0.5, 1.0],
+        [0.5, 0.4, 1.0],
+        [0.1, 0.9, 0.8],
+        [0.1, 0.9, 1.1],
+    ] {
+        let config = MemoryPoolConfig {
+            pressure,
+            ..config()
+        };
+        assert!(refused(config).contains("pressure"), "{pressure:?}");
+    }
     assert!(device.pool().is_none());
+    // What is just possible.
+    for pressure in [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]] {
+        let least = MemoryPoolConfig {
+            chunk_bytes: MIB,
+            initial_bytes: MIB,
+            max_bytes: Some(MIB),
+            pressure,
+            ..config()
+        };
+        pooled(&Device::emulated().unwrap(), least);
+    }
     pooled(&device, config());
     let error = device.enable_pool(config()).unwrap_err();
     let exists = DeviceError::PoolExists {
