@@ -471,6 +471,10 @@ fn every_operation_can_be_recorded_on_both_drivers() {
             assert_eq!(profiles[0].milliseconds, Some(0.5));
             assert_eq!(starts, [0.0, 0.75, 1.5, 2.25]);
             assert_eq!(ceilings.launch_floor_ms, 0.5 / 64.0);
+            // A quarter of its 256 MiB, which is less than twice the L2 cache, read and written in half a millisecond.
+            let copied = ceilings.copy_bytes_per_second * 0.5e-3 / 2.0;
+            let mib = f64::from(1 << 20);
+            assert!((60.0 * mib..64.0 * mib).contains(&copied), "{copied}");
         }
     }
 }

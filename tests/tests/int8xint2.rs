@@ -1,9 +1,9 @@
 //! What Microsoft's `bitlinear_int8xint2` computes equals its formula in f32, bit for bit, for every number of tokens.
 
-use bitnet_cuda::device::{Buffer, Device};
+use bitnet_cuda::device::{Buffer, Device, DeviceError};
 use bitnet_cuda::launch::{self, Int8xInt2Sizes, LaunchError};
 use bitnet_cuda::layout::{Layout, MAX_K, PackedWeights};
-use bitnet_cuda::ops::{Int8xInt2, bitlinear_int8xint2};
+use bitnet_cuda::ops::{Int8xInt2, OpError, bitlinear_int8xint2};
 use bitnet_cuda::reference::linear::{Shape, accumulate};
 use half::bf16;
 use integration_tests::{cast, device, drawn, floats, int8, poisoned, random, ternary};
@@ -181,4 +181,88 @@ fn what_the_kernel_would_not_stay_within_is_refused() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn what_does_not_fit_the_shape_is_refused() {
+    let device = device();
+    let stream = device.default_stream();
+    let (m, n) = (2, 40);
+    // The first is copied to padded rows before the launch.
+    for k in [100, 128] {
+        let run = |[activations, activation_scale, row_scale, output]: [usize; 4]| {
+            let scales = |len| Buffer::from_slice(&device, &vec![bf16::ONE; len]).unwrap();
+            let operands = Int8xInt2 {
+                activations: &Buffer::zeroed(&device, activations).unwrap(),
+                weights: &Buffer::zeroed(&device, 48 * 128 / 4).unwrap(),
+                activation_scale: &scales(activation_scale),
+                row_scale: &scales(row_scale),
+                output: &mut scales(output),
+            };
+            bitlinear_int8xint2(&stream, operands, m, n, k)
+        };
+        run([m * k, m, 2, m * n]).unwrap();
+        for (wrong, expected) in [
+            ([m * k - 1, m, 2, m * n], "activations"),
+            ([m * k + 1, m, 2, m * n], "activations"),
+            ([m * k, m - 1, 2, m * n], "activation_scale"),
+            ([m * k, m + 1, 2, m * n], "activation_scale"),
+            ([m * k, m, 2, m * n - 1], "output"),
+            ([m * k, m, 2, m * n + 1], "output"),
+        ] {
+            let error = run(wrong).unwrap_err();
+            assert!(
+                matches!(error, OpError::Length { name, .. } if name == expected),
+                "{error}"
+            );
+        }
+        for groups in [0, 3] {
+            assert_eq!(
+                run([m * k, m, groups, m * n]).unwrap_err(),
+                OpError::Launch(LaunchError::Groups { groups, n })
+            );
+        }
+    }
+}
+
+/// As slices of other tensors are: activations anywhere, weights at multiples of 16 bytes.
+#[test]
+fn activations_can_begin_anywhere_and_weights_cannot() {
+    let (device, mut random) = (device(), random());
+    let stream = device.default_stream();
+    let (n, k) = (16, 128);
+    let packed = PackedWeights::pack(Layout::Ladder, &ternary(&mut random, n * k), n, k).unwrap();
+    let values = int8(&mut random, k);
+    let one = Buffer::from_slice(&device, &[bf16::ONE]).unwrap();
+    let run = |activations: &Buffer<i8>, weights: &Buffer<u8>| {
+        let mut output = poisoned::<bf16>(&device, n);
+        let operands = Int8xInt2 {
+            activations,
+            weights,
+            activation_scale: &one,
+            row_scale: &one,
+            output: &mut output,
+        };
+        bitlinear_int8xint2(&stream, operands, 1, n, k)?;
+        Ok::<_, OpError>(output.to_vec().unwrap())
+    };
+    let weights = Buffer::from_slice(&device, packed.bytes()).unwrap();
+    let expected = run(&Buffer::from_slice(&device, &values).unwrap(), &weights).unwrap();
+    let shifted = [&[1][..], &values].concat();
+    let shifted = Buffer::from_slice(&device, &shifted).unwrap();
+    let more = Buffer::<u8>::zeroed(&device, packed.bytes().len() + 8).unwrap();
+    // SAFETY: what they are parts of outlives them.
+    let (activations, misaligned) = unsafe {
+        (
+            Buffer::from_raw(&device, shifted.device_ptr() + 1, k).unwrap(),
+            Buffer::from_raw(&device, more.device_ptr() + 8, packed.bytes().len()).unwrap(),
+        )
+    };
+    assert_eq!(run(&activations, &weights).unwrap(), expected);
+    assert!(matches!(
+        run(&activations, &misaligned),
+        Err(OpError::Launch(LaunchError::Device(
+            DeviceError::MisalignedPointer { alignment: 16, .. }
+        )))
+    ));
 }
