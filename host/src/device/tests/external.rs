@@ -77,6 +77,20 @@ fn dropping_a_part_frees_nothing_and_dropping_the_whole_waits() {
 }
 
 #[test]
+fn waiting_for_the_context_waits_for_streams_of_anybody() {
+    const ILLEGAL_ADDRESS: i32 = 700;
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    device.synchronize_context().unwrap();
+    assert_eq!(gpu.calls("cuCtxSynchronize"), 1);
+    gpu.inject("cuCtxSynchronize", 1, ILLEGAL_ADDRESS);
+    let error = device.synchronize_context().unwrap_err();
+    assert!(matches!(error, DeviceError::Lost { .. }), "{error}");
+    assert_eq!(device.synchronize_context().unwrap_err(), error);
+    assert_eq!(gpu.calls("cuCtxSynchronize"), 2, "the context is gone");
+}
+
+#[test]
 fn scratch_memory_is_freed_in_the_streams_order_without_waiting() {
     let Some(gpu) = FakeGpu::take() else { return };
     let device = gpu.open();

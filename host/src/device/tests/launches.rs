@@ -474,6 +474,14 @@ fn writing_a_read_only_argument_is_seen_on_the_emulator() {
     let copy = function(&device, "copy");
     let args = [write(&buffer), read(&buffer), scalar(4)];
     stream.launch(&copy, config(1, 32), &args).unwrap();
+    // That another one may be written does not help.
+    let other = Buffer::<u32>::zeroed(&device, 4).unwrap();
+    let args = [read(&buffer), write(&other), scalar(4)];
+    let error = stream.launch(&copy, config(1, 32), &args).unwrap_err();
+    assert!(
+        matches!(error, DeviceError::ReadOnlyArgument { index: 0, .. }),
+        "{error}"
+    );
 }
 
 #[test]
