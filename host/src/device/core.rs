@@ -127,12 +127,12 @@ impl Core {
                 reason,
             },
             DriverError::Fault { cause } => {
-                let (cause, launches) = self.lost.get_or_init(|| (cause, self.pending_launches()));
-                DeviceError::Lost {
-                    device,
-                    cause: cause.clone(),
-                    launches: launches.clone(),
+                if let Some(lost) = self.lost.get() {
+                    return self.lost_error(lost);
                 }
+                // Before the cell is being set: this may be the last to hold a stream, whose drop may come here again.
+                let launches = self.pending_launches();
+                self.lost_error(self.lost.get_or_init(|| (cause, launches)))
             }
             DriverError::InvalidPtx { log } => DeviceError::InvalidPtx { device, log },
             DriverError::NoSuchKernel { kernel } => DeviceError::NoSuchKernel { kernel },
