@@ -13,11 +13,13 @@ mod graphs;
 mod interleavings;
 mod launches;
 mod lifetimes;
+mod modules;
 mod opening;
 mod peers;
 mod pinned;
 mod pool;
 mod programmatic;
+mod scratch;
 mod threads;
 
 use std::{
