@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     env,
     ffi::{CStr, c_char, c_int, c_uint},
-    sync::{Condvar, Mutex, PoisonError},
+    sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::driver::{self, Driver, Gpu};
@@ -95,9 +95,15 @@ fn change(device: c_int, change: impl FnOnce(&mut Gpu)) {
     }
 }
 
-/// Calls that are held back, by device and entry point.
-static HELD: Mutex<Option<HashMap<(c_int, String), u64>>> = Mutex::new(None);
+/// How many calls are held back, by device and entry point.
+type Held = HashMap<(c_int, String), u64>;
+
+static HELD: LazyLock<Mutex<Held>> = LazyLock::new(Mutex::default);
 static LET_GO: Condvar = Condvar::new();
+
+fn held() -> MutexGuard<'static, Held> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Holds the calls of an entry point on a device back, before they do anything, until [`fake_cuda_let_go`].
 ///
@@ -108,10 +114,7 @@ static LET_GO: Condvar = Condvar::new();
 pub unsafe extern "C" fn fake_cuda_hold(device: c_int, entry: *const c_char) {
     // SAFETY: the caller says so.
     let entry = unsafe { text(entry) };
-    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-    held.get_or_insert_default()
-        .entry((device, entry))
-        .or_default();
+    held().entry((device, entry)).or_default();
 }
 
 /// How many calls of an entry point on a device are being held back.
@@ -123,10 +126,7 @@ pub unsafe extern "C" fn fake_cuda_hold(device: c_int, entry: *const c_char) {
 pub unsafe extern "C" fn fake_cuda_held(device: c_int, entry: *const c_char) -> u64 {
     // SAFETY: the caller says so.
     let key = (device, unsafe { text(entry) });
-    let held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-    held.as_ref()
-        .and_then(|held| held.get(&key).copied())
-        .unwrap_or(0)
+    held().get(&key).copied().unwrap_or(0)
 }
 
 /// Ends what [`fake_cuda_hold`] began.
@@ -138,19 +138,21 @@ pub unsafe extern "C" fn fake_cuda_held(device: c_int, entry: *const c_char) -> 
 pub unsafe extern "C" fn fake_cuda_let_go(device: c_int, entry: *const c_char) {
     // SAFETY: the caller says so.
     let key = (device, unsafe { text(entry) });
-    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-    held.get_or_insert_default().remove(&key);
+    held().remove(&key);
     LET_GO.notify_all();
 }
 
 /// Waits as long as this entry point is held back.
 pub(crate) fn wait_while_held(device: usize, entry: &'static str) {
+    let mut held = held();
+    if held.is_empty() {
+        return;
+    }
     let key = (device as c_int, entry.to_owned());
-    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(waiting) = held.get_or_insert_default().get_mut(&key) {
+    if let Some(waiting) = held.get_mut(&key) {
         *waiting += 1;
     }
-    drop(LET_GO.wait_while(held, |held| held.get_or_insert_default().contains_key(&key)));
+    drop(LET_GO.wait_while(held, |held| held.contains_key(&key)));
 }
 
 /// How often an entry point was called on a device, since the process started.

@@ -98,21 +98,24 @@ fn the_limit_holds_and_says_so() {
     assert!(pool.metrics().held_bytes <= 10 * MIB);
 }
 
+/// A pool of 8 MiB, and a stream whose work may still use all of them.
+fn all_pending(device: &Device) -> (HybridMemoryPool, Stream) {
+    let limits = MemoryPoolConfig {
+        max_bytes: Some(8 * MIB),
+        ..config()
+    };
+    let pool = pooled(device, limits);
+    let stream = device.new_stream().unwrap();
+    let buffer = Buffer::<u32>::zeroed(device, 2 * MIB).unwrap();
+    add_one(&stream, &buffer).unwrap();
+    (pool, stream)
+}
+
 #[test]
 fn at_the_limit_pending_blocks_are_waited_for() {
     let Some(gpu) = FakeGpu::take() else { return };
     let device = gpu.open();
-    let pool = pooled(
-        &device,
-        MemoryPoolConfig {
-            max_bytes: Some(8 * MIB),
-            ..config()
-        },
-    );
-    let stream = device.new_stream().unwrap();
-    let buffer = Buffer::<u32>::zeroed(&device, 2 * MIB).unwrap();
-    add_one(&stream, &buffer).unwrap();
-    drop(buffer);
+    let (pool, _stream) = all_pending(&device);
     assert_eq!(pool.metrics().pending_bytes, 8 * MIB);
     let next = bytes(&device, 8 * MIB);
     assert_eq!(pool.metrics().pending_bytes, 0);
@@ -123,15 +126,7 @@ fn at_the_limit_pending_blocks_are_waited_for() {
 fn threads_wait_for_the_same_pending_block() {
     let Some(gpu) = FakeGpu::take() else { return };
     let device = gpu.open();
-    let limits = MemoryPoolConfig {
-        max_bytes: Some(8 * MIB),
-        ..config()
-    };
-    let pool = pooled(&device, limits);
-    let stream = device.new_stream().unwrap();
-    let buffer = Buffer::<u32>::zeroed(&device, 2 * MIB).unwrap();
-    add_one(&stream, &buffer).unwrap();
-    drop(buffer);
+    let (pool, _stream) = all_pending(&device);
     std::thread::scope(|scope| {
         let held = gpu.hold("cuStreamSynchronize");
         let halves = [(); 2].map(|()| scope.spawn(|| Buffer::<u8>::uninit(&device, 4 * MIB)));
