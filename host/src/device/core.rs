@@ -256,3 +256,21 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+
+    #[test]
+    fn a_device_forgets_the_streams_that_are_gone() {
+        let device = Device::emulated().expect("the default configuration is valid");
+        let kept = || lock(&device.core().streams).len();
+        let before = kept();
+        for _ in 0..100 {
+            device.new_stream().unwrap();
+            // The last one goes with the next.
+            assert!(kept() <= before + 1);
+        }
+    }
+}

@@ -56,6 +56,7 @@ fn an_overrun_loses_the_device_and_names_the_launch() {
         let empty = Buffer::<u32>::zeroed(&device, 0).unwrap();
         let add = function(&device, "add_one");
         add_one(&stream, &buffer).unwrap();
+        let event = stream.record().unwrap();
         stream.synchronize().unwrap();
         let error = overrun(&stream, &buffer)
             .and_then(|()| stream.synchronize())
@@ -89,11 +90,16 @@ fn an_overrun_loses_the_device_and_names_the_launch() {
             device.synchronize().unwrap_err(),
             device.memory_info().unwrap_err(),
             stream.record().unwrap_err(),
+            event.synchronize().unwrap_err(),
+            event.elapsed_ms(&event).unwrap_err(),
             buffer.to_vec().unwrap_err(),
             empty.to_vec().unwrap_err(),
             Buffer::<u32>::uninit(&device, 1).unwrap_err(),
             device.new_stream().unwrap_err(),
             Graph::capture(&stream, |_| Ok::<_, DeviceError>(())).unwrap_err(),
+            // SAFETY: null is a stream of every device, and nothing uses the memory.
+            unsafe { Stream::from_raw(&device, std::ptr::null_mut()) }.unwrap_err(),
+            unsafe { Buffer::<u32>::from_raw(&device, buffer.device_ptr(), 8) }.unwrap_err(),
         ];
         for again in further {
             assert_eq!(again, error);

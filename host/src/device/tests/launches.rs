@@ -55,6 +55,26 @@ fn an_event_measures_on_a_gpu_and_never_on_the_emulator() {
 }
 
 #[test]
+fn events_of_two_streams_are_waited_for_before_they_are_measured() {
+    for device in devices() {
+        let buffers = [(); 2].map(|()| Buffer::<u32>::zeroed(&device, 64).unwrap());
+        let record = |buffer| {
+            let stream = device.new_stream().unwrap();
+            add_one(&stream, buffer).unwrap();
+            stream.record().unwrap()
+        };
+        for swap in [false, true] {
+            let [mut start, mut end] = buffers.each_ref().map(record);
+            if swap {
+                std::mem::swap(&mut start, &mut end);
+            }
+            let elapsed = start.elapsed_ms(&end).unwrap();
+            assert_eq!(elapsed.is_some(), device.kind() == DeviceKind::Cuda);
+        }
+    }
+}
+
+#[test]
 fn empty_buffers_are_allowed() {
     for device in devices() {
         let mut empty = Buffer::<u32>::from_slice(&device, &[]).unwrap();

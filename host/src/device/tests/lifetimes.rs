@@ -339,3 +339,33 @@ fn a_device_that_cannot_finish_its_work_lets_go_of_the_context() {
         }
     }
 }
+
+#[test]
+fn what_goes_after_a_fault_calls_the_driver_no_more() {
+    const ECC_UNCORRECTABLE: i32 = 214;
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let stream = device.new_stream().unwrap();
+    let [idle, used] = [(); 2].map(|()| Buffer::<u32>::zeroed(&device, 64).unwrap());
+    let graph = Graph::capture(&stream, |stream| add_one(stream, &used)).unwrap();
+    let event = stream.record().unwrap();
+    add_one(&stream, &used).unwrap();
+    gpu.inject("cuStreamSynchronize", 1, ECC_UNCORRECTABLE);
+    device.default_stream().synchronize().unwrap_err();
+    let calls = || {
+        [
+            "cuCtxSynchronize",
+            "cuStreamSynchronize",
+            "cuStreamDestroy_v2",
+            "cuEventDestroy_v2",
+            "cuGraphExecDestroy",
+            "cuMemFree_v2",
+            "cuModuleUnload",
+        ]
+        .map(|entry| gpu.calls(entry))
+    };
+    let before = calls();
+    drop((idle, used, graph, event, stream, device));
+    assert_eq!(calls(), before);
+    assert_eq!(gpu.calls("cuDevicePrimaryCtxRelease_v2"), 1);
+}

@@ -8,6 +8,7 @@
 mod dependent_launches;
 mod external;
 mod faults;
+mod foreign;
 mod graphs;
 #[cfg(shuttle)]
 mod interleavings;
