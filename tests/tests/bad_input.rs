@@ -97,6 +97,74 @@ fn a_variant_refuses_a_k_that_its_accumulators_cannot_hold() {
 }
 
 #[test]
+fn a_variant_for_another_layout_is_refused_and_those_that_exist_are_named() {
+    let device = device();
+    let scales = RowScales::per_tensor(16, 1.0).unwrap();
+    let layer = |layout| {
+        let packed = PackedWeights::pack(layout, &[1; 16 * 128], 16, 128).unwrap();
+        match layout {
+            Layout::Ladder => BitLinear::from_ladder(&device, &packed, &scales).unwrap(),
+            _ => BitLinear::from_packed(&device, &packed, &scales).unwrap(),
+        }
+    };
+    for (layout, other) in [
+        (Layout::Tiled, Layout::Ladder),
+        (Layout::Ladder, Layout::Tiled),
+    ] {
+        let variant = Gemv::all(other).next().unwrap();
+        let error = layer(layout).with_variant(variant).unwrap_err();
+        let OpError::Launch(LaunchError::UnknownVariant { name, known }) = error else {
+            panic!("{error}");
+        };
+        let names: Vec<_> = Gemv::all(layout).map(|own| own.name()).collect();
+        assert_eq!((&name[..], known), (variant.name(), names.join(", ")));
+        let unchanged = layer(layout).with_variants(|_| Some(variant));
+        assert_eq!(unchanged.variant(1), layer(layout).variant(1));
+
+        let own = Gemv::all(layout).last().unwrap();
+        let chosen = layer(layout).with_variant(own).unwrap();
+        assert_eq!(chosen.variant(1), own);
+    }
+    let error = Gemv::named("gemv_m1").unwrap_err();
+    assert!(
+        matches!(&error, LaunchError::UnknownVariant { name, .. } if name == "gemv_m1"),
+        "{error}"
+    );
+}
+
+/// The first eight of nine tokens have room, and activations would be quantized before all of them.
+#[test]
+fn nothing_is_launched_where_a_later_launch_would_not_fit() {
+    let device = Device::emulated().unwrap();
+    let stream = device.default_stream();
+    let layer = layer(&device, 4, 8);
+    let x = Buffer::from_slice(&device, &[1.0_f32; 9 * 8]).unwrap();
+    let values = QuantizedActivations::from_values(&device, 9, 8, &[1; 9 * 8], &[1.0; 9]).unwrap();
+    let [mut short, mut y] =
+        [35, 36].map(|len| Buffer::from_slice(&device, &vec![7.0_f32; len]).unwrap());
+    let (results, reports) = device
+        .profile(|| {
+            let residual = Buffer::from_slice(&device, &[0.0_f32; 35]).unwrap();
+            [
+                layer.forward(&stream, &x, &mut short),
+                layer.forward_quantized(&stream, &values, &mut short),
+                layer.forward_residual(&stream, &values, Some(&residual), &mut y),
+            ]
+        })
+        .unwrap();
+    for (result, wrong) in results.into_iter().zip(["output", "output", "residual"]) {
+        let error = result.unwrap_err();
+        assert!(
+            matches!(error, OpError::Length { name, expected: 36, actual: 35, .. } if name == wrong),
+            "{error}"
+        );
+    }
+    assert!(reports.is_empty(), "{reports:?}");
+    assert_eq!(short.to_vec().unwrap(), [7.0; 35]);
+    assert_eq!(y.to_vec().unwrap(), [7.0; 36]);
+}
+
+#[test]
 fn lengths_that_do_not_match_are_refused_and_nothing_is_written() {
     let device = device();
     let stream = device.default_stream();

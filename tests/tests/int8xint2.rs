@@ -1,6 +1,6 @@
 //! What Microsoft's `bitlinear_int8xint2` computes equals its formula in f32, bit for bit, for every number of tokens.
 
-use bitnet_cuda::device::{Buffer, Device, DeviceError};
+use bitnet_cuda::device::{Buffer, Device, DeviceError, Graph, Stream};
 use bitnet_cuda::launch::{self, Int8xInt2Sizes, LaunchError};
 use bitnet_cuda::layout::{Layout, MAX_K, PackedWeights};
 use bitnet_cuda::ops::{Int8xInt2, OpError, bitlinear_int8xint2};
@@ -265,4 +265,43 @@ fn activations_can_begin_anywhere_and_weights_cannot() {
             DeviceError::MisalignedPointer { alignment: 16, .. }
         )))
     ));
+}
+
+/// As it is documented: a graph has launches only.
+#[test]
+fn a_product_is_captured_unless_its_activations_have_to_be_copied() {
+    let (device, mut random) = (device(), random());
+    let stream = device.new_stream().unwrap();
+    let (n, one) = (16, Buffer::from_slice(&device, &[bf16::ONE]).unwrap());
+    for (k, is_copied) in [(128, false), (100, true)] {
+        let ternary = ternary(&mut random, n * k);
+        let packed = PackedWeights::pack(Layout::Ladder, &ternary, n, k).unwrap();
+        let values = int8(&mut random, k);
+        let mut output = poisoned::<bf16>(&device, n);
+        let activations = Buffer::from_slice(&device, &values).unwrap();
+        let weights = Buffer::from_slice(&device, packed.bytes()).unwrap();
+        let mut run = |stream: &Stream| {
+            let operands = Int8xInt2 {
+                activations: &activations,
+                weights: &weights,
+                activation_scale: &one,
+                row_scale: &one,
+                output: &mut output,
+            };
+            bitlinear_int8xint2(stream, operands, 1, n, k)
+        };
+        let captured = Graph::capture(&stream, &mut run);
+        if is_copied {
+            let error = captured.unwrap_err();
+            assert!(
+                matches!(error, OpError::Device(DeviceError::Capturing { .. })),
+                "{error}"
+            );
+            continue;
+        }
+        captured.unwrap().launch(&stream).unwrap();
+        let sums = accumulate(&values, &ternary, Shape { m: 1, n, k }).unwrap();
+        let expected: Vec<_> = sums.iter().map(|&sum| bf16::from_f32(sum as f32)).collect();
+        assert_eq!(output.to_vec().unwrap(), expected);
+    }
 }

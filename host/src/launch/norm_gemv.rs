@@ -54,12 +54,12 @@ impl Plan {
     ) -> Self {
         let threads = row::threads(k_padded);
         let shared = normed::shared_bytes(k_padded as u32, threads, variant.tiles);
-        let limits = [
-            capabilities.registers_per_multiprocessor / (normed::REGISTERS * threads),
-            capabilities.max_threads_per_multiprocessor / threads,
-            capabilities.shared_bytes_per_multiprocessor / (shared + FIXED_SHARED_BYTES),
-        ];
-        let blocks = limits.into_iter().min().unwrap_or(1).max(1);
+        let by_registers =
+            capabilities.registers_per_multiprocessor / (normed::REGISTERS * threads);
+        let by_threads = capabilities.max_threads_per_multiprocessor / threads;
+        let by_shared =
+            capabilities.shared_bytes_per_multiprocessor / (shared + FIXED_SHARED_BYTES);
+        let blocks = by_registers.min(by_threads).min(by_shared);
         Self {
             variant,
             threads,
@@ -167,8 +167,16 @@ mod tests {
         // Three blocks of 320 threads with 64 registers.
         assert_eq!(plan(13824, 2560), ("norm_gemv_c1_t1", 3 * processors, 864));
         assert_eq!(plan(55296, 2560), ("norm_gemv_c1_t2", 3 * processors, 1728));
+        // Two tiles a group as soon as there are two groups for each block.
+        let rows = 2 * 3 * processors as usize * 2 * TILE_ROWS;
+        assert_eq!(plan(rows, 2560).0, "norm_gemv_c1_t2");
+        assert_eq!(plan(rows - 2 * TILE_ROWS, 2560).0, "norm_gemv_c1_t1");
         assert_eq!(plan(2560, 2561).0, "norm_gemv_streamed_t1");
-        assert_eq!(plan(2560, 20480).0, "norm_gemv_streamed_t1");
+        // The registers of a multiprocessor are those of 1024 threads.
+        assert_eq!(
+            plan(13824, 20480),
+            ("norm_gemv_streamed_t1", processors, 864)
+        );
     }
 
     #[test]

@@ -97,8 +97,9 @@ fn an_overrun_loses_the_device_and_names_the_launch() {
             Buffer::<u32>::uninit(&device, 1).unwrap_err(),
             device.new_stream().unwrap_err(),
             Graph::capture(&stream, |_| Ok::<_, DeviceError>(())).unwrap_err(),
-            // SAFETY: null is a stream of every device, and nothing uses the memory.
+            // SAFETY: null is a stream of every device.
             unsafe { Stream::from_raw(&device, std::ptr::null_mut()) }.unwrap_err(),
+            // SAFETY: nothing uses the memory.
             unsafe { Buffer::<u32>::from_raw(&device, buffer.device_ptr(), 8) }.unwrap_err(),
         ];
         for again in further {

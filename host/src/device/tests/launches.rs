@@ -389,6 +389,17 @@ fn writing_a_read_only_argument_is_seen_on_the_emulator() {
         ),
         "{error}"
     );
+    // A single byte is enough.
+    let bytewise = PTX.replacen("st.global.u32", "st.global.u8", 1);
+    let bytewise = device.load_module(&bytewise).unwrap();
+    let add_byte = bytewise.function("add_one").unwrap();
+    let error = stream
+        .launch(&add_byte, config(1, 32), &[read(&buffer), scalar(1)])
+        .unwrap_err();
+    assert!(
+        matches!(error, DeviceError::ReadOnlyArgument { bytes: 1, .. }),
+        "{error}"
+    );
     // The same buffer as two arguments, of which one is written.
     let copy = function(&device, "copy");
     let args = [write(&buffer), read(&buffer), scalar(4)];
@@ -410,20 +421,21 @@ fn the_emulator_reports_what_each_argument_saw() {
     let from = Buffer::from_slice(&device, &[7_u32; 40]).unwrap();
     let to = Buffer::<u32>::zeroed(&device, 40).unwrap();
     let copy = function(&device, "copy");
-    let launch = |stream: &Stream| {
-        stream.launch(&copy, config(2, 32), &[write(&to), read(&from), scalar(40)])
+    let launch = |stream: &Stream, n| {
+        stream.launch(&copy, config(2, 32), &[write(&to), read(&from), scalar(n)])
     };
-    launch(&stream).unwrap();
-    let graph = Graph::capture(&stream, launch).unwrap();
+    launch(&stream, 40).unwrap();
+    let graph = Graph::capture(&stream, |stream| launch(stream, 40)).unwrap();
     let (result, reports) = device
         .profile(|| {
-            launch(&stream)?;
-            graph.launch(&stream)
+            launch(&stream, 40)?;
+            graph.launch(&stream)?;
+            launch(&stream, 0)
         })
         .unwrap();
     result.unwrap();
-    assert_eq!(reports.len(), 2);
-    for report in &reports {
+    assert_eq!(reports.len(), 3);
+    for (report, bytes) in reports.iter().zip([160, 160, 0]) {
         assert_eq!(
             (report.kernel.as_str(), report.config),
             ("copy", config(2, 32))
@@ -437,7 +449,8 @@ fn the_emulator_reports_what_each_argument_saw() {
             sectors_read: bytes_read / 32,
             sectors_written: bytes_written / 32,
         };
-        assert_eq!(report.arguments, [expected(0, 0, 160), expected(1, 160, 0)]);
+        let expected = [expected(0, 0, bytes), expected(1, bytes, 0)];
+        assert_eq!(report.arguments, expected);
     }
     let [gpu, _] = devices();
     assert!(matches!(

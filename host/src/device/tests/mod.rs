@@ -22,6 +22,7 @@ mod pool;
 mod programmatic;
 mod scratch;
 mod threads;
+mod tuning;
 
 use std::{
     cell::RefCell,

@@ -1,7 +1,6 @@
 //! Programmatic dependent launches: which kernels get them, and that a chain of them is computed in order.
 
 use super::*;
-use crate::launch::tune::{TuneConfig, tune_gemv};
 
 /// `CUDA_ERROR_INVALID_VALUE`.
 const INVALID_VALUE: i32 = 1;
@@ -203,38 +202,5 @@ fn a_chain_is_computed_in_order() {
         graph.launch(&stream).unwrap();
         let expected: Vec<u32> = numbers.iter().map(|number| number + 32).collect();
         assert!(there.to_vec().unwrap() == expected, "{device:?}");
-    }
-}
-
-#[test]
-fn tuning_measures_launches_that_do_not_overlap_and_leaves_the_choice_as_it_was() {
-    for on in [true, false] {
-        let Some(gpu) = FakeGpu::take() else { return };
-        let device = gpu.open();
-        device.set_programmatic_launch(on);
-        let config = TuneConfig { rounds: 2 };
-        let mut progress = Vec::new();
-        let done = |done, of| progress.push((done, of));
-        let tuning = tune_gemv(&device, (8, 16, 128), &config, done).unwrap();
-        // On the double's clock a replay takes half a millisecond; it has 32 launches.
-        let microseconds = 500.0 / 32.0;
-        assert!(
-            tuning
-                .candidates
-                .iter()
-                .all(|candidate| (candidate.rounds, candidate.cost.value) == (2, microseconds))
-        );
-        let all = 2 * tuning.candidates.len();
-        let each = (1..=all).chain([all]).map(|done| (done, all));
-        assert_eq!(progress, each.collect::<Vec<_>>());
-        assert_eq!(gpu.calls("cuLaunchKernelEx"), 0);
-        assert_eq!(device.programmatic_launch(), on);
-        // What the entry is valid for is this GPU's.
-        let capabilities = device.capabilities();
-        assert_eq!(tuning.key.device, capabilities.model);
-        assert_eq!(
-            (tuning.key.driver, tuning.key.driver.is_some()),
-            (capabilities.driver_version, true)
-        );
     }
 }
