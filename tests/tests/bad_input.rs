@@ -3,7 +3,7 @@
 use bitnet_cuda::device::{Buffer, Device, DeviceError, EmulatedConfig};
 use bitnet_cuda::launch::{Gemv, Input, LaunchError, Output};
 use bitnet_cuda::layout::{Layout, LayoutError, MAX_K, PackedWeights};
-use bitnet_cuda::ops::{BitLinear, OpError, QuantizedActivations, quantize_activations};
+use bitnet_cuda::ops::{BitLinear, Norm, OpError, QuantizedActivations, quantize_activations};
 use bitnet_cuda::reference::RowScales;
 use integration_tests::device;
 
@@ -118,9 +118,6 @@ fn a_variant_for_another_layout_is_refused_and_those_that_exist_are_named() {
         };
         let names: Vec<_> = Gemv::all(layout).map(|own| own.name()).collect();
         assert_eq!((&name[..], known), (variant.name(), names.join(", ")));
-        let unchanged = layer(layout).with_variants(|_| Some(variant));
-        assert_eq!(unchanged.variant(1), layer(layout).variant(1));
-
         let own = Gemv::all(layout).last().unwrap();
         let chosen = layer(layout).with_variant(own).unwrap();
         assert_eq!(chosen.variant(1), own);
@@ -351,6 +348,14 @@ fn buffers_of_two_devices_in_one_call_are_refused() {
     assert_eq!(y.to_vec().unwrap(), [7.0; 4]);
     let mut y_there = Buffer::<f32>::zeroed(&other, 4).unwrap();
     is_named("output", layer.forward(&stream, &x, &mut y_there));
+    // Also one without parameters.
+    let norm = Norm::rms(&other, 8, None, 1e-5).unwrap();
+    let mut normalized = Buffer::<f32>::zeroed(&device, 8).unwrap();
+    let error = norm.forward(&stream, &x, &mut normalized).unwrap_err();
+    assert!(
+        matches!(&error, OpError::Device(DeviceError::DeviceMismatch { what, .. }) if what == "the norm"),
+        "{error}"
+    );
 }
 
 #[test]

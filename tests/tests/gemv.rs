@@ -138,6 +138,8 @@ fn ladder_weights_give_the_same_as_they_are() {
             for m in [1, 3, 8] {
                 let operands = Operands::random(&mut random, m, n, k);
                 let layer = operands.ladder_layer(&device);
+                let heuristic = Gemv::choose(device.capabilities(), Layout::Ladder, m, n, k);
+                assert_eq!(Some(layer.variant(m)), heuristic, "{m} x {n} x {k}");
                 operands.check::<f32>(&layer.with_variant(variant).unwrap(), false, false);
             }
         }

@@ -370,19 +370,21 @@ mod tests {
                 138.0 * 4.0,
             ],
         );
-        // 64 steps for 4 blocks of 8 warps each, which meet in the workspace.
-        check(
-            &h200(),
-            "gemv_m1_t1_w8_k4",
-            (512, 8192),
-            h200_dram,
-            8.0 * 2.0 * 512.0 / 64.0,
-            [
-                800.0 + 96.0 * 2.0,
-                8.0 * (2.0 * 32.0 + 130.0) / 2.0,
-                138.0 * 4.0 + 1400.0,
-            ],
-        );
+        // 64 steps for 4 blocks of 8 warps each, which meet in the workspace, or 32 for 2.
+        for (name, k) in [("gemv_m1_t1_w8_k4", 8192), ("gemv_m1_t1_w8_k2", 4096)] {
+            check(
+                &h200(),
+                name,
+                (512, k),
+                h200_dram,
+                8.0 * 2.0 * 512.0 / 64.0,
+                [
+                    800.0 + 96.0 * 2.0,
+                    8.0 * (2.0 * 32.0 + 130.0) / 2.0,
+                    138.0 * 4.0 + 1400.0,
+                ],
+            );
+        }
         // Four splits of 8 warps have no use for less than 32 steps; the warps of one block may be left without one.
         let of = |name, steps: usize| {
             cycles(
@@ -394,7 +396,20 @@ mod tests {
         };
         assert_eq!(of("gemv_m1_t1_w8_k4", 31), f64::INFINITY);
         assert!(of("gemv_m1_t1_w8_k4", 32).is_finite());
+        assert_eq!(of("gemv_m1_t1_w8_k2", 15), f64::INFINITY);
+        assert!(of("gemv_m1_t1_w8_k2", 16).is_finite());
         assert!(of("gemv_m1_t1_w32", 1).is_finite());
+    }
+
+    /// Four blocks of 8 warps have more warps than one of 16, which is about as fast.
+    #[test]
+    fn the_warps_of_all_splits_count() {
+        let (whole, split) = ("gemv_m8_t2_w16", "gemv_m8_t2_w8_k4");
+        let (n, k) = (16, 5248);
+        let of = |name| cycles(Gemv::named(name).unwrap().shape(), &h200(), n, k);
+        assert!((of(whole) / of(split) - 1.0).abs() < UNDECIDED);
+        let chosen = Gemv::choose(&h200(), Layout::Tiled, 8, n, k).unwrap();
+        assert_eq!(chosen.name(), whole);
     }
 
     /// Little's law: what DRAM delivers in the time of its latency has to be on its way.

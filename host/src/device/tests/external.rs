@@ -203,6 +203,10 @@ fn memory_that_a_gpu_reaches_is_taken_whatever_its_kind() {
     place(&other, 2, MIB, DEVICE, true);
     place(&other, 4, MIB, DEVICE, false);
     assert!(takes(0, MIB) && takes(2, MIB) && !takes(4, 1));
+    // Null is no memory, whatever the driver says.
+    gpu.place(0, MIB as usize, DEVICE, false);
+    // SAFETY: refused.
+    assert!(unsafe { Buffer::<u8>::from_raw(&device, 0, 1) }.is_err());
     // Of which the driver does not say how far it goes.
     place(&gpu, 6, 0, HOST, false);
     assert!(!takes(6, 1));

@@ -57,6 +57,7 @@ fn an_overrun_loses_the_device_and_names_the_launch() {
         let add = function(&device, "add_one");
         add_one(&stream, &buffer).unwrap();
         let event = stream.record().unwrap();
+        let of_caller = external::callers_stream(&device);
         stream.synchronize().unwrap();
         let error = overrun(&stream, &buffer)
             .and_then(|()| stream.synchronize())
@@ -87,6 +88,7 @@ fn an_overrun_loses_the_device_and_names_the_launch() {
                 .launch(&add, config(1, 32), &[write(&buffer), scalar(8)])
                 .unwrap_err(),
             stream.synchronize().unwrap_err(),
+            of_caller.synchronize().unwrap_err(),
             device.synchronize().unwrap_err(),
             device.memory_info().unwrap_err(),
             stream.record().unwrap_err(),

@@ -291,6 +291,20 @@ fn closing_a_device_disturbs_no_capture_of_other_libraries() {
 }
 
 #[test]
+fn closing_a_device_does_not_wait_for_the_context_where_its_work_is_done() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let stream = device.new_stream().unwrap();
+    let buffer = Buffer::<u32>::zeroed(&device, 64).unwrap();
+    add_one(&stream, &buffer).unwrap();
+    stream.synchronize().unwrap();
+    drop((buffer, stream));
+    drop(device);
+    assert_eq!(gpu.alive(), 0);
+    assert_eq!(gpu.calls("cuCtxSynchronize"), 0);
+}
+
+#[test]
 fn closing_a_device_waits_for_work_that_nobody_holds() {
     let Some(gpu) = FakeGpu::take() else { return };
     let other = Device::unshared_cuda(gpu.ordinal).unwrap();

@@ -35,6 +35,21 @@ fn copies_keep_their_place_on_the_stream() {
 }
 
 #[test]
+fn nothing_and_a_single_byte_are_copied_too() {
+    for device in devices() {
+        let stream = device.new_stream().unwrap();
+        for values in [&[][..], &[9_u8]] {
+            let input = PinnedBuffer::from_slice(&device, values).unwrap();
+            let mut output = PinnedBuffer::<u8>::zeroed(&device, values.len()).unwrap();
+            let mut buffer = Buffer::<u8>::zeroed(&device, values.len()).unwrap();
+            buffer.copy_from_pinned(&stream, &input).unwrap();
+            buffer.copy_to_pinned(&stream, &mut output).unwrap();
+            assert_eq!(output.as_slice().unwrap(), values, "{device:?}");
+        }
+    }
+}
+
+#[test]
 fn submitting_waits_for_nothing_and_looking_does() {
     let Some(gpu) = FakeGpu::take() else { return };
     let device = gpu.open();
