@@ -85,7 +85,9 @@ fn what_a_device_makes() {
     is_short("Output", &Output::new("y", &mut y, N).unwrap());
     let (gate, up) = (&x, &y);
     is_short("Separate", &GateUp::Separate { gate, up });
-    is_short("Gemv", &Gemv::all(Layout::Tiled).next().unwrap());
+    let variant = Gemv::all(Layout::Tiled).next().unwrap();
+    is_short("Gemv", &variant);
+    assert_eq!(format!("{variant}"), variant.name());
     is_short("TuneCache", &TuneCache::at("a folder"));
 }
 

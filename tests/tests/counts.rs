@@ -3,8 +3,9 @@
 use bitnet_cuda::device::{Buffer, Device, LaunchReport};
 use bitnet_cuda::launch::Gemv;
 use bitnet_cuda::layout::{Layout, PackedWeights};
-use bitnet_cuda::ops::{BitLinear, QuantizedActivations};
+use bitnet_cuda::ops::{BitLinear, Int8xInt2, QuantizedActivations, bitlinear_int8xint2};
 use bitnet_cuda::reference::RowScales;
+use half::bf16;
 use integration_tests::{int8, random, ternary};
 
 /// Index of the GEMV kernels' argument `weights`.
@@ -125,6 +126,35 @@ fn several_tokens_read_the_weights_as_often_as_one() {
                 "{layout} {m}"
             );
         }
+    }
+}
+
+#[test]
+fn an_int8xint2_product_reads_the_weights_once_for_eight_tokens() {
+    let (n, k) = (64, 256);
+    let device = Device::emulated().unwrap();
+    let stream = device.default_stream();
+    let packed = PackedWeights::pack(Layout::Ladder, &ternary(&mut random(), n * k), n, k).unwrap();
+    let weights = Buffer::from_slice(&device, packed.bytes()).unwrap();
+    let ones = |len| Buffer::from_slice(&device, &vec![bf16::ONE; len]).unwrap();
+    for (m, passes) in [(1, 1), (2, 1), (8, 1), (9, 2)] {
+        let operands = Int8xInt2 {
+            activations: &Buffer::from_slice(&device, &int8(&mut random(), m * k)).unwrap(),
+            weights: &weights,
+            activation_scale: &ones(m),
+            row_scale: &ones(1),
+            output: &mut ones(m * n),
+        };
+        let (result, reports) = device
+            .profile(|| bitlinear_int8xint2(&stream, operands, m, n, k))
+            .unwrap();
+        result.unwrap();
+        let [report] = <[LaunchReport; 1]>::try_from(reports).unwrap();
+        // The pointer in front of it is the activations'.
+        let weights = &report.arguments[1];
+        let bytes = passes * packed.bytes().len() as u64;
+        assert_eq!(weights.bytes_read, bytes, "{m} by {}", report.kernel);
+        assert_eq!(report.kernel.contains("_m8_"), m > 1, "{}", report.kernel);
     }
 }
 

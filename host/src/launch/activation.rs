@@ -204,4 +204,28 @@ mod tests {
         let expected: Vec<f32> = x.iter().map(|x| x * x).collect();
         assert_eq!(y.to_vec().unwrap(), expected);
     }
+
+    /// Those of 8 features would each leave most of a block idle.
+    #[test]
+    fn tokens_that_lie_in_a_row_are_taken_as_one() {
+        let device = Device::emulated().unwrap();
+        let stream = device.default_stream();
+        let (m, width) = (64, 8);
+        let zeroed = |len| Buffer::<f32>::zeroed(&device, len).unwrap();
+        let (gate, up, both) = (zeroed(m * width), zeroed(m * width), zeroed(2 * m * width));
+        let mut y = zeroed(m * width);
+        let (gate, up) = (&gate, &up);
+        for (gate_up, blocks, threads) in [
+            (GateUp::Separate { gate, up }, 1, 64),
+            (GateUp::Interleaved(&both), 1, 64),
+            (GateUp::Concatenated(&both), 64, 32),
+        ] {
+            let (result, reports) = device
+                .profile(|| gated(&stream, Activation::Silu, gate_up, &mut y, (m, width)))
+                .unwrap();
+            result.unwrap();
+            let shape = reports[0].config;
+            assert_eq!((shape.grid, shape.block), ([blocks, 1, 1], [threads, 1, 1]));
+        }
+    }
 }

@@ -9,6 +9,7 @@ use crate::ops::{
 };
 use crate::reference::RowScales;
 use crate::reference::quantize::{ActivationGranularity, WeightGranularity};
+use half::bf16;
 
 // Neither is a multiple of anything that something is padded to.
 const M: usize = 3;
@@ -27,6 +28,8 @@ const QUANTIZED: usize = M * K_PADDED + 8 * M;
 fn stated<R>(device: &Device, operation: impl FnOnce() -> Result<R, OpError>) -> Vec<usize> {
     let (result, submitted, reports) = device.observe(operation);
     result.map(drop).unwrap();
+    // One that is cooperative has to fit the device as a whole, and does not start early.
+    assert!(reports.iter().all(|report| !report.config.cooperative));
     let is_launch = |name: &str| reports.iter().any(|report| report.kernel == name);
     submitted
         .iter()
@@ -204,5 +207,23 @@ fn of_products() {
             &mut y
         )),
         [4 * K + PACKED + 8 * N + 8 * N]
+    );
+
+    let packed = PackedWeights::pack(Layout::Ladder, &[1; N * K], N, K).unwrap();
+    let weights = Buffer::from_slice(&device, packed.bytes()).unwrap();
+    let activations = Buffer::from_slice(&device, &[1_i8; M * K]).unwrap();
+    let of_bf16 = |len| Buffer::from_slice(&device, &vec![bf16::ONE; len]).unwrap();
+    let operands = Int8xInt2 {
+        activations: &activations,
+        weights: &weights,
+        activation_scale: &of_bf16(M),
+        row_scale: &of_bf16(1),
+        output: &mut of_bf16(M * N),
+    };
+    assert_eq!(
+        stated(&device, || ops::bitlinear_int8xint2(
+            &stream, operands, M, N, K
+        )),
+        [M * K_PADDED + PACKED + 2 * M + 2 + 2 * M * N]
     );
 }

@@ -290,6 +290,21 @@ fn shapes_have_to_be_possible() {
 }
 
 #[test]
+fn a_kernel_is_given_more_shared_memory_only_where_a_launch_needs_it() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let idle = function(&device, "idle");
+    for (dynamic_shared, calls) in [(0, 0), (48 << 10, 0), ((48 << 10) + 16, 1)] {
+        let shape = LaunchConfig {
+            dynamic_shared,
+            ..config(1, 1)
+        };
+        device.default_stream().launch(&idle, shape, &[]).unwrap();
+        assert_eq!(gpu.calls("cuFuncSetAttribute"), calls, "{dynamic_shared}");
+    }
+}
+
+#[test]
 fn a_cooperative_launch_has_to_fit_the_device() {
     for device in devices() {
         let stream = device.default_stream();
