@@ -14,5 +14,6 @@ mod quantize_activations;
 mod quantize_tensor;
 mod quantize_weights;
 mod schedules;
+mod slices;
 mod ternary_weights;
 mod test_kernels;
