@@ -12,15 +12,27 @@ use proptest::prelude::*;
 fn check(device: &Device, random: &mut fastrand::Rng, shape: Shape, groups: usize) {
     let Shape { m, n, k } = shape;
     let (weights, values) = (ternary(random, n * k), int8(random, m * k));
+    check_of(device, random, shape, groups, &weights, &values);
+}
+
+fn check_of(
+    device: &Device,
+    random: &mut fastrand::Rng,
+    shape: Shape,
+    groups: usize,
+    weights: &[i8],
+    values: &[i8],
+) {
+    let Shape { m, n, k } = shape;
     let positive = |values: Vec<f32>| values.iter().map(|s| s.abs() + 0.5).collect::<Vec<_>>();
     let token_scales: Vec<bf16> = cast(&positive(floats(random, m, 40.0)));
     let row_scales: Vec<bf16> = cast(&floats(random, groups, 0.05));
-    let packed = PackedWeights::pack(Layout::Ladder, &weights, n, k).unwrap();
+    let packed = PackedWeights::pack(Layout::Ladder, weights, n, k).unwrap();
 
     let buffer = |values: &[bf16]| Buffer::from_slice(device, values).unwrap();
     let mut output = poisoned::<bf16>(device, m * n);
     let operands = Int8xInt2 {
-        activations: &Buffer::from_slice(device, &values).unwrap(),
+        activations: &Buffer::from_slice(device, values).unwrap(),
         weights: &Buffer::from_slice(device, packed.bytes()).unwrap(),
         activation_scale: &buffer(&token_scales),
         row_scale: &buffer(&row_scales),
@@ -28,7 +40,7 @@ fn check(device: &Device, random: &mut fastrand::Rng, shape: Shape, groups: usiz
     };
     bitlinear_int8xint2(&device.default_stream(), operands, m, n, k).unwrap();
 
-    let sums = accumulate(&values, &weights, shape).unwrap();
+    let sums = accumulate(values, weights, shape).unwrap();
     let expected = sums.iter().enumerate().map(|(index, &sum)| {
         let (token, row) = (index / n, index % n);
         let scale = row_scales[row / (n / groups)].to_f32();
@@ -61,6 +73,18 @@ fn every_length_of_a_row() {
         for m in [1, 9] {
             check(&device, &mut random, Shape { m, n: 48, k }, 1);
         }
+    }
+}
+
+/// A thread's sums of several tokens hold K up to 698,368, and are the largest where every product is that of -128; beyond it there is a
+/// pass over the weights for each token.
+#[test]
+fn the_longest_row_that_sums_of_several_tokens_hold_and_a_longer_one() {
+    let (device, mut random) = (device(), random());
+    for k in [698_368, 698_369] {
+        let (weights, values) = (vec![1; k], vec![-128; 2 * k]);
+        let shape = Shape { m: 2, n: 1, k };
+        check_of(&device, &mut random, shape, 1, &weights, &values);
     }
 }
 

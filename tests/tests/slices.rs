@@ -16,11 +16,14 @@ const K: usize = 256;
 const EPS: f32 = 1e-5;
 const SILU: Activation = Activation::Silu;
 
-/// An operation on operands of `lens` elements, of which it may overwrite any, and what it quantizes to.
+/// On operands, and on quantized activations; it may overwrite any of them.
+type Run<T> = fn(&Context, &mut [Buffer<T>], &mut QuantizedActivations) -> Result<(), OpError>;
+
+/// An operation, and how many elements its operands have.
 struct Operation<T> {
     name: &'static str,
     lens: &'static [usize],
-    run: fn(&Context, &mut [Buffer<T>], &mut QuantizedActivations) -> Result<(), OpError>,
+    run: Run<T>,
 }
 
 struct Context {
