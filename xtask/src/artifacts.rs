@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{process, workspace};
 
@@ -14,22 +14,30 @@ const BUILD: Duration = Duration::from_secs(3600);
 pub struct Artifact {
     pub name: String,
     pub file: PathBuf,
+    pub is_example: bool,
     pub is_test: bool,
 }
 
-/// Runs cargo in the release profile; what it built.
+/// Runs cargo; what it built.
 pub fn built(arguments: &[&str]) -> Result<Vec<Artifact>> {
     let mut command = workspace::cargo();
     command
         .args(arguments)
-        .args(["--release", "--message-format=json-render-diagnostics"]);
+        .arg("--message-format=json-render-diagnostics");
     artifacts(&process::capture(&mut command, BUILD)?.stdout)
 }
 
-/// Builds a program of a package in the release profile; where it is.
-pub fn program(package: &str, name: &str) -> Result<PathBuf> {
-    let programs = built(&["build", "--package", package, "--bin", name])?;
-    let found = programs.into_iter().find(|artifact| artifact.name == name);
+/// Builds all programs and examples, in the profile of the tests; what they are. `cargo test --workspace` builds the same files. A
+/// package alone would be built once more, because the features of its dependencies are others than those of the whole workspace.
+pub fn of_workspace() -> Result<Vec<Artifact>> {
+    built(&["build", "--workspace", "--bins", "--examples"])
+}
+
+/// The program of that name in [`of_workspace`].
+pub fn program(name: &str) -> Result<PathBuf> {
+    let found = of_workspace()?
+        .into_iter()
+        .find(|artifact| artifact.name == name && !artifact.is_example);
     let found = found.with_context(|| format!("cargo built no program `{name}`"))?;
     Ok(found.file)
 }
@@ -46,6 +54,7 @@ fn artifacts(messages: &str) -> Result<Vec<Artifact>> {
         let name = message["target"]["name"]
             .as_str()
             .context("an artifact without a name")?;
+        let is_example = message["target"]["kind"] == json!(["example"]);
         let is_test = message["profile"]["test"] == true;
         let executable = message["executable"].as_str();
         let files = message["filenames"]
@@ -60,6 +69,7 @@ fn artifacts(messages: &str) -> Result<Vec<Artifact>> {
             artifacts.push(Artifact {
                 name: name.to_owned(),
                 file: file.into(),
+                is_example,
                 is_test,
             });
         }
@@ -80,18 +90,21 @@ mod tests {
             "\n",
             r#"{"reason":"compiler-artifact","target":{"name":"gemv"},"profile":{"test":true},"executable":"/t/gemv-1","filenames":["/t/gemv-1"]}"#,
             "\n",
+            r#"{"reason":"compiler-artifact","target":{"kind":["example"],"name":"graphs"},"profile":{"test":false},"executable":"/t/graphs","filenames":["/t/graphs"]}"#,
+            "\n",
             r#"{"reason":"build-finished","success":true}"#,
         );
         let artifacts = artifacts(messages).expect("well-formed");
         let found: Vec<_> = artifacts
             .iter()
-            .map(|a| (a.name.as_str(), a.file.to_str(), a.is_test))
+            .map(|a| (a.name.as_str(), a.file.to_str(), a.is_example, a.is_test))
             .collect();
         assert_eq!(
             found,
             [
-                ("fake_libcuda", Some("/t/libfake_libcuda.so"), false),
-                ("gemv", Some("/t/gemv-1"), true)
+                ("fake_libcuda", Some("/t/libfake_libcuda.so"), false, false),
+                ("gemv", Some("/t/gemv-1"), false, true),
+                ("graphs", Some("/t/graphs"), true, false)
             ]
         );
         assert!(super::artifacts("not json").is_err());

@@ -151,7 +151,7 @@ fn path() -> PathBuf {
 }
 
 fn products() -> Result<Vec<Product>> {
-    let bitnet = artifacts::program("bitnet-cuda", "bitnet")?;
+    let bitnet = artifacts::program("bitnet")?;
     let all = OPERATIONS
         .into_iter()
         .flat_map(|(op, m)| SHAPES.map(|shape| (op, m, shape)));
@@ -204,7 +204,7 @@ fn peer_products(ptx: &Path) -> Result<Vec<Product>> {
     if entries.is_empty() {
         bail!("{} has no entry of ladder_int8xint2_kernel", ptx.display());
     }
-    let ptx_emu = artifacts::program("ptx-emulator", "ptx-emu")?;
+    let ptx_emu = artifacts::program("ptx-emu")?;
     let folder = tempfile::tempdir()?;
     let buffer = |name: &str, bytes: usize| -> Result<String> {
         let path = folder.path().join(name);

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use crate::build_ptx::{self, Freshness};
 use crate::setup::nvidia::Tools;
-use crate::{bundle, counts, process, ptxas, report, sass, setup, workspace};
+use crate::{artifacts, bundle, counts, process, ptxas, report, sass, setup, workspace};
 
 /// What became of a step.
 enum Outcome {
@@ -189,33 +189,20 @@ fn tests() -> Outcome {
 
 /// Each example of the library, which `cargo test` compiles and does not run.
 fn examples() -> Result<()> {
-    let folder = workspace::root().join("host/examples");
-    let mut names = Vec::new();
-    for entry in folder
-        .read_dir()
-        .with_context(|| format!("cannot list {}", folder.display()))?
-    {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "rs") {
-            names.extend(path.file_stem().map(std::ffi::OsStr::to_owned));
-        }
-    }
-    names.sort();
+    let mut examples = artifacts::of_workspace()?;
+    examples.retain(|artifact| artifact.is_example);
+    ensure!(!examples.is_empty(), "cargo built no example");
+    examples.sort_by(|a, b| a.name.cmp(&b.name));
     // What they tune is not the user's.
     let cache = tempfile::tempdir()?;
-    for name in names {
-        let succeeded = process::attached(
-            workspace::cargo()
-                .args(["run", "--quiet", "--package", "bitnet-cuda", "--example"])
-                .arg(&name)
-                .env("BITNET_CACHE_DIR", cache.path()),
-        )?;
-        if !succeeded {
-            bail!(
-                "the example {} failed, see its output above",
-                name.display()
-            );
-        }
+    for example in examples {
+        let mut command = Command::new(&example.file);
+        let succeeded = process::attached(command.env("BITNET_CACHE_DIR", cache.path()))?;
+        ensure!(
+            succeeded,
+            "the example {} failed, see its output above",
+            example.name
+        );
     }
     Ok(())
 }

@@ -75,17 +75,11 @@ fn make(folder: &Path) -> Result<()> {
     fs::create_dir_all(&tests)?;
     fs::create_dir_all(folder)?;
 
-    let bitnet = artifacts::program("bitnet-cuda", "bitnet")?;
-    add(&bitnet, &folder.join("bitnet"))?;
-    let mut artifacts =
-        artifacts::built(&["test", "--no-run", "--package", "bitnet-cuda", "--lib"])?;
-    artifacts.extend(artifacts::built(&[
-        "test",
-        "--no-run",
-        "--package",
-        "integration-tests",
-        "--tests",
-    ])?);
+    let programs = built("build", &["--bin", "bitnet"])?;
+    let bitnet = programs.iter().find(|artifact| artifact.name == "bitnet");
+    let bitnet = bitnet.context("cargo built no program `bitnet`")?;
+    add(&bitnet.file, &folder.join("bitnet"))?;
+    let artifacts = built("test", &["--no-run", "--lib"])?;
     for artifact in artifacts.iter().filter(|artifact| artifact.is_test) {
         add(&artifact.file, &tests.join(&artifact.name))?;
     }
@@ -132,6 +126,19 @@ fn make(folder: &Path) -> Result<()> {
     let script = folder.join("run.sh");
     fs::write(&script, SCRIPT)?;
     set_executable(&script)
+}
+
+/// Runs cargo on the packages of the bundle's programs, in the release profile. Each command selects both, and a test: the features of their
+/// dependencies are then the same, and they are built once.
+fn built(command: &str, targets: &[&str]) -> Result<Vec<artifacts::Artifact>> {
+    let both = [
+        "--release",
+        "--package",
+        "bitnet-cuda",
+        "--package",
+        "integration-tests",
+    ];
+    artifacts::built(&[&[command, "--test", BY_MODULE], both.as_slice(), targets].concat())
 }
 
 /// A line a module that a GPU shows something about: its name, and the names of its tests. `list` is what a test program says to
