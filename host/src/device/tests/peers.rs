@@ -40,6 +40,8 @@ fn any_two_devices_can_copy() {
             consumer.wait(&producer.record().unwrap()).unwrap();
             to.copy_range(&consumer, 2, &from, 0..50).unwrap();
             add_one(&consumer, &to).unwrap();
+            // First of all, so that nothing but the event has the producer's work done by then.
+            consumer.synchronize().unwrap();
             drop(from);
             let expected: Vec<u32> = values.iter().map(|value| value + 2).collect();
             assert_eq!(to.to_vec().unwrap()[2..], expected, "{a:?} to {b:?}");
