@@ -2,7 +2,7 @@
 //! of their parts.
 
 use bitnet_cuda::device::{Buffer, DeviceKind};
-use bitnet_cuda::layout::{Layout, LayoutError, PackedWeights};
+use bitnet_cuda::layout::{Layout, LayoutError, MAX_K, PackedWeights};
 use bitnet_cuda::ops::{
     BitLinear, OpError, QuantizedActivations, TernaryWeights, quantize_activations,
 };
@@ -62,6 +62,21 @@ fn every_layout_packs_unpacks_and_converts_as_on_the_cpu() {
             },
         )
         .unwrap();
+}
+
+/// Padded, it is one more than [`MAX_K`].
+#[test]
+fn the_longest_row_there_can_be_is_packed_and_unpacked() {
+    let (device, n, k) = (device(), 1, MAX_K);
+    let stream = device.default_stream();
+    let values = ternary(&mut random(), k);
+    let buffer = Buffer::from_slice(&device, &values).unwrap();
+    let packed = TernaryWeights::pack(&stream, Layout::RowMajor, &buffer, n, k).unwrap();
+    let expected = PackedWeights::pack(Layout::RowMajor, &values, n, k).unwrap();
+    assert!(packed.to_packed().unwrap() == expected);
+    let mut unpacked = poisoned::<i8>(&device, k);
+    packed.unpack(&stream, &mut unpacked).unwrap();
+    assert!(unpacked.to_vec().unwrap() == values);
 }
 
 /// `[n, k]` as transformers packs it: four rows to a byte, a quarter of the matrix apart.

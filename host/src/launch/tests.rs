@@ -1,7 +1,7 @@
 //! What launches state that their kernels touch: what is checked against buffers' lengths, and what profiles call their bytes.
 
 use super::*;
-use crate::device::Device;
+use crate::device::{Device, LaunchReport};
 use crate::layout::{Layout, PackedWeights};
 use crate::ops::{
     self, Activation, BitLinear, Norm, OpError, QuantizedActivations, TernaryWeights,
@@ -30,6 +30,8 @@ fn stated<R>(device: &Device, operation: impl FnOnce() -> Result<R, OpError>) ->
     result.map(drop).unwrap();
     // One that is cooperative has to fit the device as a whole, and does not start early.
     assert!(reports.iter().all(|report| !report.config.cooperative));
+    let threads = |report: &LaunchReport| report.config.block.iter().product::<u32>();
+    assert!(reports.iter().all(|report| threads(report) % 32 == 0));
     let is_launch = |name: &str| reports.iter().any(|report| report.kernel == name);
     submitted
         .iter()

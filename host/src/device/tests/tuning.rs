@@ -27,9 +27,10 @@ fn tuning_measures_launches_that_do_not_overlap_and_leaves_the_choice_as_it_was(
         let all = 2 * tuning.candidates.len();
         let each = (1..=all).chain([all]).map(|done| (done, all));
         assert_eq!(progress, each.collect::<Vec<_>>());
+        let candidates = tuning.candidates.len() as u64;
+        assert_eq!(gpu.calls("cuLaunchKernel"), 32 * candidates);
         // One warms up, and each that is timed comes behind another one.
-        let launched = tuning.candidates.len() as u64 * (1 + 2 * 2);
-        assert_eq!(gpu.calls("cuGraphLaunch"), launched);
+        assert_eq!(gpu.calls("cuGraphLaunch"), (1 + 2 * 2) * candidates);
         assert_eq!(gpu.calls("cuLaunchKernelEx"), 0);
         assert_eq!(device.programmatic_launch(), on);
         // What the entry is valid for is this GPU's.

@@ -85,6 +85,7 @@ fn a_median_is_the_middle_or_the_mean_of_the_two_in_the_middle() {
         runner.median()
     };
     assert_eq!(median(&[9.0, 2.0, 4.0]), 4.0);
+    assert_eq!(median(&[5.0, 1.0, 2.0, 4.0, 3.0]), 3.0);
     assert_eq!(median(&[9.0, 1.0, 2.0, 4.0]), 3.0);
     assert_eq!(median(&[8.0, 16.0, 1.0, 2.0, 4.0, 32.0]), 6.0);
     assert_eq!(median(&[7.0]), 7.0);
