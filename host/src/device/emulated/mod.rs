@@ -215,8 +215,7 @@ impl Driver for EmulatedDriver {
         Ok(RawStream(self.new_handle()))
     }
 
-    unsafe fn destroy_stream(&self, stream: RawStream) -> Result<(), DriverError> {
-        lock(&self.captures).remove(&stream);
+    unsafe fn destroy_stream(&self, _stream: RawStream) -> Result<(), DriverError> {
         Ok(())
     }
 
@@ -437,5 +436,29 @@ impl Driver for EmulatedDriver {
     unsafe fn destroy_graph(&self, graph: RawGraph) -> Result<(), DriverError> {
         lock(&self.graphs).remove(&graph);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_graph_that_is_destroyed_leaves_nothing_behind() {
+        let (driver, _) = EmulatedDriver::new(EmulatedConfig::default(), None).unwrap();
+        let stream = driver.create_stream().unwrap();
+        // SAFETY: the handles are this driver's, and used while they are alive.
+        unsafe {
+            driver.begin_capture(stream).unwrap();
+            let graph = driver.end_capture(stream, None).unwrap();
+            driver.launch_graph(stream, graph).unwrap();
+            driver.destroy_graph(graph).unwrap();
+            let error = driver.launch_graph(stream, graph).unwrap_err();
+            assert!(
+                matches!(error, DriverError::Code { call, .. } if call == "replaying a graph"),
+                "{error:?}"
+            );
+        }
+        assert!(lock(&driver.captures).is_empty() && lock(&driver.graphs).is_empty());
     }
 }

@@ -54,7 +54,8 @@ fn an_overrun_loses_the_device_and_names_the_launch() {
         let stream = device.new_stream().unwrap();
         let buffer = Buffer::<u32>::zeroed(&device, 8).unwrap();
         let empty = Buffer::<u32>::zeroed(&device, 0).unwrap();
-        let add = function(&device, "add_one");
+        let module = device.load_static_module(PTX).unwrap();
+        let add = module.function("add_one").unwrap();
         add_one(&stream, &buffer).unwrap();
         let event = stream.record().unwrap();
         let of_caller = external::callers_stream(&device);
@@ -84,6 +85,8 @@ fn an_overrun_loses_the_device_and_names_the_launch() {
         // The same words from everything, from here on.
         let further = [
             device.load_module(PTX).unwrap_err(),
+            device.load_static_module(PTX).unwrap_err(),
+            module.function("add_one").unwrap_err(),
             stream
                 .launch(&add, config(1, 32), &[write(&buffer), scalar(8)])
                 .unwrap_err(),

@@ -176,8 +176,8 @@ fn a_buffer_that_is_the_last_to_hold_its_gpu_waits_for_the_other_gpus_copy() {
 }
 
 #[test]
-fn memory_that_the_other_gpus_capture_kept_is_freed_with_the_next_allocation() {
-    for pool in [false, true] {
+fn memory_that_the_other_gpus_capture_kept_is_freed_with_the_next_allocation_or_the_device() {
+    for (pool, closes) in [(false, false), (false, true), (true, false), (true, true)] {
         let Some(gpu) = FakeGpu::take() else { return };
         let near = gpu.other(true);
         let (device, source) = (gpu.open(), near.open());
@@ -194,10 +194,17 @@ fn memory_that_the_other_gpus_capture_kept_is_freed_with_the_next_allocation() {
             add_one(stream, &to)
         });
         assert_eq!(near.calls("cuMemFree_v2"), 0);
-        let next = Buffer::<u32>::uninit(&source, 8).unwrap();
+        let next = match closes {
+            false => Some(Buffer::<u32>::uninit(&source, 8).unwrap()),
+            true => {
+                drop(source);
+                None
+            }
+        };
         assert_eq!(near.calls("cuMemFree_v2"), 1, "pool {pool}");
         graph.unwrap().launch(&stream).unwrap();
-        assert_eq!((to.to_vec().unwrap(), next.len()), (vec![5; 8], 8));
+        assert_eq!(to.to_vec().unwrap(), [5; 8]);
+        drop(next);
     }
 }
 
