@@ -82,6 +82,7 @@ fn an_overrun_loses_the_device_and_names_the_launch() {
         }
 
         assert!(device.is_lost());
+        let another = Device::emulated().unwrap();
         // The same words from everything, from here on.
         let further = [
             device.load_module(PTX).unwrap_err(),
@@ -94,6 +95,11 @@ fn an_overrun_loses_the_device_and_names_the_launch() {
             of_caller.synchronize().unwrap_err(),
             device.synchronize().unwrap_err(),
             device.memory_info().unwrap_err(),
+            device.can_access_peer(&another).unwrap_err(),
+            device
+                .enable_pool(MemoryPoolConfig::default())
+                .map(drop)
+                .unwrap_err(),
             stream.record().unwrap_err(),
             event.synchronize().unwrap_err(),
             event.elapsed_ms(&event).unwrap_err(),

@@ -45,6 +45,10 @@ fn any_two_devices_can_copy() {
             drop(from);
             let expected: Vec<u32> = values.iter().map(|value| value + 2).collect();
             assert_eq!(to.to_vec().unwrap()[2..], expected, "{a:?} to {b:?}");
+            let from = Buffer::from_slice(a, &values).unwrap();
+            to.copy_range(&consumer, 1, &from, 49..49).unwrap();
+            to.copy_range(&consumer, 0, &from, 49..50).unwrap();
+            assert_eq!(to.to_vec().unwrap()[..2], [values[49], 1], "{a:?} to {b:?}");
         }
     }
 }
@@ -54,6 +58,7 @@ fn gpus_that_reach_each_other_do_not_go_through_the_host() {
     let Some(gpu) = FakeGpu::take() else { return };
     let (near, far) = (gpu.other(true), gpu.other(false));
     let (device, near_device, far_device) = (gpu.open(), near.open(), far.open());
+    assert!(device.can_access_peer(&device).unwrap());
     assert!(device.can_access_peer(&near_device).unwrap());
     assert!(!device.can_access_peer(&far_device).unwrap());
     assert!(

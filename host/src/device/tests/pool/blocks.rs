@@ -11,6 +11,12 @@ fn blocks_never_overlap_and_all_memory_comes_back() {
         let mut random = fastrand::Rng::with_seed(seed);
         let (free_before, _) = device.memory_info().unwrap();
         let pool = pooled(&device, config());
+        let metrics = pool.metrics();
+        let of_nothing = (
+            metrics.internal_fragmentation(),
+            metrics.external_fragmentation(),
+        );
+        assert_eq!(of_nothing, (0.0, 0.0));
         let mut live: Vec<(Buffer<u8>, u8)> = Vec::new();
         for step in 0..600 {
             if live.len() > 40 || (!live.is_empty() && random.u32(..3) == 0) {
