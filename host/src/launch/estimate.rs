@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! cycles  = overlap(memory, latency, issue) + ends + splitting
-//! overlap = the fourth root of the sum of fourth powers: nearly the longest, and more where two take about as long
+//! overlap = the root of the sum of squares: more than the longest where others take about as long
 //! memory  = LATENCY + max(weights / (dram * processors), weights of the busiest processor / PROCESSOR_BYTES)
-//! latency = waves * (LATENCY + later rounds * way + rounds * instructions of a batch * INTEGER_ISSUE)     a round: from a warp's loads to their products
-//! issue   = warps of the busiest processor * instructions of a warp * INTEGER_ISSUE / SCHEDULERS
+//! latency = waves * (LATENCY + later rounds * way + rounds * instructions of a batch * PIPE_CYCLES)     a round: from a warp's loads to their products
+//! issue   = warps of the busiest processor * instructions of a warp * ISSUE / SCHEDULERS
 //! ends    = (ENDS + warps of a block) * DEPENDENT_ISSUE
 //! ```
 //!
@@ -20,9 +20,14 @@ use crate::device::Capabilities;
 /// Warp instructions that a multiprocessor issues a cycle.
 pub(super) const SCHEDULERS: f64 = 4.0;
 
-/// Cycles that a scheduler needs for an integer instruction of a warp: 64 results per cycle and multiprocessor for additions,
-/// logic and `dp4a` from sm_75 to sm_90 (CUDA C++ Programming Guide, throughput of native arithmetic instructions).
-pub(super) const INTEGER_ISSUE: f64 = 2.0;
+/// Cycles for which an instruction of a warp occupies its pipe: `dp4a` the FMA pipe, additions and logic the ALU pipe. Each gives 64
+/// results per cycle and multiprocessor from sm_75 to sm_90 (CUDA C++ Programming Guide, throughput of native arithmetic instructions;
+/// Nsight Compute, Profiling Guide, pipelines).
+pub(super) const PIPE_CYCLES: f64 = 2.0;
+
+/// Cycles a scheduler and instruction where many warps execute about as many `dp4a` as other instructions: 1 if the pipes were always
+/// busy side by side, 2 if never.
+const ISSUE: f64 = 1.5;
 
 /// Cycles from one instruction of a warp to the next that needs its result.
 pub(super) const DEPENDENT_ISSUE: f64 = 4.0;
@@ -103,7 +108,7 @@ pub(super) fn latency_cycles(shape: Shape, capabilities: &Capabilities, n: usize
     };
     let way = LATENCY + (L2_LATENCY - LATENCY) * fetched;
     // A warp's instructions on one load do not depend on those on another.
-    waves * (LATENCY + (rounds - 1.0) * way + rounds * instructions * INTEGER_ISSUE)
+    waves * (LATENCY + (rounds - 1.0) * way + rounds * instructions * PIPE_CYCLES)
 }
 
 /// Bytes of a block in so many steps of each of its warps.
@@ -148,12 +153,7 @@ fn rounds(shape: Shape, k: usize) -> f64 {
 
 /// The time of activities that overlap but occasionally wait for each other.
 fn overlap(times: [f64; 3]) -> f64 {
-    times
-        .iter()
-        .map(|time| time.powi(4))
-        .sum::<f64>()
-        .sqrt()
-        .sqrt()
+    times.iter().map(|time| time.powi(2)).sum::<f64>().sqrt()
 }
 
 /// The estimate; infinite for a split that leaves a warp without a step.
@@ -166,14 +166,14 @@ pub(super) fn cycles(shape: Shape, capabilities: &Capabilities, n: usize, k: usi
     let of_busiest = warps * steps * STEP_BYTES as f64 / PROCESSOR_BYTES;
     let memory = LATENCY + ideal_cycles(capabilities, n, k).max(of_busiest);
     let latency = latency_cycles(shape, capabilities, n, k);
-    let issue = warps * (steps * INSTRUCTIONS_A_STEP + ENDS) * INTEGER_ISSUE / SCHEDULERS;
+    let issue = warps * (steps * INSTRUCTIONS_A_STEP + ENDS) * ISSUE / SCHEDULERS;
     let ends = (ENDS + f64::from(shape.warps)) * DEPENDENT_ISSUE;
     let splitting = if shape.splits > 1 { SPLITTING } else { 0.0 };
     overlap([memory, latency, issue]) + ends + splitting
 }
 
 /// Estimates that differ by less than this share count as equal.
-const UNDECIDED: f64 = 0.03;
+const UNDECIDED: f64 = 0.015;
 
 /// Among variants whose estimates for `[n, k]` weights are close to the lowest, the one with the fewest warps: it executes the
 /// fewest instructions.
@@ -267,7 +267,7 @@ mod tests {
                 let memory = 800.0 + (weights / dram).max(busiest);
                 let [latency, issue, ends] = rest;
                 let expected =
-                    (memory.powf(4.0) + latency.powf(4.0) + issue.powf(4.0)).powf(0.25) + ends;
+                    (memory.powf(2.0) + latency.powf(2.0) + issue.powf(2.0)).sqrt() + ends;
                 let found = cycles(Gemv::named(name).unwrap().shape(), capabilities, n, k);
                 assert!(
                     (found / expected - 1.0).abs() < 1e-9,
@@ -284,7 +284,7 @@ mod tests {
             28.0 * 5.0 * 512.0 / 64.0,
             [
                 800.0 + 96.0 * 2.0,
-                28.0 * (5.0 * 32.0 + 130.0) / 2.0,
+                28.0 * (5.0 * 32.0 + 130.0) * 1.5 / 4.0,
                 134.0 * 4.0,
             ],
         );
@@ -300,7 +300,7 @@ mod tests {
                 warps * 32.0 * 512.0 / 64.0,
                 [
                     800.0 + 4.5 * way + 5.5 * 96.0 * 2.0,
-                    warps * (32.0 * 32.0 + 130.0) / 2.0,
+                    warps * (32.0 * 32.0 + 130.0) * 1.5 / 4.0,
                     134.0 * 4.0,
                 ],
             );
@@ -314,7 +314,7 @@ mod tests {
             8.0 * 8.0 * 512.0 / 64.0,
             [
                 800.0 + 0.5 * 300.0 + 1.5 * 96.0 * 2.0,
-                8.0 * (8.0 * 32.0 + 130.0) / 2.0,
+                8.0 * (8.0 * 32.0 + 130.0) * 1.5 / 4.0,
                 134.0 * 4.0,
             ],
         );
@@ -327,7 +327,7 @@ mod tests {
             16.0 * 32.0 * 512.0 / 64.0,
             [
                 800.0 + 4.5 * 800.0 + 5.5 * 96.0 * 2.0,
-                16.0 * (32.0 * 32.0 + 130.0) / 2.0,
+                16.0 * (32.0 * 32.0 + 130.0) * 1.5 / 4.0,
                 134.0 * 4.0,
             ],
         );
@@ -340,7 +340,7 @@ mod tests {
             52.0 * 2.0 * 2.0 * 512.0 / 64.0,
             [
                 52.0 / 32.0 * (800.0 + 64.0 * 2.0),
-                52.0 * (2.0 * 2.0 * 32.0 + 130.0) / 2.0,
+                52.0 * (2.0 * 2.0 * 32.0 + 130.0) * 1.5 / 4.0,
                 131.0 * 4.0,
             ],
         );
@@ -353,7 +353,7 @@ mod tests {
             32.0 * 5.0 * 2.0 * 512.0 / 64.0,
             [
                 800.0 + 1.0 * 800.0 + 2.0 * 128.0 * 2.0,
-                32.0 * (10.0 * 32.0 + 130.0) / 2.0,
+                32.0 * (10.0 * 32.0 + 130.0) * 1.5 / 4.0,
                 138.0 * 4.0,
             ],
         );
@@ -366,7 +366,7 @@ mod tests {
             8.0 * 32.0 * 2.0 * 512.0 / 64.0,
             [
                 800.0 + 15.0 * 800.0 + 16.0 * 128.0 * 2.0,
-                8.0 * (64.0 * 32.0 + 130.0) / 2.0,
+                8.0 * (64.0 * 32.0 + 130.0) * 1.5 / 4.0,
                 138.0 * 4.0,
             ],
         );
@@ -380,7 +380,7 @@ mod tests {
                 8.0 * 2.0 * 512.0 / 64.0,
                 [
                     800.0 + 96.0 * 2.0,
-                    8.0 * (2.0 * 32.0 + 130.0) / 2.0,
+                    8.0 * (2.0 * 32.0 + 130.0) * 1.5 / 4.0,
                     138.0 * 4.0 + 1400.0,
                 ],
             );
@@ -405,7 +405,7 @@ mod tests {
     #[test]
     fn the_warps_of_all_splits_count() {
         let (whole, split) = ("gemv_m8_t2_w16", "gemv_m8_t2_w8_k4");
-        let (n, k) = (16, 5248);
+        let (n, k) = (1280, 12_800);
         let of = |name| cycles(Gemv::named(name).unwrap().shape(), &h200(), n, k);
         assert!((of(whole) / of(split) - 1.0).abs() < UNDECIDED);
         let chosen = Gemv::choose(&h200(), Layout::Tiled, 8, n, k).unwrap();
@@ -443,9 +443,9 @@ mod tests {
                 let fastest = variants().map(|variant| of(&variant)).fold(f64::INFINITY, f64::min);
                 let chosen = Gemv::choose(&capabilities, Layout::Tiled, m, n, k).unwrap();
                 prop_assert_eq!(chosen.tokens(), tokens);
-                prop_assert!(of(&chosen) <= 1.03 * fastest, "{}", chosen.name());
+                prop_assert!(of(&chosen) <= 1.015 * fastest, "{}", chosen.name());
                 let warps = |variant: &Gemv| variant.shape().warps * variant.shape().splits;
-                for other in variants().filter(|variant| of(variant) < 1.0299 * fastest) {
+                for other in variants().filter(|variant| of(variant) < 1.0149 * fastest) {
                     prop_assert!(warps(&other) >= warps(&chosen), "{} {}", chosen.name(), other.name());
                 }
             }

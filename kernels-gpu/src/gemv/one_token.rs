@@ -253,12 +253,16 @@ pub(super) unsafe fn gemv<
         activations: 0,
     };
     // Each batch is loaded while the one before is multiplied. Leftover steps are loaded with the first batch, and so are the activations of both.
-    // SAFETY: this lane has `batches` batches, and `rest` steps after them.
+    // SAFETY: this lane has `batches` batches, and `rest` steps before or after them.
     unsafe {
-        let mut next = start;
         let in_batches = batches * all;
-        let after_batches = start.after(in_batches as usize);
         let rest = steps - in_batches;
+        // What is used first comes first in memory, as in the prefetch; but a partial step is the last.
+        let (leftover, mut next) = if L::HAS_PARTIAL_STEPS {
+            (start.after(in_batches as usize), start)
+        } else {
+            (start, start.after(rest as usize))
+        };
         // LLVM cannot derive this, and would generate code for one more step.
         core::hint::assert_unchecked(L::HAS_PARTIAL_STEPS || rest < all);
         // Written only if there are enough batches or leftover steps, and read only then.
@@ -267,8 +271,8 @@ pub(super) unsafe fn gemv<
         let mut of_first: Activations<STEPS> = [MaybeUninit::uninit(); STEPS];
         let mut of_rest = of_first;
         if rest > 0 {
-            odd.write(after_batches.load_some::<L, STEPS>(rest));
-            of_rest = after_batches.activations(rest);
+            odd.write(leftover.load_some::<L, STEPS>(rest));
+            of_rest = leftover.activations(rest);
         }
         if batches > 0 {
             even.write(next.load());

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cycles = max(issue, tensor, dram, l2, latency) + tail
-//! issue  = (warp instructions + integer ones + dp4a) / (4 * busy)     these two run at half rate
+//! issue  = max(warp instructions, 2 * integer ones, 2 * dp4a) / (4 * busy)     two pipes, each at half rate
 //! tensor = 8 * mma / (4 * busy)                            m16n8k32: 4096 products, an A100's tensor core takes 512 a cycle
 //! dram   = sum over buffers of min(sectors * 32, length) / (bytes a cycle and processor * processors)
 //! l2     = all sectors * 32 / (64 * busy)
@@ -14,7 +14,7 @@
 
 use super::super::Gemv;
 use super::super::estimate::{
-    self, DEPENDENT_ISSUE, INTEGER_ISSUE, PROCESSOR_BYTES, SCHEDULERS, dram_bytes,
+    self, DEPENDENT_ISSUE, PIPE_CYCLES, PROCESSOR_BYTES, SCHEDULERS, dram_bytes,
 };
 use crate::device::{Capabilities, LaunchReport};
 
@@ -40,9 +40,8 @@ pub(super) fn cycles(
     let busy = processors.min(blocks);
 
     let instructions = &report.counters.warp;
-    let at_half_rate = (instructions.integer + instructions.dp4a) as f64;
-    let issue_cycles = instructions.total as f64 + (INTEGER_ISSUE - 1.0) * at_half_rate;
-    let issue = issue_cycles / (SCHEDULERS * busy);
+    let of_busier_pipe = PIPE_CYCLES * instructions.integer.max(instructions.dp4a) as f64;
+    let issue = of_busier_pipe.max(instructions.total as f64) / (SCHEDULERS * busy);
     let mma: u64 = report
         .lines
         .iter()
@@ -108,13 +107,15 @@ mod tests {
         let plain = plain;
         let cycles = |report: &LaunchReport| cycles(device.capabilities(), report, variant, SIZES);
 
-        let mut report = plain.clone();
-        report.counters.warp.total = 10 * MANY;
-        report.counters.warp.integer = 3 * MANY;
-        report.counters.warp.dp4a = 2 * MANY;
-        // 15 at one a cycle, by four schedulers of 20 processors; and the last of 60 warps.
-        let expected = (15.0 / 80.0 + 4.0 * 10.0 / 60.0) * MANY as f64;
-        assert!((cycles(&report) / expected - 1.0).abs() < 1e-9);
+        // Issued by four schedulers of 20 processors: one a cycle, or the busier pipe at half of that; and the last of 60 warps.
+        for (integer, dp4a, issued) in [(3, 2, 10.0), (7, 2, 14.0), (3, 6, 12.0)] {
+            let mut report = plain.clone();
+            report.counters.warp.total = 10 * MANY;
+            report.counters.warp.integer = integer * MANY;
+            report.counters.warp.dp4a = dp4a * MANY;
+            let expected = (issued / 80.0 + 4.0 * 10.0 / 60.0) * MANY as f64;
+            assert!((cycles(&report) / expected - 1.0).abs() < 1e-9);
+        }
 
         let mut report = plain.clone();
         let capabilities = device.capabilities();
