@@ -461,7 +461,7 @@ fn a_fault_of_the_real_driver_is_reported_and_the_gpu_opened_anew_or_refused() {
         println!("{printed}");
         return;
     }
-    let device = Device::cuda(0).unwrap();
+    let device = Device::cuda(real_ordinal()).unwrap();
     let stream = device.new_stream().unwrap();
     let buffer = Buffer::<u32>::zeroed(&device, 8).unwrap();
     // A GiB beyond the buffer: what lies next to it in its page is mapped.
@@ -474,7 +474,7 @@ fn a_fault_of_the_real_driver_is_reported_and_the_gpu_opened_anew_or_refused() {
     let (cause, launches) = lost(launched.and_then(|()| stream.synchronize()).unwrap_err());
     assert!(cause.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{cause}");
     assert_eq!(launches[0].kernel, "add_one");
-    match Device::cuda(0) {
+    match Device::cuda(real_ordinal()) {
         Ok(again) => {
             println!("the GPU was opened anew");
             let fresh = Buffer::<u32>::zeroed(&again, 8).unwrap();

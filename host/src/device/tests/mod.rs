@@ -203,6 +203,15 @@ fn take_turn() {
     });
 }
 
+/// The GPU that `BITNET_TEST_DEVICE=cuda:<ordinal>` names; the first for `cuda`.
+fn real_ordinal() -> usize {
+    let name = env::var("BITNET_TEST_DEVICE").unwrap_or_default();
+    name.strip_prefix("cuda:").map_or(0, |ordinal| {
+        let ordinal = ordinal.parse();
+        ordinal.expect("BITNET_TEST_DEVICE is `cuda:` and an ordinal")
+    })
+}
+
 /// One device of each driver (under Miri, two emulated ones), that a test may use as it likes short of breaking it.
 fn devices() -> [Device; 2] {
     let gpu = match FakeGpu::take() {
@@ -211,7 +220,7 @@ fn devices() -> [Device; 2] {
         None => {
             take_turn();
             // Not the one that the process shares: it would keep the pool of an earlier test.
-            Device::unshared_cuda(0).expect("BITNET_TEST_DEVICE=cuda asks for a GPU")
+            Device::unshared_cuda(real_ordinal()).expect("BITNET_TEST_DEVICE=cuda asks for a GPU")
         }
     };
     [
