@@ -1,6 +1,6 @@
 //! What cargo builds, and where it puts it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -33,13 +33,12 @@ pub fn of_workspace() -> Result<Vec<Artifact>> {
     built(&["build", "--workspace", "--bins", "--examples"])
 }
 
-/// The program of that name in [`of_workspace`].
-pub fn program(name: &str) -> Result<PathBuf> {
-    let found = of_workspace()?
-        .into_iter()
-        .find(|artifact| artifact.name == name && !artifact.is_example);
+/// The program of that name among them.
+pub fn program<'a>(artifacts: &'a [Artifact], name: &str) -> Result<&'a Path> {
+    let is_it = |a: &&Artifact| a.name == name && !a.is_example && !a.is_test;
+    let found = artifacts.iter().find(is_it);
     let found = found.with_context(|| format!("cargo built no program `{name}`"))?;
-    Ok(found.file)
+    Ok(&found.file)
 }
 
 /// Programs and shared libraries in cargo's messages.

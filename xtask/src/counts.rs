@@ -151,14 +151,15 @@ fn path() -> PathBuf {
 }
 
 fn products() -> Result<Vec<Product>> {
-    let bitnet = artifacts::program("bitnet")?;
+    let built = artifacts::of_workspace()?;
+    let bitnet = artifacts::program(&built, "bitnet")?;
     let all = OPERATIONS
         .into_iter()
         .flat_map(|(op, m)| SHAPES.map(|shape| (op, m, shape)));
     let all: Vec<_> = all.collect();
     all.into_iter()
         .progress()
-        .map(|(op, m, shape)| product(&bitnet, op, m, shape))
+        .map(|(op, m, shape)| product(bitnet, op, m, shape))
         .collect()
 }
 
@@ -204,7 +205,8 @@ fn peer_products(ptx: &Path) -> Result<Vec<Product>> {
     if entries.is_empty() {
         bail!("{} has no entry of ladder_int8xint2_kernel", ptx.display());
     }
-    let ptx_emu = artifacts::program("ptx-emu")?;
+    let built = artifacts::of_workspace()?;
+    let ptx_emu = artifacts::program(&built, "ptx-emu")?;
     let folder = tempfile::tempdir()?;
     let buffer = |name: &str, bytes: usize| -> Result<String> {
         let path = folder.path().join(name);
@@ -225,7 +227,7 @@ fn peer_products(ptx: &Path) -> Result<Vec<Product>> {
             buffer("activation_scale", 2)?,
             buffer("weight_scales", 2 * scales)?,
         ];
-        let mut command = Command::new(&ptx_emu);
+        let mut command = Command::new(ptx_emu);
         command
             .arg("run")
             .arg(ptx)

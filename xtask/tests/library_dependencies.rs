@@ -6,7 +6,7 @@ use std::process::Command;
 /// Names of the packages that a build of `bitnet-cuda` takes.
 fn packages(features: &[&str]) -> BTreeSet<String> {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--locked", "--offline", "--package", "bitnet-cuda"])
+        .args(["tree", "--locked", "--package", "bitnet-cuda"])
         .args(["--edges", "normal", "--prefix", "none", "--format", "{p}"])
         .args(features)
         .current_dir(env!("CARGO_MANIFEST_DIR"))

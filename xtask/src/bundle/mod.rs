@@ -76,9 +76,10 @@ fn make(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
 
     let programs = built("build", &["--bin", "bitnet"])?;
-    let bitnet = programs.iter().find(|artifact| artifact.name == "bitnet");
-    let bitnet = bitnet.context("cargo built no program `bitnet`")?;
-    add(&bitnet.file, &folder.join("bitnet"))?;
+    add(
+        artifacts::program(&programs, "bitnet")?,
+        &folder.join("bitnet"),
+    )?;
     let artifacts = built("test", &["--no-run", "--lib"])?;
     for artifact in artifacts.iter().filter(|artifact| artifact.is_test) {
         add(&artifact.file, &tests.join(&artifact.name))?;
