@@ -68,20 +68,14 @@ pub fn unpack() -> Result<()> {
     Ok(())
 }
 
-/// apt, with the system's package lists or lists of our own.
+/// apt, with package lists of our own.
 struct Apt {
     options: Vec<String>,
 }
 
 impl Apt {
-    /// Uses the system's package lists where they know the compiler; else gets lists into `staging`.
+    /// Gets today's package lists into `staging`. The system's may be missing, or so old that they name a compiler too old for kernels.
     fn with_lists(staging: &Path) -> Result<Self> {
-        let system = Self {
-            options: Vec::new(),
-        };
-        if system.candidate(RUSTC).is_ok() {
-            return Ok(system);
-        }
         let lists = staging.join("lists");
         let cache = staging.join("cache");
         for folder in [lists.join("partial"), cache.join("archives/partial")] {
@@ -99,7 +93,7 @@ impl Apt {
             ],
         };
         process::capture(own.command("apt-get").arg("update"), DOWNLOAD)
-            .context("the system has no package lists, and they could not be got")?;
+            .context("cannot get Debian's package lists")?;
         own.candidate(RUSTC)
             .context("Debian's archive as configured here has no such package")?;
         Ok(own)
