@@ -1,7 +1,7 @@
 //! The middle of a BitNet feed-forward layer: `quantize(norm(act(gate) * up))`, in one pass over memory.
 //!
 //! Intermediate values are f32. Formulas, pointer layouts and thread mapping are those of the `activation`, `norm` and `quantize`
-//! modules, with `width` as `k`: a block processes a token, and a thread keeps its chunks in registers. Bound by memory bandwidth.
+//! modules, with `width` as `k`: a block processes a token, and a thread keeps its chunks in registers, those of wide rows in shared memory. Bound by memory bandwidth.
 
 use crate::activation::Gated;
 use crate::element::AnyFloat;
@@ -10,7 +10,7 @@ use crate::norm::Norm;
 use crate::quantize::Quantized;
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::row::Variant;
-use crate::row::{ANY, MAX_THREADS, STREAMING, WHOLE};
+use crate::row::{ANY, MAX_THREADS, WHOLE, WIDE};
 use cuda_std::{kernel, thread};
 
 /// Parameters of the kernels, as [`cuda_std::kernel::Kernel::Params`].
@@ -62,7 +62,7 @@ macro_rules! variants {
                 let norm = Norm::<$whole> { kind: norm, gamma, beta, eps, width };
                 let output = Quantized { values, scale, sum, k_padded };
                 // SAFETY: the host launches it on buffers as the modules describe.
-                unsafe { norm.run::<_, _, $chunks, false>(thread::block_idx_x() as usize, source, output) }
+                unsafe { norm.run::<_, _, $chunks, false>(thread::block_idx_x() as usize, source, output, 0) }
             }
         )*
     };
@@ -72,5 +72,5 @@ variants! {
     gated_norm_quantize_c1 1, WHOLE;
     gated_norm_quantize_c2 2, WHOLE;
     gated_norm_quantize_c1_any 1, ANY;
-    gated_norm_quantize_streamed STREAMING, ANY;
+    gated_norm_quantize_wide WIDE, ANY;
 }

@@ -11,7 +11,8 @@
 //! | `values`, `scale`, `sum` | as in the `quantize` module, with `width` as `k` | | |
 //!
 //! Threads: a block processes a token; thread `t` processes chunks `t`, `t + block_dim`, ... of 8 elements and keeps them in registers
-//! from the first read to the last write. Rows that do not fit are read again in each step. Bound by memory bandwidth.
+//! from the first read to the last write. The `_wide` kernels keep all but the first in shared memory; what does not fit there is read
+//! again in each step. Bound by memory bandwidth.
 //!
 //! Sums are f32, added in a fixed order: pairs, then pairs of pairs within a chunk; the chunks of a thread in ascending order; lanes and
 //! warps with shuffles. Division and square root are correctly rounded, so the results are the same on every device, bit for bit.
@@ -22,7 +23,7 @@ use crate::grid;
 use crate::quantize::{self, Quantized, Sink};
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::row::Variant;
-use crate::row::{ANY, CHUNK, MAX_THREADS, STREAMING, WHOLE};
+use crate::row::{ANY, CHUNK, MAX_THREADS, WHOLE, WIDE, WideRow};
 use cuda_std::{GpuFloat, kernel, shared_array, thread};
 
 /// The values to normalize.
@@ -209,18 +210,24 @@ impl<const WHOLE: bool> Norm<WHOLE> {
     ///
     /// # Safety
     /// Launched on buffers as the module describes; no other block writes this token's. `CHUNKS` chunks per thread hold a padded row, or `CHUNKS`
-    /// is [`STREAMING`].
+    /// is [`WIDE`]. Dynamic shared memory from byte `used` on, a multiple of 16, is used for nothing else.
     #[inline(always)]
     pub unsafe fn run<S: Source, K: Sink, const CHUNKS: usize, const EARLY: bool>(
         &self,
         token: usize,
         source: S,
         sink: K,
+        used: u32,
     ) -> K::Finished {
         // SAFETY: the caller's contract.
         unsafe {
-            if CHUNKS == STREAMING {
-                self.run_streaming(token, source, sink)
+            if CHUNKS == WIDE {
+                self.run_wide(
+                    token,
+                    source,
+                    sink,
+                    WideRow::new(K::WIDE_IN_REGISTERS, used),
+                )
             } else {
                 self.run_resident::<S, K, CHUNKS, EARLY>(token, source, sink)
             }
@@ -283,11 +290,12 @@ impl<const WHOLE: bool> Norm<WHOLE> {
     }
 
     #[inline(always)]
-    unsafe fn run_streaming<S: Source, K: Sink>(
+    unsafe fn run_wide<S: Source, K: Sink>(
         &self,
         token: usize,
         source: S,
         sink: K,
+        mut row: WideRow,
     ) -> K::Finished {
         // One loop for all steps, so that the source's code is generated once.
         const MEAN: u32 = 0;
@@ -299,33 +307,33 @@ impl<const WHOLE: bool> Norm<WHOLE> {
         let mut step = start;
         loop {
             let (mut total, mut absmax, mut rounded) = (0.0, 0, 0);
-            let len = if step == STORE {
-                sink.len()
-            } else {
-                self.width
-            };
-            let mut chunk = thread::thread_idx_x();
-            // SAFETY: each chunk belongs to one thread and is loaded in the first step; the step is the same for all threads.
+            let (mut i, mut chunk) = (0, thread::thread_idx_x());
+            // SAFETY: each chunk belongs to one thread, and is loaded and written in the first step; the step is the same for all threads.
             unsafe {
-                while chunk * (CHUNK as u32) < len {
-                    let mut values = source.load(token, chunk, step == start);
-                    if step == MEAN {
-                        total += sum(&values);
+                while chunk * (CHUNK as u32) < sink.len() {
+                    // A chunk that is kept is as the step before has left it.
+                    let is_kept = step != start && row.keeps(i);
+                    let mut values = if is_kept {
+                        row.read(i)
                     } else {
-                        if self.is_layer() {
-                            values = self.centre(&values, chunk, mean);
-                        }
-                        if step == INVERSE {
-                            total += squares(&values);
-                        } else {
-                            let y = self.scale(&values, &self.parameters(chunk), inverse);
-                            if step == ABSMAX {
-                                absmax = quantize::absmax_bits(&y, absmax);
-                            } else {
-                                rounded = sink.store(token, chunk, &y, scale, rounded);
-                            }
-                        }
+                        source.load(token, chunk, step == start)
+                    };
+                    if self.is_layer() && (step == INVERSE || step > INVERSE && !is_kept) {
+                        values = self.centre(&values, chunk, mean);
                     }
+                    if step == ABSMAX || step == STORE && !(K::SCALED && is_kept) {
+                        values = self.scale(&values, &self.parameters(chunk), inverse);
+                    }
+                    match step {
+                        MEAN => total += sum(&values),
+                        INVERSE => total += squares(&values),
+                        ABSMAX => absmax = quantize::absmax_bits(&values, absmax),
+                        _ => rounded = sink.store(token, chunk, &values, scale, rounded),
+                    }
+                    if step != STORE {
+                        row.write(i, &values);
+                    }
+                    i += 1;
                     chunk += thread::block_dim_x();
                 }
                 match step {
@@ -400,7 +408,7 @@ macro_rules! variants {
                 // SAFETY: the host launches it on buffers as the module describes.
                 unsafe {
                     let token = thread::block_idx_x() as usize;
-                    norm.run::<_, _, $chunks, false>(token, source, Output::<$whole>(floats(output)))
+                    norm.run::<_, _, $chunks, false>(token, source, Output::<$whole>(floats(output)), 0)
                 }
             }
 
@@ -426,7 +434,7 @@ macro_rules! variants {
                 let source = Input::<$whole> { input: floats(input), residual: floats(residual) };
                 let output = Quantized { values, scale, sum, k_padded };
                 // SAFETY: the host launches it on buffers as the module describes.
-                unsafe { norm.run::<_, _, $chunks, false>(thread::block_idx_x() as usize, source, output) }
+                unsafe { norm.run::<_, _, $chunks, false>(thread::block_idx_x() as usize, source, output, 0) }
             }
         )*
     };
@@ -436,5 +444,5 @@ variants! {
     norm_c1 norm_quantize_c1 1, WHOLE;
     norm_c3 norm_quantize_c3 3, WHOLE;
     norm_c1_any norm_quantize_c1_any 1, ANY;
-    norm_streamed norm_quantize_streamed STREAMING, ANY;
+    norm_wide norm_quantize_wide WIDE, ANY;
 }

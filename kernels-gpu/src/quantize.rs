@@ -12,7 +12,7 @@
 //! | `partial` | `[partials]`, bits of the largest `abs(x)` of each block | i32 | 4 bytes |
 //!
 //! Threads: a block processes a token; thread `t` processes chunks `t`, `t + block_dim`, ... of 8 elements. Per token, it keeps them in
-//! registers between the maximum and the rounding, so that memory is read once. Per tensor, the maximum of the whole input is needed
+//! registers, those of wide rows in shared memory, between the maximum and the rounding, so that memory is read once. Per tensor, the maximum of the whole input is needed
 //! before the first rounding: `quantize_tensor_absmax` writes one number per block, and every block of `quantize_tensor` takes the
 //! largest of them. Bound by memory bandwidth: one read of `x` (two per tensor), one write of `q`.
 //!
@@ -24,7 +24,7 @@ use crate::element::{AnyFloat, Floats};
 use crate::grid;
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::row::Variant;
-use crate::row::{ANY, CHUNK, MAX_THREADS, STREAMING};
+use crate::row::{ANY, CHUNK, MAX_THREADS, WIDE, WIDE_IN_REGISTERS, WideRow};
 use cuda_std::ptr::U32x2;
 use cuda_std::{intrinsics, kernel, shared_array, thread};
 
@@ -72,6 +72,8 @@ pub(crate) unsafe fn agree_on_scale(absmax: i32) -> f32 {
 pub(crate) trait Sink: Copy {
     /// Whether values are multiplied with a scale that depends on the largest of them.
     const SCALED: bool;
+    /// Chunks of a wide row that a thread keeps in registers, 0 or 1.
+    const WIDE_IN_REGISTERS: u32 = WIDE_IN_REGISTERS;
     /// What a block knows about its row once it is complete.
     type Finished;
 
@@ -194,42 +196,57 @@ unsafe fn quantize_resident<const CHUNKS: usize>(input: Floats, output: Quantize
     }
 }
 
-/// Quantizes a token with a row of any width; reads it twice.
+/// Quantizes a token with a row of any width; reads what a [`WideRow`] keeps once, and the rest twice.
 ///
 /// # Safety
 /// As [`quantize_resident`].
 #[inline(always)]
-unsafe fn quantize_streaming(input: Floats, output: Quantized) {
+unsafe fn quantize_wide_row(input: Floats, output: Quantized) {
     let token = thread::block_idx_x() as usize;
-    // SAFETY: as in `quantize_resident`.
+    // SAFETY: as in `quantize_resident`; nothing else uses dynamic shared memory.
     unsafe {
-        let scale = agree_on_scale(absmax_of_row(input, token, 0));
-        quantize_row(input, output, token, scale);
+        let mut row = WideRow::new(WIDE_IN_REGISTERS, 0);
+        let absmax = absmax_of_row(input, token, output.k_padded, 0, &mut row);
+        quantize_row(input, output, token, agree_on_scale(absmax), &row);
     }
 }
 
-/// The largest magnitude of this thread's chunks, or `absmax` if it is larger.
+/// The largest magnitude of this thread's chunks up to column `len`, or `absmax` if it is larger. Keeps the chunks in `row`.
 #[inline(always)]
-unsafe fn absmax_of_row(input: Floats, token: usize, mut absmax: i32) -> i32 {
-    let mut chunk = thread::thread_idx_x();
-    while chunk * (CHUNK as u32) < input.columns() {
+unsafe fn absmax_of_row(
+    input: Floats,
+    token: usize,
+    len: u32,
+    mut absmax: i32,
+    row: &mut WideRow,
+) -> i32 {
+    let (mut i, mut chunk) = (0, thread::thread_idx_x());
+    while chunk * (CHUNK as u32) < len {
         // SAFETY: `token` is a token of the launch.
-        absmax = absmax_bits(&unsafe { input.load::<ANY>(token, chunk) }, absmax);
+        let values = unsafe { input.load::<ANY>(token, chunk) };
+        absmax = absmax_bits(&values, absmax);
+        row.write(i, &values);
+        i += 1;
         chunk += thread::block_dim_x();
     }
     absmax
 }
 
-/// Quantizes a row whose scale is known.
+/// Quantizes a token whose scale is known; what `row` keeps of it is up to date.
 #[inline(always)]
-unsafe fn quantize_row(input: Floats, output: Quantized, token: usize, scale: f32) {
+unsafe fn quantize_row(input: Floats, output: Quantized, token: usize, scale: f32, row: &WideRow) {
     let mut sum = 0;
-    let mut chunk = thread::thread_idx_x();
+    let (mut i, mut chunk) = (0, thread::thread_idx_x());
     // SAFETY: `token` is a token of the launch, and each chunk belongs to one thread.
     unsafe {
         while chunk * (CHUNK as u32) < output.k_padded {
-            let values = input.load::<ANY>(token, chunk);
+            let values = if row.keeps(i) {
+                row.read(i)
+            } else {
+                input.load::<ANY>(token, chunk)
+            };
             sum = output.store(token, chunk, &values, scale, sum);
+            i += 1;
             chunk += thread::block_dim_x();
         }
         output.finish(token, scale, sum);
@@ -247,7 +264,8 @@ unsafe fn absmax(input: Floats, partial: *mut i32, tokens: u32) {
     // SAFETY: `token` is below `tokens`; all threads of the block reach the reduction.
     unsafe {
         while token < tokens {
-            absmax = absmax_of_row(input, token as usize, absmax);
+            let len = input.columns();
+            absmax = absmax_of_row(input, token as usize, len, absmax, &mut WideRow::none());
             token += thread::grid_dim_x();
         }
         let scratch = shared_array![i32; MAX_WARPS];
@@ -273,7 +291,8 @@ unsafe fn tensor(input: Floats, partial: *const i32, output: Quantized, partials
             i += thread::block_dim_x();
         }
         let token = thread::block_idx_x() as usize;
-        quantize_row(input, output, token, agree_on_scale(absmax));
+        let scale = agree_on_scale(absmax);
+        quantize_row(input, output, token, scale, &WideRow::none());
     }
 }
 
@@ -328,8 +347,8 @@ macro_rules! variants {
                 let output = Quantized { values, scale, sum, k_padded };
                 // SAFETY: the host launches it on buffers as the module describes.
                 unsafe {
-                    if $chunks == STREAMING {
-                        quantize_streaming(input, output);
+                    if $chunks == WIDE {
+                        quantize_wide_row(input, output);
                     } else {
                         quantize_resident::<$chunks>(input, output);
                     }
@@ -343,7 +362,7 @@ variants! {
     quantize_c1 1;
     quantize_c2 2;
     quantize_c4 4;
-    quantize_streamed STREAMING;
+    quantize_wide WIDE;
 }
 
 /// Largest magnitudes, the first step of quantization per tensor; see the module.

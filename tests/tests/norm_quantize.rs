@@ -2,7 +2,7 @@
 
 mod traffic;
 
-use bitnet_cuda::device::{Buffer, Device};
+use bitnet_cuda::device::{Buffer, Device, EmulatedConfig};
 use bitnet_cuda::ops::{
     ActivationGranularity, GateUp, Norm, OpError, QuantizedActivations, quantize_activations,
 };
@@ -317,6 +317,25 @@ fn gated_tokens_are_the_product_then_the_norm_then_the_quantization() {
         check_gated::<f32>(&device, &gate, &up, &parameters);
         check_gated::<f16>(&device, &gate, &up, &parameters);
         check_gated::<bf16>(&device, &gate, &up, &parameters);
+    }
+}
+
+#[test]
+fn rows_that_shared_memory_holds_in_part_come_out_the_same() {
+    let mut random = random();
+    // Of five chunks per thread, 64, 163 and 99 KiB of shared memory and the registers hold two, all and four.
+    let width = 33_001;
+    let parameters = Parameters::random(&mut random, width);
+    let x = floats(&mut random, width, 3.0);
+    let other = floats(&mut random, width, 2.0);
+    for compute_capability in [(7, 5), (8, 0), (8, 6)] {
+        let device = Device::emulated_with(EmulatedConfig {
+            compute_capability,
+            ..EmulatedConfig::default()
+        })
+        .unwrap();
+        check::<f32>(&device, &x, &other, &parameters);
+        check_gated::<bf16>(&device, &x, &other, &parameters);
     }
 }
 

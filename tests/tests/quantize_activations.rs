@@ -80,9 +80,9 @@ fn the_golden_tokens_come_out_bit_for_bit() {
 #[test]
 fn every_type_and_length_equals_the_reference() {
     let mut random = random();
-    // Around vectors of 8, a block of chunks, each number of chunks a thread, and the streaming kernels.
+    // Around vectors of 8, a block of chunks, each number of chunks a thread, and wide rows, kept as a whole and in part.
     for k in [
-        1, 7, 8, 9, 127, 128, 129, 2560, 6912, 8191, 8192, 8193, 16385, 32768, 32769, 40000,
+        1, 7, 8, 9, 127, 128, 129, 2560, 6912, 8191, 8192, 8193, 16385, 32768, 32769, 40000, 70_001,
     ] {
         let m = if k > 10_000 { 1 } else { 3 };
         let x = floats(&mut random, m * k, 4.0);

@@ -139,7 +139,7 @@ fn ladder_product(
     results.add(format!("int8xint2 {m} {k}"), &output);
 }
 
-/// Norm, quantization and product in one kernel: rows in registers, and streamed.
+/// Norm, quantization and product in one kernel: rows in registers, and wide ones.
 fn normed_products(stream: &Stream, random: &mut fastrand::Rng, results: &mut Results) {
     for (n, k) in [(40, 256), (40, 257)] {
         normed_product(stream, random, results, n, k);
@@ -171,7 +171,7 @@ fn normed_product(
     results.add(format!("norm and product {n} x {k}"), &output);
 }
 
-/// Widths of every row-wise variant: in registers, with an odd width, several chunks a thread, streamed.
+/// Widths of every row-wise variant: in registers, with an odd width, several chunks a thread, wide.
 const WIDTHS: [usize; 6] = [264, 2561, 8200, 16_400, 24_584, 33_000];
 
 fn norms(stream: &Stream, random: &mut fastrand::Rng, results: &mut Results) {

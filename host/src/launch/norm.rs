@@ -55,7 +55,14 @@ pub(crate) fn norm<T: Float>(
     let width = norm.width;
     let width_argument = super::size("width", width, MAX_K)?;
     let aligned = are_aligned([input, &*output].into_iter().chain(residual.as_deref()));
-    let (entry, config) = row::choose(norm::VARIANTS, m, width, width, aligned)?;
+    let (entry, config) = row::choose(
+        stream.device().capabilities(),
+        norm::VARIANTS,
+        m,
+        width,
+        width,
+        aligned,
+    )?;
     let arguments = (
         Floats(Input::new("input", input, m * width)?),
         residual
@@ -85,7 +92,14 @@ pub(crate) fn norm_quantize<T: Float>(
 ) -> Result<(), LaunchError> {
     let k_argument = super::size("k", k, MAX_K)?;
     let aligned = are_aligned([input].into_iter().chain(residual.as_deref()));
-    let (entry, config) = row::choose(norm::QUANTIZE_VARIANTS, m, k, k_padded, aligned)?;
+    let (entry, config) = row::choose(
+        stream.device().capabilities(),
+        norm::QUANTIZE_VARIANTS,
+        m,
+        k,
+        k_padded,
+        aligned,
+    )?;
     let arguments = (
         Floats(Input::new("input", input, m * k)?),
         residual
@@ -117,7 +131,14 @@ pub(crate) fn gated_norm_quantize<T: Float>(
 ) -> Result<(), LaunchError> {
     let k_argument = super::size("k", k, MAX_K)?;
     let aligned = are_aligned(gate_up.buffers());
-    let (entry, config) = row::choose(feed_forward::VARIANTS, m, k, k_padded, aligned)?;
+    let (entry, config) = row::choose(
+        stream.device().capabilities(),
+        feed_forward::VARIANTS,
+        m,
+        k,
+        k_padded,
+        aligned,
+    )?;
     let Operands { gate, up, layout } = gate_up.operands(m * k)?;
     let arguments = (
         gate,

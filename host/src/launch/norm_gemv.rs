@@ -8,9 +8,6 @@ use crate::reference::activation::Activation;
 use kernels_gpu::gemv::normed::{self, Variant};
 use kernels_gpu::gemv::{STEP_COLUMNS, TILE_ROWS};
 
-/// Shared memory that the norm's reductions have beside the dynamic one, and what the device takes of each block.
-const FIXED_SHARED_BYTES: u32 = 512 + 1024;
-
 /// Rows of weights with what belongs to them: all but `weights` as a [`BitLinear`](crate::ops::BitLinear) has it.
 #[derive(Debug)]
 pub(crate) struct NormedRows<'a, Y> {
@@ -26,11 +23,11 @@ pub(crate) struct NormedRows<'a, Y> {
 /// Whether a block has room for the values of a token of `width` features.
 pub(crate) fn takes_norm(capabilities: &Capabilities, width: usize) -> bool {
     let padded = width.next_multiple_of(STEP_COLUMNS);
-    let limit = capabilities.shared_bytes_per_block_optin - FIXED_SHARED_BYTES;
+    let limit = row::room(capabilities);
     padded <= limit as usize
-        && normed::VARIANTS
-            .last()
-            .is_some_and(|last| Plan::new(capabilities, last, 1, padded).shared <= limit)
+        && normed::VARIANTS.last().is_some_and(|last| {
+            normed::shared_bytes(padded as u32, row::threads(padded), last.tiles) <= limit
+        })
 }
 
 /// A launch of a variant.
@@ -53,12 +50,17 @@ impl Plan {
         k_padded: usize,
     ) -> Self {
         let threads = row::threads(k_padded);
-        let shared = normed::shared_bytes(k_padded as u32, threads, variant.tiles);
+        let needed = normed::shared_bytes(k_padded as u32, threads, variant.tiles);
+        let room = row::room(capabilities) - needed;
+        let shared = needed
+            + variant
+                .row
+                .shared_bytes(k_padded, threads, normed::WIDE_IN_REGISTERS, room);
         let by_registers =
             capabilities.registers_per_multiprocessor / (normed::REGISTERS * threads);
         let by_threads = capabilities.max_threads_per_multiprocessor / threads;
         let by_shared =
-            capabilities.shared_bytes_per_multiprocessor / (shared + FIXED_SHARED_BYTES);
+            capabilities.shared_bytes_per_multiprocessor / (shared + row::FIXED_SHARED_BYTES);
         let blocks = by_registers.min(by_threads).min(by_shared);
         Self {
             variant,
@@ -171,12 +173,20 @@ mod tests {
         let rows = 2 * 3 * processors as usize * 2 * TILE_ROWS;
         assert_eq!(plan(rows, 2560).0, "norm_gemv_c1_t2");
         assert_eq!(plan(rows - 2 * TILE_ROWS, 2560).0, "norm_gemv_c1_t1");
-        assert_eq!(plan(2560, 2561).0, "norm_gemv_streamed_t1");
+        assert_eq!(plan(2560, 2561).0, "norm_gemv_wide_t1");
         // The registers of a multiprocessor are those of 1024 threads.
-        assert_eq!(
-            plan(13824, 20480),
-            ("norm_gemv_streamed_t1", processors, 864)
-        );
+        assert_eq!(plan(13824, 20480), ("norm_gemv_wide_t1", processors, 864));
+    }
+
+    #[test]
+    fn a_wide_token_is_kept_where_shared_memory_has_room_for_it() {
+        let device = Device::emulated().unwrap();
+        let wide = normed::VARIANTS.last().unwrap();
+        for (k, chunks) in [(8320, 2), (27_648, 4), (65_536, 4)] {
+            let plan = Plan::new(device.capabilities(), wide, 16, k);
+            let needed = normed::shared_bytes(k as u32, plan.threads, 1);
+            assert_eq!(plan.shared - needed, chunks * 32 * 1024, "{k}");
+        }
     }
 
     #[test]

@@ -31,7 +31,14 @@ pub(crate) fn quantize_activations<T: Float>(
     Tokens { m, k, k_padded }: Tokens,
 ) -> Result<(), LaunchError> {
     let k_argument = super::size("k", k, MAX_K)?;
-    let (entry, config) = row::choose(quantize::VARIANTS, m, k, k_padded, row::is_aligned(input))?;
+    let (entry, config) = row::choose(
+        stream.device().capabilities(),
+        quantize::VARIANTS,
+        m,
+        k,
+        k_padded,
+        row::is_aligned(input),
+    )?;
     let arguments = (
         Floats(Input::new("input", input, m * k)?),
         T::DTYPE as u32,

@@ -10,7 +10,7 @@
 //! | `weights` | `[n_padded, k]`, packed, `k` being `width` padded to steps of 128 | 2-bit codes | 16 bytes |
 //! | `row_scale`, `bias` (or null) | `[n]` | f32 | 4 bytes |
 //! | `residual` (or null), `output` | `[n]` | f32, f16, bf16: `dtype` | one element |
-//! | dynamic shared memory | [`shared_bytes`]: the int8 values, then the warps' sums of two groups | | |
+//! | dynamic shared memory | [`shared_bytes`]: the int8 values, then the warps' sums of two groups; then a wide row | | |
 //!
 //! The grid is at most what the device can run at once: block `b` computes groups `b`, `b + grid_dim`, ... of `TILES` tiles of 16 rows, and the
 //! norm once. The warps of a block split K. If the row is one chunk per thread (up to 8192), a warp has at most two steps of 128 columns, so that all
@@ -27,7 +27,7 @@ use crate::block::{self, WARP};
 use crate::element::{AnyFloat, Floats};
 use crate::norm::{Input, Norm};
 use crate::quantize::{self, Sink};
-use crate::row::{ANY, CHUNK, MAX_THREADS, STREAMING, WHOLE};
+use crate::row::{ANY, CHUNK, MAX_THREADS, WHOLE, WIDE};
 use cuda_std::ptr::{self, U32x2, U32x4};
 use cuda_std::shared::{self, SharedPtr};
 use cuda_std::{kernel, thread};
@@ -48,6 +48,9 @@ const fn pitch(warps: u32) -> u32 {
     warps | 1
 }
 
+/// Chunks of a wide token that a thread has in registers: weights need them.
+pub const WIDE_IN_REGISTERS: u32 = 0;
+
 /// Quantized activations in shared memory.
 #[derive(Clone, Copy)]
 struct InShared {
@@ -57,6 +60,7 @@ struct InShared {
 
 impl Sink for InShared {
     const SCALED: bool = true;
+    const WIDE_IN_REGISTERS: u32 = WIDE_IN_REGISTERS;
     /// The token's scale, and the sum of the values that this warp has written.
     type Finished = (f32, i32);
 
@@ -184,11 +188,20 @@ unsafe fn normed<
                 Operands::default()
             }
         };
-        let mut units: [Units<TILES>; STEPS] =
-            [weights.load(group, step), weights.load(group, step + warps)];
+        let none = [[0; UNIT_WORDS]; TILES];
+        let mut units: [Units<TILES>; STEPS] = [weights.load(group, step), none];
+        if CHUNKS != WIDE {
+            units[1] = weights.load(group, step + warps);
+        }
         let mut next_row = row_of(group);
         let mut next_operands = load(next_row);
-        let (scale, own_sum) = norm.run::<_, _, CHUNKS, EARLY>(0, input, InShared { values, k });
+        let quantized = InShared { values, k };
+        let used = shared_bytes(k, thread::block_dim_x(), TILES as u32);
+        let (scale, own_sum) = norm.run::<_, _, CHUNKS, EARLY>(0, input, quantized, used);
+        // The norm of a wide token leaves no registers for it.
+        if CHUNKS == WIDE {
+            units[1] = weights.load(group, step + warps);
+        }
         thread::sync_threads();
 
         let activations = values
@@ -340,5 +353,5 @@ macro_rules! variants {
 variants! {
     norm_gemv_c1_t1: 1 tiles, 1, WHOLE, true;
     norm_gemv_c1_t2: 2 tiles, 1, WHOLE, false;
-    norm_gemv_streamed_t1: 1 tiles, STREAMING, ANY, false;
+    norm_gemv_wide_t1: 1 tiles, WIDE, ANY, false;
 }

@@ -28,6 +28,17 @@ pub fn dynamic_shared_mem<T>() -> SharedPtr<T> {
     SharedPtr::from_address(address)
 }
 
+/// Size of the block's dynamic shared memory, in bytes. PTX: `mov.u32 %dynamic_smem_size`; any architecture.
+#[gpu_only]
+pub fn dynamic_smem_size() -> u32 {
+    let size: u32;
+    // SAFETY: reads a register.
+    unsafe {
+        asm!("mov.u32 {}, %dynamic_smem_size;", out(reg32) size, options(pure, nomem, nostack, preserves_flags));
+    }
+    size
+}
+
 /// A pointer to a `T` in the block's shared memory: a 32-bit address in PTX's shared state space.
 ///
 /// Like a raw pointer it may dangle, and whoever reads or writes through it is responsible for bounds, alignment and

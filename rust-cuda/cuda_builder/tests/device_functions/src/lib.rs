@@ -152,6 +152,7 @@ calls! {
 
 stores! {
     fn dynamic_shared_mem() -> u32 = shared::dynamic_shared_mem::<f32>().address();
+    fn dynamic_smem_size() -> u32 = shared::dynamic_smem_size();
     fn as_mut_ptr(a: u32) -> *mut f32 = SharedPtr::from_address(a).as_mut_ptr();
     fn read(a: u32) -> u32 = SharedPtr::<u32>::from_address(a).read();
     fn read_u8(a: u32) -> u8 = SharedPtr::<u8>::from_address(a).read();
