@@ -7,7 +7,7 @@
 //! | pointer | shape | dtype | alignment |
 //! |---|---|---|---|
 //! | `input`, `residual` (or null), `output` | `[tokens, width]` | f32, f16, bf16: `dtype` | 16 bytes; rows of whole chunks are faster |
-//! | `gamma`, `beta` (or null) | `[width]`, zeros up to a multiple of 8 | f32 | 16 bytes |
+//! | `gamma`, `beta` (or null) | `[width]` in the order of [`parameter_index`], zeros up to a multiple of [`PARAMETER_BLOCK`] | f32 | 16 bytes |
 //! | `values`, `scale`, `sum` | as in the `quantize` module, with `width` as `k` | | |
 //!
 //! Threads: a block processes a token; thread `t` processes chunks `t`, `t + block_dim`, ... of 8 elements and keeps them in registers
@@ -17,8 +17,8 @@
 //! Sums are f32, added in a fixed order: pairs, then pairs of pairs within a chunk; the chunks of a thread in ascending order; lanes and
 //! warps with shuffles. Division and square root are correctly rounded, so the results are the same on every device, bit for bit.
 
-use crate::block::{self, MAX_WARPS};
-use crate::element::{AnyFloat, Element, Floats};
+use crate::block::{self, MAX_WARPS, WARP};
+use crate::element::{AnyFloat, Element, Floats, QUAD};
 use crate::grid;
 use crate::quantize::{self, Quantized, Sink};
 #[cfg(not(target_arch = "nvptx64"))]
@@ -106,6 +106,26 @@ pub enum Kind {
     Layer = 1,
 }
 
+/// Elements of gamma or beta whose order is changed together: a warp's chunks.
+pub const PARAMETER_BLOCK: usize = CHUNK * WARP as usize;
+
+/// Distance between the halves of a chunk of gamma or beta.
+const HALF: usize = PARAMETER_BLOCK / 2;
+
+/// Where the first half of chunk `chunk` of gamma or beta is stored. Of each block, the first halves of all chunks come first, then the second
+/// halves, so that each of a warp's two loads is contiguous.
+const fn first_half(chunk: u32) -> usize {
+    let of_whole_blocks = chunk / WARP * WARP;
+    (chunk + of_whole_blocks) as usize * QUAD
+}
+
+/// Where element `element` of gamma or beta is stored.
+#[cfg(not(target_arch = "nvptx64"))]
+pub const fn parameter_index(element: usize) -> usize {
+    let of_chunk = element % CHUNK;
+    first_half((element / CHUNK) as u32) + of_chunk / QUAD * HALF + of_chunk % QUAD
+}
+
 /// The norm of a launch.
 #[derive(Clone, Copy)]
 pub(crate) struct Norm<const WHOLE: bool> {
@@ -167,24 +187,37 @@ impl<const WHOLE: bool> Norm<WHOLE> {
         })
     }
 
-    /// Gamma and beta of a chunk; zeros past the end of the row.
+    /// A chunk of gamma; zeros past the end of the row.
     #[inline(always)]
-    unsafe fn parameters(&self, chunk: u32) -> [[f32; CHUNK]; 2] {
-        let first = (chunk * CHUNK as u32) as usize;
-        let is_inside = first < self.width as usize;
-        let mut parameters = [[0.0; CHUNK]; 2];
-        // SAFETY: gamma and beta are padded to whole chunks.
-        unsafe {
-            if self.gamma.is_null() {
-                parameters[0] = [1.0; CHUNK];
-            } else if is_inside {
-                parameters[0] = f32::load_chunk(self.gamma.add(first));
-            }
-            if !self.beta.is_null() && is_inside {
-                parameters[1] = f32::load_chunk(self.beta.add(first));
-            }
+    unsafe fn gamma(&self, chunk: u32) -> [f32; CHUNK] {
+        if self.gamma.is_null() {
+            return [1.0; CHUNK];
         }
-        parameters
+        // SAFETY: the caller's contract.
+        unsafe { self.parameter(self.gamma, chunk) }
+    }
+
+    /// A chunk of beta, or zeros.
+    #[inline(always)]
+    unsafe fn beta(&self, chunk: u32) -> [f32; CHUNK] {
+        if self.beta.is_null() {
+            return [0.0; CHUNK];
+        }
+        // SAFETY: the caller's contract.
+        unsafe { self.parameter(self.beta, chunk) }
+    }
+
+    #[inline(always)]
+    unsafe fn parameter(&self, parameter: *const f32, chunk: u32) -> [f32; CHUNK] {
+        if chunk * CHUNK as u32 >= self.width {
+            return [0.0; CHUNK];
+        }
+        // SAFETY: gamma and beta are padded to whole blocks.
+        let halves = unsafe {
+            let first = parameter.add(first_half(chunk));
+            [f32::load_quad(first), f32::load_quad(first.add(HALF))]
+        };
+        core::array::from_fn(|i| halves[i / QUAD][i % QUAD])
     }
 
     /// Multiplies centred values by `inverse` and gamma, and adds beta. Zeros past the end of the row stay zero.
@@ -192,12 +225,15 @@ impl<const WHOLE: bool> Norm<WHOLE> {
     fn scale(
         &self,
         values: &[f32; CHUNK],
-        [gamma, beta]: &[[f32; CHUNK]; 2],
         inverse: f32,
+        gamma: impl FnOnce() -> [f32; CHUNK],
+        beta: impl FnOnce() -> [f32; CHUNK],
     ) -> [f32; CHUNK] {
+        let gamma = gamma();
         let mut y = core::array::from_fn(|i| values[i] * inverse * gamma[i]);
         // Adding 0 would turn -0 into 0.
         if !self.beta.is_null() {
+            let beta = beta();
             y = core::array::from_fn(|i| y[i] + beta[i]);
         }
         y
@@ -250,7 +286,7 @@ impl<const WHOLE: bool> Norm<WHOLE> {
                 values[i] = source.load(token, thread + i as u32 * threads, true);
             });
             let early = if EARLY {
-                self.parameters(thread)
+                [self.gamma(thread), self.beta(thread)]
             } else {
                 [[0.0; CHUNK]; 2]
             };
@@ -271,9 +307,12 @@ impl<const WHOLE: bool> Norm<WHOLE> {
             let inverse = self.inverse(total);
             let mut absmax = 0;
             unroll!(i < CHUNKS <= 4, {
-                let parameters =
-                    if EARLY { early } else { self.parameters(thread + i as u32 * threads) };
-                values[i] = self.scale(&values[i], &parameters, inverse);
+                let chunk = thread + i as u32 * threads;
+                values[i] = if EARLY {
+                    self.scale(&values[i], inverse, || early[0], || early[1])
+                } else {
+                    self.scale(&values[i], inverse, || self.gamma(chunk), || self.beta(chunk))
+                };
                 absmax = quantize::absmax_bits(&values[i], absmax);
             });
             let scale = if K::SCALED {
@@ -322,7 +361,8 @@ impl<const WHOLE: bool> Norm<WHOLE> {
                         values = self.centre(&values, chunk, mean);
                     }
                     if step == ABSMAX || step == STORE && !(K::SCALED && is_kept) {
-                        values = self.scale(&values, &self.parameters(chunk), inverse);
+                        values =
+                            self.scale(&values, inverse, || self.gamma(chunk), || self.beta(chunk));
                     }
                     match step {
                         MEAN => total += sum(&values),

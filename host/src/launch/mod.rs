@@ -30,7 +30,7 @@ pub(crate) use gemv::{Operands, Sizes, gemv};
 pub use int8xint2::{Int8xInt2, Int8xInt2Sizes, int8xint2};
 pub use kernels_gpu::Entry;
 pub use kernels_gpu::gemv::Shape as GemvShape;
-pub(crate) use norm::{Norm, gated_norm_quantize, norm, norm_quantize, padded_parameters};
+pub(crate) use norm::{Norm, gated_norm_quantize, in_kernel_order, norm, norm_quantize};
 pub(crate) use norm_gemv::{NormedRows, norm_gemv, takes_norm};
 pub use ptx::{PTX_ARCHITECTURES, kernels, ptx_for};
 pub(crate) use quantize::{

@@ -9,9 +9,8 @@ use crate::layout::MAX_K;
 use crate::reference::activation::Activation;
 use kernels_gpu::feed_forward;
 use kernels_gpu::norm::{self, Kind};
-use kernels_gpu::row::CHUNK;
 
-/// A norm over `width` features. `gamma` and `beta` are padded to whole chunks.
+/// A norm over `width` features. `gamma` and `beta` are [as kernels read them](in_kernel_order).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Norm<'a> {
     pub kind: Kind,
@@ -21,9 +20,18 @@ pub(crate) struct Norm<'a> {
     pub width: usize,
 }
 
-/// Elements that `gamma` and `beta` are padded to.
-pub(crate) const fn padded_parameters(width: usize) -> usize {
-    width.next_multiple_of(CHUNK)
+/// Gamma or beta, in the order and with the padding that kernels need.
+pub(crate) fn in_kernel_order(parameter: &[f32]) -> Vec<f32> {
+    let mut ordered = vec![0.0; padded(parameter.len())];
+    for (element, value) in parameter.iter().enumerate() {
+        ordered[norm::parameter_index(element)] = *value;
+    }
+    ordered
+}
+
+/// Elements that gamma and beta are padded to.
+const fn padded(width: usize) -> usize {
+    width.next_multiple_of(norm::PARAMETER_BLOCK)
 }
 
 impl<'a> Norm<'a> {
@@ -34,7 +42,7 @@ impl<'a> Norm<'a> {
         parameter: Option<&'a Buffer<f32>>,
     ) -> Result<Option<Input<'a, f32>>, LaunchError> {
         parameter
-            .map(|parameter| Input::new(name, parameter, padded_parameters(self.width)))
+            .map(|parameter| Input::new(name, parameter, padded(self.width)))
             .transpose()
     }
 }
@@ -76,8 +84,8 @@ pub(crate) fn norm<T: Float>(
         norm.kind as u32,
         width_argument,
     );
-    // SAFETY: a block a token, and the variant takes its row; the kernel touches `width` of each row, and whole chunks of
-    // the parameters.
+    // SAFETY: a block a token, and the variant takes its row; the kernel touches `width` of each row, and the
+    // parameters.
     unsafe { launch(stream, entry, config, arguments) }
 }
 

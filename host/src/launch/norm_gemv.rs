@@ -136,8 +136,8 @@ pub(crate) fn norm_gemv<X: Float, Y: Float>(
         dynamic_shared: plan.shared,
         cooperative: false,
     };
-    // SAFETY: the variant takes the token with so many threads and so much shared memory; it touches `k` of the input, whole chunks
-    // of the parameters, and the rows.
+    // SAFETY: the variant takes the token with so many threads and so much shared memory; it touches `k` of the input, the
+    // parameters and the rows.
     unsafe { launch(stream, plan.variant.row.entry, config, arguments) }
 }
 

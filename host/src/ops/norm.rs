@@ -261,7 +261,7 @@ impl Norm {
     }
 }
 
-/// Uploads gamma or beta, padded as the kernels want it.
+/// Uploads gamma or beta.
 fn upload_parameter(
     device: &Device,
     name: &'static str,
@@ -270,7 +270,6 @@ fn upload_parameter(
 ) -> Result<Buffer<f32>, OpError> {
     require_matrix(name, parameter.len(), ("width", width), ("1", 1))?;
     require_finite(name, parameter)?;
-    let mut padded = parameter.to_vec();
-    padded.resize(launch::padded_parameters(width), 0.0);
-    Ok(Buffer::from_slice(device, &padded)?)
+    let ordered = launch::in_kernel_order(parameter);
+    Ok(Buffer::from_slice(device, &ordered)?)
 }

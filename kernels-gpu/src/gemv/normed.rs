@@ -6,7 +6,7 @@
 //! | pointer | shape | dtype | alignment |
 //! |---|---|---|---|
 //! | `input` | `[width]` | f32, f16, bf16: `input_dtype` | 16 bytes; whole chunks of 8 are faster |
-//! | `gamma`, `beta` (or null) | `[width]`, zeros up to a multiple of 8 | f32 | 16 bytes |
+//! | `gamma`, `beta` (or null) | as in the `norm` module | f32 | 16 bytes |
 //! | `weights` | `[n_padded, k]`, packed, `k` being `width` padded to steps of 128 | 2-bit codes | 16 bytes |
 //! | `row_scale`, `bias` (or null) | `[n]` | f32 | 4 bytes |
 //! | `residual` (or null), `output` | `[n]` | f32, f16, bf16: `dtype` | one element |
@@ -188,20 +188,13 @@ unsafe fn normed<
                 Operands::default()
             }
         };
-        let none = [[0; UNIT_WORDS]; TILES];
-        let mut units: [Units<TILES>; STEPS] = [weights.load(group, step), none];
-        if CHUNKS != WIDE {
-            units[1] = weights.load(group, step + warps);
-        }
+        let mut units: [Units<TILES>; STEPS] =
+            [weights.load(group, step), weights.load(group, step + warps)];
         let mut next_row = row_of(group);
         let mut next_operands = load(next_row);
         let quantized = InShared { values, k };
         let used = shared_bytes(k, thread::block_dim_x(), TILES as u32);
         let (scale, own_sum) = norm.run::<_, _, CHUNKS, EARLY>(0, input, quantized, used);
-        // The norm of a wide token leaves no registers for it.
-        if CHUNKS == WIDE {
-            units[1] = weights.load(group, step + warps);
-        }
         thread::sync_threads();
 
         let activations = values

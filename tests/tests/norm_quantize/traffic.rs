@@ -94,6 +94,48 @@ fn each_byte_is_moved_once() {
     }
 }
 
+/// Tokens of f16 or bf16, gamma and beta are read, and values are written, in whole sectors.
+#[test]
+fn every_sector_is_moved_once() {
+    let (device, mut random) = (device(), random());
+    if device.kind() == DeviceKind::Cuda {
+        return;
+    }
+    let stream = device.default_stream();
+    for width in [2560, 6912, 16_384, 27_648] {
+        let parameters = Parameters::random(&mut random, width);
+        let x = cast::<bf16>(&floats(&mut random, width, 3.0));
+        let input = Buffer::from_slice(&device, &x).unwrap();
+        let mut residual = Buffer::from_slice(&device, &x).unwrap();
+        let mut output = QuantizedActivations::uninit(&device, 1, width).unwrap();
+        for (_, norm) in parameters.norms(&device) {
+            let ((), reports) = device
+                .profile(|| {
+                    norm.forward_residual_quantized(&stream, &input, &mut residual, &mut output)
+                        .unwrap();
+                    let gate_up = GateUp::Separate {
+                        gate: &input,
+                        up: &residual,
+                    };
+                    norm.forward_gated_quantized(&stream, Activation::Silu, gate_up, &mut output)
+                        .unwrap();
+                })
+                .unwrap();
+            assert_eq!(reports.len(), 2);
+            for report in reports {
+                let global = report.counters.global;
+                for efficiency in [global.load_efficiency(), global.store_efficiency()] {
+                    assert!(
+                        efficiency >= 0.95,
+                        "{} of {width}: {efficiency}",
+                        report.kernel
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// Of rows longer than 65,536 elements, what neither registers nor shared memory hold is read again in each step: for the mean of a
 /// LayerNorm, the squares, and what is written; for quantization also for the maximum.
 #[test]
