@@ -49,6 +49,14 @@ mod tests {
     }
 
     #[test]
+    fn no_kernel_can_panic() {
+        for (arch, ptx) in PTX_ARCHITECTURES.iter().zip(PTX) {
+            let found = ptx.lines().find(|line| line.contains("panic"));
+            assert_eq!(found, None, "sm_{arch}");
+        }
+    }
+
+    #[test]
     fn each_ptx_is_for_the_architecture_of_its_folder() {
         for (arch, ptx) in PTX_ARCHITECTURES.iter().zip(PTX) {
             assert!(

@@ -19,8 +19,8 @@ const K: usize = 100;
 const K_PADDED: usize = 128;
 /// Bytes of the packed weights, of which there are 16 rows.
 const PACKED: usize = 16 * K_PADDED / 4;
-/// Bytes of f32 parameters of a norm, which are read by 8.
-const PARAMETERS: usize = 4 * 104;
+/// Bytes of f32 parameters of a norm, which are padded to 256 elements.
+const PARAMETERS: usize = 4 * 256;
 /// Bytes of M quantized tokens, with a scale and a sum each.
 const QUANTIZED: usize = M * K_PADDED + 8 * M;
 

@@ -174,9 +174,10 @@ impl Epilogue for Int8xInt2 {
 
     #[inline(always)]
     unsafe fn operands(&self, (token, row): (usize, usize)) -> (f32, f32) {
-        let group = row as u32 / self.rows_per_scale;
-        // SAFETY: the caller's contract; the host ensures a scale for each group.
+        // SAFETY: the caller's contract; the host ensures a scale for each group, and that no group is empty.
         unsafe {
+            core::hint::assert_unchecked(self.rows_per_scale > 0);
+            let group = row as u32 / self.rows_per_scale;
             let activation_scale = (*self.activation_scale.add(token)).widen();
             (
                 activation_scale,

@@ -167,6 +167,7 @@ unsafe fn normed<
             tiles: n.div_ceil(TILE_ROWS as u32),
             steps: k / STEP_COLUMNS as u32,
         };
+        core::hint::assert_unchecked(warps > 0);
         // The row of a group that this lane writes, or one past the last.
         let share = rows_of_group.div_ceil(warps);
         let own_row = if lane < share {

@@ -29,6 +29,23 @@ special_registers! {
     fn block_idx_y() = ctaid_y;
     /// Index of the block in the grid, along z. PTX: `mov.u32 %ctaid.z`; any architecture.
     fn block_idx_z() = ctaid_z;
+}
+
+/// Special registers that are never 0.
+macro_rules! dimensions {
+    ($($(#[$doc:meta])* fn $name:ident() = $intrinsic:ident;)*) => {$(
+        $(#[$doc])*
+        #[gpu_only]
+        pub fn $name() -> u32 {
+            let count = llvm::$intrinsic() as u32;
+            // SAFETY: no grid or block is empty. Divisions by it then need no check.
+            unsafe { core::hint::assert_unchecked(count > 0) };
+            count
+        }
+    )*};
+}
+
+dimensions! {
     /// Threads in a block, along x. PTX: `mov.u32 %ntid.x`; any architecture.
     fn block_dim_x() = ntid_x;
     /// Threads in a block, along y. PTX: `mov.u32 %ntid.y`; any architecture.
