@@ -1,7 +1,8 @@
 //! The middle of a BitNet feed-forward layer: `quantize(norm(act(gate) * up))`, in one pass over memory.
 //!
 //! Intermediate values are f32. Formulas, pointer layouts and thread mapping are those of the `activation`, `norm` and `quantize`
-//! modules, with `width` as `k`: a block processes a token, and a thread keeps its chunks in registers, those of wide rows in shared memory. Bound by memory bandwidth.
+//! modules, with `width` as `k`: a block processes a token, and a thread keeps its chunks in registers, those of wide rows in shared
+//! memory. Bound by memory bandwidth.
 
 use crate::activation::Gated;
 use crate::element::AnyFloat;

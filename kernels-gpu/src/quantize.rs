@@ -12,9 +12,9 @@
 //! | `partial` | `[partials]`, bits of the largest `abs(x)` of each block | i32 | 4 bytes |
 //!
 //! Threads: a block processes a token; thread `t` processes chunks `t`, `t + block_dim`, ... of 8 elements. Per token, it keeps them in
-//! registers, those of wide rows in shared memory, between the maximum and the rounding, so that memory is read once. Per tensor, the maximum of the whole input is needed
-//! before the first rounding: `quantize_tensor_absmax` writes one number per block, and every block of `quantize_tensor` takes the
-//! largest of them. Bound by memory bandwidth: one read of `x` (two per tensor), one write of `q`.
+//! registers, those of wide rows in shared memory, between the maximum and the rounding, so that memory is read once. Per tensor, the
+//! maximum of the whole input is needed before the first rounding: `quantize_tensor_absmax` writes one number per block, and every block
+//! of `quantize_tensor` takes the largest of them. Bound by memory bandwidth: one read of `x` (two per tensor), one write of `q`.
 //!
 //! The maximum is taken over the bits of `|x|` as integers. These have the same order as the floats, with NaN above infinity: a
 //! token with a NaN gets a NaN scale, one with an infinity gets the scale 0, and its products are NaN.
