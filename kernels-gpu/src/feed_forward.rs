@@ -58,9 +58,11 @@ macro_rules! variants {
                 width: u32,
                 k_padded: u32,
             ) {
+                let norm = Norm::<$whole> { kind: norm, gamma, beta, eps, width };
+                // SAFETY: the host launches it on buffers as the modules describe.
+                unsafe { norm.prefetch() };
                 grid::follow();
                 let source = Gated::<$whole>::new(gate, up, dtype, activation, layout, width);
-                let norm = Norm::<$whole> { kind: norm, gamma, beta, eps, width };
                 let output = Quantized { values, scale, sum, k_padded };
                 // SAFETY: the host launches it on buffers as the modules describe.
                 unsafe { norm.run::<_, _, $chunks, false>(thread::block_idx_x() as usize, source, output, 0) }

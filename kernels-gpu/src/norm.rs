@@ -24,6 +24,8 @@ use crate::quantize::{self, Quantized, Sink};
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::row::Variant;
 use crate::row::{ANY, CHUNK, MAX_THREADS, WHOLE, WIDE, WideRow};
+#[cfg(target_feature = "sm_90")]
+use cuda_std::ptr;
 use cuda_std::{GpuFloat, kernel, shared_array, thread};
 
 /// The values to normalize.
@@ -153,6 +155,25 @@ fn sum(values: &[f32; CHUNK]) -> f32 {
 impl<const WHOLE: bool> Norm<WHOLE> {
     fn is_layer(&self) -> bool {
         self.kind == Kind::Layer as u32
+    }
+
+    /// From sm_90 on, the first block has L2 fetch gamma and beta, which no block needs before the first reduction of its token. Called before
+    /// the wait for the preceding grid.
+    ///
+    /// # Safety
+    /// Launched on buffers as the module describes.
+    #[inline(always)]
+    pub unsafe fn prefetch(&self) {
+        #[cfg(target_feature = "sm_90")]
+        if thread::thread_idx_x() == 0 && thread::block_idx_x() == 0 {
+            let bytes = self.width.next_multiple_of(PARAMETER_BLOCK as u32) * 4;
+            for parameter in [self.gamma, self.beta] {
+                if !parameter.is_null() {
+                    // SAFETY: gamma and beta are padded to whole blocks.
+                    unsafe { ptr::prefetch_l2_bulk(parameter, bytes.min(ptr::MAX_BULK_BYTES)) };
+                }
+            }
+        }
     }
 
     /// The token's mean, from each thread's part of the sum.
@@ -441,8 +462,10 @@ macro_rules! variants {
                 kind: u32,
                 width: u32,
             ) {
-                grid::follow();
                 let norm = Norm::<$whole> { kind, gamma, beta, eps, width };
+                // SAFETY: the host launches it on buffers as the module describes.
+                unsafe { norm.prefetch() };
+                grid::follow();
                 let floats = |start| Floats::new(start, dtype, width);
                 let source = Input::<$whole> { input: floats(input), residual: floats(residual) };
                 // SAFETY: the host launches it on buffers as the module describes.
@@ -468,8 +491,10 @@ macro_rules! variants {
                 width: u32,
                 k_padded: u32,
             ) {
-                grid::follow();
                 let norm = Norm::<$whole> { kind, gamma, beta, eps, width };
+                // SAFETY: the host launches it on buffers as the module describes.
+                unsafe { norm.prefetch() };
+                grid::follow();
                 let floats = |start| Floats::new(start, dtype, width);
                 let source = Input::<$whole> { input: floats(input), residual: floats(residual) };
                 let output = Quantized { values, scale, sum, k_padded };

@@ -149,7 +149,10 @@ unsafe fn normed<
 ) {
     const { assert!(COUNT == TILES * UNIT_ROWS && COUNT <= 8) };
     // SAFETY: the caller's contract; every block has at least one group.
-    unsafe { follow::<TILES>(weights, None, (n, k)) };
+    unsafe {
+        norm.prefetch();
+        follow::<TILES>(weights, None, (n, k));
+    }
     let rows_of_group = (TILES * TILE_ROWS) as u32;
     let (thread, warps) = (thread::thread_idx_x(), thread::block_dim_x() / WARP);
     let (warp, lane) = (thread / WARP, thread % WARP);

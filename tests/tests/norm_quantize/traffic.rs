@@ -136,6 +136,35 @@ fn every_sector_is_moved_once() {
     }
 }
 
+/// Whatever the number of tokens, the first block has L2 fetch gamma and beta.
+#[test]
+fn parameters_are_prefetched_once() {
+    let (device, mut random) = (device(), random());
+    if device.kind() == DeviceKind::Cuda {
+        return;
+    }
+    let stream = device.default_stream();
+    let (m, width) = (3, 1000);
+    let parameters = Parameters::random(&mut random, width);
+    let input = Buffer::from_slice(&device, &floats(&mut random, m * width, 1.0)).unwrap();
+    let mut output = QuantizedActivations::uninit(&device, m, width).unwrap();
+    for ((_, norm), expected) in parameters.norms(&device).into_iter().zip([1, 2, 1]) {
+        let ((), reports) = device
+            .profile(|| {
+                norm.forward_quantized(&stream, &input, &mut output)
+                    .unwrap();
+            })
+            .unwrap();
+        let prefetches: u64 = reports[0]
+            .lines
+            .iter()
+            .filter(|line| line.instruction.contains("cp.async.bulk.prefetch.L2"))
+            .map(|line| line.lane_instructions)
+            .sum();
+        assert_eq!(prefetches, expected);
+    }
+}
+
 /// Of rows longer than 65,536 elements, what neither registers nor shared memory hold is read again in each step: for the mean of a
 /// LayerNorm, the squares, and what is written; for quantization also for the maximum.
 #[test]
