@@ -40,6 +40,14 @@ fn each<const WARPS: usize>(count: u32, action: impl Fn(u32)) {
     }
 }
 
+/// Has L2 fetch what the outputs of this block need besides sums; once for all splits.
+#[inline(always)]
+pub(super) fn prefetch<E: Epilogue, const TILES: usize>(epilogue: &E) {
+    if thread::thread_idx_x() == 0 && thread::block_idx_y() == 0 {
+        epilogue.prefetch((thread::block_idx_x() * (TILES * TILE_ROWS) as u32) as usize);
+    }
+}
+
 /// The operands of the output that this thread writes, to be loaded before the weights, so that they are in flight together; loaded afterwards, they would add
 /// a memory latency of their own. `None` where a thread may write several outputs, and where several blocks split K, of which only the last one
 /// needs them.

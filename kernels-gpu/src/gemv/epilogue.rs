@@ -4,6 +4,7 @@ use super::Problem;
 use super::layout::Layout;
 use crate::activation::{Function, NO_ACTIVATION};
 use crate::element::{AnyFloat, Element};
+use cuda_std::ptr;
 use half::bf16;
 
 /// How integer sums become outputs.
@@ -13,6 +14,9 @@ pub(super) trait Epilogue: Copy {
 
     /// What an output needs besides its sum, as far as it can be loaded before the products.
     type Operands: Copy + Default;
+
+    /// Has L2 fetch what outputs need of a block's rows, which begin at `row`, as far as it is not the output of another kernel.
+    fn prefetch(&self, row: usize);
 
     /// Loads the operands of an output, given as `(token, row)`.
     ///
@@ -124,6 +128,15 @@ impl Epilogue for Scaled {
     type Operands = Scales;
 
     #[inline(always)]
+    fn prefetch(&self, row: usize) {
+        // The scales of a block's rows, 16 or 32, are in one cache line.
+        ptr::prefetch_l2(self.rows.row_scale.wrapping_add(row));
+        if !self.rows.bias.is_null() {
+            ptr::prefetch_l2(self.rows.bias.wrapping_add(row));
+        }
+    }
+
+    #[inline(always)]
     unsafe fn operands(&self, (token, row): (usize, usize)) -> Scales {
         // SAFETY: the caller's contract.
         unsafe {
@@ -171,6 +184,10 @@ impl Epilogue for Int8xInt2 {
 
     /// The token's scale and the row's.
     type Operands = (f32, f32);
+
+    /// Nothing: the scales are few, and loaded with the weights.
+    #[inline(always)]
+    fn prefetch(&self, _row: usize) {}
 
     #[inline(always)]
     unsafe fn operands(&self, (token, row): (usize, usize)) -> (f32, f32) {

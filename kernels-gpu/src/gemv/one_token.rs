@@ -226,6 +226,7 @@ pub(super) unsafe fn gemv<
             activations: problem.activations.wrapping_add(column as usize),
         }
     };
+    block_sums::prefetch::<E, TILES>(&epilogue);
     // SAFETY: the caller's contract.
     unsafe {
         follow::<TILES>(

@@ -215,6 +215,7 @@ pub(super) unsafe fn gemv<
             prefetch(after_batches);
         }
     }
+    block_sums::prefetch::<E, TILES>(&epilogue);
     grid::follow();
     // Partial steps and two steps a batch leave no registers for them.
     let operands = if L::HAS_PARTIAL_STEPS && STEPS > 1 {
