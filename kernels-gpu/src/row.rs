@@ -15,7 +15,7 @@ pub(crate) const WHOLE: bool = true;
 /// Accepts rows of any width.
 pub(crate) const ANY: bool = false;
 
-/// In place of a number of chunks per thread: a kernel that accepts rows of any width, and keeps them in a [`WideRow`].
+/// In place of a number of chunks per thread: a kernel that accepts rows of any width, and keeps in registers and shared memory what fits.
 pub const WIDE: usize = 0;
 /// Chunks of a wide row that a thread has in registers, in kernels that have registers for them.
 pub const WIDE_IN_REGISTERS: u32 = 1;

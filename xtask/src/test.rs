@@ -39,7 +39,7 @@ struct Step {
 type Check = fn() -> Outcome;
 
 /// The steps, in the order they run: the quick ones first, and the tests last, whose closing lines are then in sight.
-const STEPS: [(&str, Check); 12] = [
+const STEPS: [(&str, Check); 13] = [
     ("format", || cargo(&["fmt", "--all", "--", "--check"])),
     ("kernel toolchain", toolchain),
     ("clippy", || {
@@ -51,6 +51,12 @@ const STEPS: [(&str, Check); 12] = [
             "--deny",
             "warnings",
         ])
+    }),
+    ("documentation", || {
+        let mut doc = workspace::cargo();
+        doc.args(["doc", "--workspace", "--no-deps"])
+            .env("RUSTDOCFLAGS", "--deny warnings");
+        cargo_command(&mut doc)
     }),
     ("PTX is fresh", fresh_ptx),
     ("ptxas", assemble),
