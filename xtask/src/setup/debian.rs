@@ -15,7 +15,7 @@ use crate::process;
 /// Debian's rustc for building web browsers, which follows upstream's releases within a stable Debian.
 const RUSTC: &str = "rustc-web";
 const SOURCE: &str = "rust-web-src";
-/// The packages among their dependencies that belong to the compiler; the others are the system's own libraries.
+/// The packages among their dependencies that belong to the compiler. Of the other libraries, those that the system lacks are needed too.
 const PARTS: [&str; 2] = ["libstd-rust-web", "libllvm"];
 
 const QUICK: Duration = Duration::from_secs(60);
@@ -131,7 +131,12 @@ impl Apt {
             if !seen.insert(package.clone()) {
                 continue;
             }
-            let record = self.candidate(&package)?;
+            let record = match self.candidate(&package) {
+                Ok(record) => record,
+                // A name that other packages provide.
+                Err(_) if !is_part(&package) => continue,
+                Err(error) => return Err(error),
+            };
             let version = field(&record, "Version").unwrap_or_default();
             if package == RUSTC {
                 rustc_version = version.to_owned();
@@ -139,12 +144,23 @@ impl Apt {
             found.insert(format!("{package}={version}"));
             open.extend(
                 dependencies(&record)
-                    .filter(|name| PARTS.iter().any(|part| name.starts_with(part))),
+                    .filter(|name| is_part(name) || name.starts_with("lib") && !is_installed(name)),
             );
         }
         found.insert(format!("{SOURCE}={rustc_version}"));
         Ok(found)
     }
+}
+
+/// Whether a package belongs to the compiler.
+fn is_part(package: &str) -> bool {
+    package == RUSTC || PARTS.iter().any(|part| package.starts_with(part))
+}
+
+fn is_installed(package: &str) -> bool {
+    let mut query = Command::new("dpkg-query");
+    query.args(["--show", "--showformat=${db:Status-Status}", package]);
+    process::capture(&mut query, QUICK).is_ok_and(|captured| captured.stdout == "installed")
 }
 
 /// A field of a control record, in one line.

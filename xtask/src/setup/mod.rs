@@ -19,20 +19,29 @@ const WAYS: [(&str, Way); 2] = [
     ("Debian's packages", debian::unpack),
 ];
 
+/// Gets both, or the one that can be got.
 pub fn run() -> Result<()> {
-    let compiler = compiler()?;
-    println!(
-        "kernel compiler: {}, {}",
-        compiler.version,
-        compiler.rustc.display()
-    );
-    let tools = nvidia::tools()?;
-    println!(
-        "NVIDIA tools:    {}, {}",
-        tools.version()?,
-        tools.folder().display()
-    );
-    Ok(())
+    let compiler = compiler();
+    if let Ok(compiler) = &compiler {
+        println!(
+            "kernel compiler: {}, {}",
+            compiler.version,
+            compiler.rustc.display()
+        );
+    }
+    let tools = nvidia::tools();
+    if let Ok(tools) = &tools {
+        println!(
+            "NVIDIA tools:    {}, {}",
+            tools.version()?,
+            tools.folder().display()
+        );
+    }
+    match (compiler, tools) {
+        (Err(compiler), Err(tools)) => bail!("{compiler:#}\n{tools:#}"),
+        (Err(error), _) | (_, Err(error)) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// A kernel compiler: one that is there already, or one that this gets.
