@@ -3,12 +3,16 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-/// A runner that leaves no file behind; a failure prints what was drawn.
+/// A runner that leaves no file behind; a failure prints what was drawn. `PROPTEST_CASES` overrides the number of cases.
 pub fn runner(cases: u32) -> TestRunner {
+    let config = Config::default();
     TestRunner::new(Config {
-        cases,
+        cases: match std::env::var_os("PROPTEST_CASES") {
+            Some(_) => config.cases,
+            None => cases,
+        },
         failure_persistence: None,
-        ..Config::default()
+        ..config
     })
 }
 

@@ -5,11 +5,11 @@ use bitnet_cuda::launch::LaunchError;
 use bitnet_cuda::ops::{GateUp, OpError, activate, gated};
 use bitnet_cuda::reference::activation::{self, Activation, GateUpLayout, split_gate_up};
 use half::{bf16, f16};
+use integration_tests::drawn;
 use integration_tests::golden::Golden;
 use integration_tests::tolerance::{U, activation_bound, assert_within, exact_activation_bound};
 use integration_tests::{Number, cast, device, floats, poisoned, random};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
 fn check_plain<T: Number>(device: &Device, x: &[f32]) {
@@ -169,12 +169,7 @@ fn special_values_are_the_references() {
 fn gated_shapes_and_values_drawn_at_random_are_within_their_bound() {
     let device = device();
     let shapes = (1_usize..5, 1_usize..700, any::<u64>(), -4_i32..4);
-    let mut runner = TestRunner::new(Config {
-        cases: 30,
-        failure_persistence: None,
-        ..Config::default()
-    });
-    runner
+    drawn::runner(30)
         .run(&shapes, |(m, width, seed, exponent)| {
             let mut random = fastrand::Rng::with_seed(seed);
             let gate_up = floats(&mut random, m * 2 * width, 2_f32.powi(exponent));

@@ -5,11 +5,11 @@ use bitnet_cuda::ops::{Norm, OpError};
 use bitnet_cuda::reference::fused::add_residual;
 use bitnet_cuda::reference::norm::{self, normalize};
 use half::{bf16, f16};
+use integration_tests::drawn;
 use integration_tests::golden::Golden;
 use integration_tests::tolerance::{assert_within, norm_bounds};
 use integration_tests::{Number, cast, device, floats, poisoned, random};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 
 const EPS: f32 = 1e-5;
 
@@ -144,12 +144,7 @@ fn shapes_and_values_drawn_at_random_are_within_their_bound() {
         any::<u64>(),
         -30_i32..12,
     );
-    let mut runner = TestRunner::new(Config {
-        cases: 60,
-        failure_persistence: None,
-        ..Config::default()
-    });
-    runner
+    drawn::runner(60)
         .run(&shapes, |(m, width, seed, exponent)| {
             let mut random = fastrand::Rng::with_seed(seed);
             let scale = 2_f32.powi(exponent);

@@ -79,24 +79,41 @@ fn in_two_steps(device: &Device, norm: &Norm, x: &[f32]) -> quantize::QuantizedA
 
 /// Checks one token against the f64 norm `y`, of which the kernel's f32 values may be off by `bounds`.
 fn assert_quantized(q: &[i8], scale: f32, y: &[f64], bounds: &[f64]) {
-    let absmax = y.iter().fold(1e-5, |largest: f64, y| largest.max(y.abs()));
+    let absmax = y.iter().fold(0.0, |largest: f64, y| largest.max(y.abs()));
     let bound = bounds
         .iter()
         .fold(0.0, |largest: f64, bound| largest.max(*bound));
-    let exact = 127.0 / absmax;
-    // The maximum is off by `bound` at most, and the quotient is rounded.
-    let of_scale = bound / absmax + 2.0 * U;
+    let scale = f64::from(scale);
+    // The maximum is off by `bound` at most; it and the quotient are rounded.
+    let [least, most] = [absmax + bound, absmax - bound].map(|absmax| 127.0 / absmax.max(1e-5));
     assert!(
-        (f64::from(scale) / exact - 1.0).abs() <= 1.01 * of_scale,
-        "{scale} is not {exact}"
+        (least * (1.0 - 3.0 * U)..=most * (1.0 + 3.0 * U)).contains(&scale),
+        "the scale {scale} is not in {least}..={most}"
     );
     for ((&q, y), bound) in q.iter().zip(y).zip(bounds) {
-        let product = y * exact;
-        let slack = 1.01 * (bound * exact + product.abs() * (of_scale + U));
+        let product = y * scale;
+        let slack = (bound * scale + product.abs() * U) * (1.0 + U);
         assert!(
             (f64::from(q) - product).abs() <= 0.5 + slack,
             "{q} is not {product}"
         );
+    }
+}
+
+/// Checks quantized tokens against the f64 norm of `x`.
+fn assert_near_the_norm<T: Number>(
+    quantized: &quantize::QuantizedActivations,
+    x: &[T],
+    norm: &norm::Norm,
+) {
+    let m = quantized.scales.len();
+    let width = x.len() / m;
+    let y = normalize(x, m, width, norm).unwrap();
+    for token in 0..m {
+        let row = token * width..(token + 1) * width;
+        let y = &y[row.clone()];
+        let bounds = norm_bounds(&x[row.clone()], norm, y);
+        assert_quantized(&quantized.values[row], quantized.scales[token], y, &bounds);
     }
 }
 
@@ -132,22 +149,8 @@ fn check<T: Number>(device: &Device, x: &[f32], residual: &[f32], parameters: &P
         );
         assert_same(&actual, &in_two_steps(device, &norm, &wide));
 
-        let y = normalize(&expected_sum, m, width, &reference).unwrap();
-        for token in 0..m {
-            let row = token * width..(token + 1) * width;
-            let bounds = norm_bounds(&expected_sum[row.clone()], &reference, &y[row.clone()]);
-            assert_quantized(
-                &actual.values[row.clone()],
-                actual.scales[token],
-                &y[row.clone()],
-                &bounds,
-            );
-            let off = actual.values[row.clone()]
-                .iter()
-                .zip(&expected.values[row])
-                .map(|(a, b)| i32::from(*a).abs_diff(i32::from(*b)))
-                .max();
-            assert!(off <= Some(1), "{off:?} steps off the reference");
+        for quantized in [&actual, &expected] {
+            assert_near_the_norm(quantized, &expected_sum, &reference);
         }
     }
 }
@@ -269,6 +272,8 @@ fn check_gated<T: Number>(device: &Device, gate: &[f32], up: &[f32], parameters:
         let mut product = poisoned::<f32>(device, gate.len());
         bitnet_cuda::ops::gated(&stream, activation, both, width, &mut product).unwrap();
         let product = product.to_vec().unwrap();
+        let truth = gated(activation, &gate, &up).unwrap();
+        let truth_f32: Vec<f32> = truth.iter().map(|&product| product as f32).collect();
 
         for (reference, norm) in parameters.norms(device) {
             let expected = in_two_steps(device, &norm, &product);
@@ -285,15 +290,10 @@ fn check_gated<T: Number>(device: &Device, gate: &[f32], up: &[f32], parameters:
                     .unwrap();
                 assert_same(&download(&output), &expected);
             }
-            let reference =
-                gated_norm_quantize(activation, &gate, &up, m, width, &reference).unwrap();
-            let near = |(a, b): (&i8, &i8)| i32::from(*a).abs_diff(i32::from(*b)) <= 1;
-            assert!(expected.values.iter().zip(&reference.values).all(near));
-            let near =
-                |(a, b): (&f32, &f32)| (f64::from(*a) / f64::from(*b) - 1.0).abs() < 200.0 * U;
-            assert!(expected.scales.iter().zip(&reference.scales).all(near));
+            assert_near_the_norm(&expected, &product, &reference);
+            let in_f64 = gated_norm_quantize(activation, &gate, &up, m, width, &reference).unwrap();
+            assert_near_the_norm(&in_f64, &truth_f32, &reference);
         }
-        let truth = gated(activation, &gate, &up).unwrap();
         for (i, (product, truth)) in product.iter().zip(&truth).enumerate() {
             let (x, up) = (gate[i].to_f32(), f64::from(up[i].to_f32()));
             let bound = activation_bound(activation, x, activation.apply(f64::from(x))) * up.abs()

@@ -7,9 +7,9 @@ use bitnet_cuda::ops::{
 };
 use bitnet_cuda::reference::quantize;
 use half::{bf16, f16};
+use integration_tests::drawn;
 use integration_tests::{Number, assert_same, cast, device, download, floats, poisoned, random};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 
 /// Quantizes `x` in both granularities and back to every type, and compares.
 fn check<T: Number>(device: &Device, x: &[T], m: usize, k: usize) {
@@ -73,12 +73,7 @@ fn every_type_and_shape_equals_the_reference() {
 #[test]
 fn shapes_and_bits_drawn_at_random_equal_the_reference() {
     let device = device();
-    let mut runner = TestRunner::new(Config {
-        cases: 60,
-        failure_persistence: None,
-        ..Config::default()
-    });
-    runner
+    drawn::runner(60)
         .run(
             &(1_usize..20, 1_usize..300, any::<u64>(), any::<bool>()),
             |(m, k, seed, finite)| {

@@ -10,9 +10,9 @@ use bitnet_cuda::reference::quantize::{
     self, dequantize_weights, quantize_weights_binary, quantize_weights_ternary,
 };
 use half::{bf16, f16};
+use integration_tests::drawn;
 use integration_tests::{Number, cast, device, floats, poisoned, random};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 use safetensors::SafeTensors;
 
 const GRANULARITIES: [WeightGranularity; 2] =
@@ -211,12 +211,7 @@ fn lanes_are_added_in_the_order_that_the_docs_fix() {
 #[test]
 fn shapes_and_values_drawn_at_random_equal_the_reference() {
     let device = device();
-    let mut runner = TestRunner::new(Config {
-        cases: 40,
-        failure_persistence: None,
-        ..Config::default()
-    });
-    runner
+    drawn::runner(40)
         .run(
             &(1_usize..70, 1_usize..400, any::<u64>()),
             |(n, k, seed)| {

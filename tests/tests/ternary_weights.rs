@@ -7,19 +7,15 @@ use bitnet_cuda::ops::{
     BitLinear, OpError, QuantizedActivations, TernaryWeights, quantize_activations,
 };
 use bitnet_cuda::reference::RowScales;
+use integration_tests::drawn;
 use integration_tests::{device, floats, poisoned, random, ternary};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 
 #[test]
 fn every_layout_packs_unpacks_and_converts_as_on_the_cpu() {
     let device = device();
     let stream = device.default_stream();
-    let mut runner = TestRunner::new(Config {
-        cases: 60,
-        failure_persistence: None,
-        ..Config::default()
-    });
+    let mut runner = drawn::runner(60);
     let size = |most| {
         prop_oneof![
             1..most,

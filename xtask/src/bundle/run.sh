@@ -87,7 +87,10 @@ part() {
     esac
     say "$name: exit $status after $((SECONDS - started)) s"
     if [ $status -ne 0 ]; then
-        tail -n 5 "$parts/$name.err" | tee -a "$out/log.txt"
+        # Tests say on stdout what failed; where stdout is JSON, it may be one long line.
+        for stream in out err; do
+            tail -n 25 "$parts/$name.$stream" | cut -c 1-400 | sed "s/^/  $name.$stream: /" | tee -a "$out/log.txt"
+        done
     fi
 }
 
@@ -98,7 +101,7 @@ export BITNET_TEST_DEVICE=$device RUST_BACKTRACE=0
 
 # Test programs read their golden data from the folder that they run in.
 scratch=$(mktemp -d) && trap 'rm -rf "$scratch"' EXIT && tar -xzf "$here/tests.tar.gz" -C "$scratch" || exit 2
-cd "$scratch" || exit 2
+cd "$scratch" && [ -s modules ] || exit 2
 parts=$scratch/parts && mkdir "$parts" || exit 2
 # So that the driver compiles the PTX once, and not once for each program, wherever it may write.
 export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-$scratch/cuda-cache}
