@@ -5,7 +5,7 @@ mod machine;
 use std::fs;
 use std::path::Path;
 
-use cuda_builder::{CudaBuilder, CudaBuilderError, NvvmArch};
+use cuda_builder::{CudaBuilder, CudaBuilderError};
 
 /// A kernel crate in a folder of its own.
 fn kernel_crate(folder: &Path, body: &str) {
@@ -48,7 +48,6 @@ fn the_same_sources_give_the_same_bytes_wherever_they_lie() {
         kernel_crate(folder, CHECKED);
         let copy = folder.join("copied/kernels.ptx");
         let output = CudaBuilder::new(folder)
-            .arch(NvvmArch::Compute80)
             .compiler(compiler.clone())
             .target_dir(target)
             .copy_to(&copy)

@@ -20,6 +20,8 @@ const MAX_BYTES: u64 = 48 << 20;
 /// Debian 12's: programs for it run on everything newer.
 const NEWEST_GLIBC: glibc::Version = (2, 36);
 
+/// The test programs: of the library, of the integration tests' own library, and these tests.
+const TESTS: [&str; 3] = ["bitnet_cuda", "integration_tests", BY_MODULE];
 /// The test program whose modules `run.sh` runs one by one.
 const BY_MODULE: &str = "integration";
 /// Modules of it that have no device or always the emulator: a GPU shows nothing about them.
@@ -75,19 +77,24 @@ fn make(folder: &Path) -> Result<()> {
     fs::create_dir_all(&tests)?;
     fs::create_dir_all(folder)?;
 
-    let programs = built("build", &["--bin", "bitnet"])?;
+    let package = ["--package", "bitnet-cuda", "--bin", "bitnet"];
+    let programs = artifacts::built(&[&["build", "--release"], package.as_slice()].concat())?;
     add(
         artifacts::program(&programs, "bitnet")?,
         &folder.join("bitnet"),
     )?;
-    let artifacts = built("test", &["--no-run", "--lib"])?;
-    for artifact in artifacts.iter().filter(|artifact| artifact.is_test) {
-        add(&artifact.file, &tests.join(&artifact.name))?;
+    // Of the whole workspace, in the profile of tests: the same files that `cargo test --workspace` builds.
+    let selection = ["--workspace", "--lib", "--test", BY_MODULE];
+    let artifacts = artifacts::built(&[&["test", "--no-run"], selection.as_slice()].concat())?;
+    for name in TESTS {
+        let is_it = |artifact: &&artifacts::Artifact| artifact.is_test && artifact.name == name;
+        let test = artifacts.iter().find(is_it);
+        let test = test.with_context(|| format!("cargo built no test program `{name}`"))?;
+        add(&test.file, &tests.join(name))?;
     }
     let mut list = Command::new(tests.join(BY_MODULE));
     list.args(["--list", "--format", "terse"]);
-    let list = process::capture(&mut list, QUICK)
-        .with_context(|| format!("cargo built no test program `{BY_MODULE}`"))?;
+    let list = process::capture(&mut list, QUICK)?;
     fs::write(unpacked.path().join("modules"), modules(&list.stdout)?)?;
     // The library's own tests load it where there is no GPU.
     let double = artifacts
@@ -127,19 +134,6 @@ fn make(folder: &Path) -> Result<()> {
     let script = folder.join("run.sh");
     fs::write(&script, SCRIPT)?;
     set_executable(&script)
-}
-
-/// Runs cargo on the packages of the bundle's programs, in the release profile. Each command selects both, and a test: the features of their
-/// dependencies are then the same, and they are built once.
-fn built(command: &str, targets: &[&str]) -> Result<Vec<artifacts::Artifact>> {
-    let both = [
-        "--release",
-        "--package",
-        "bitnet-cuda",
-        "--package",
-        "integration-tests",
-    ];
-    artifacts::built(&[&[command, "--test", BY_MODULE], both.as_slice(), targets].concat())
 }
 
 /// A line a module that a GPU shows something about: its name, and the names of its tests. `list` is what a test program says to
@@ -210,8 +204,8 @@ fn size(folder: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Copies the folder and runs it there: on the emulator, where every part has to pass and the results have to be there, and then its tests and its
-/// comparison through the driver's interface as on a GPU, with the double for a driver.
+/// Copies the folder and runs it there: its tests and its comparison through the driver's interface as on a GPU, with the double for a driver; its
+/// measurements on the emulator (on which `cargo test` runs these tests), and the results have to be there.
 fn run_elsewhere(folder: &Path) -> Result<()> {
     let elsewhere = tempfile::tempdir()?;
     let copy = elsewhere.path().join("bundle");
@@ -246,7 +240,7 @@ fn run_elsewhere(folder: &Path) -> Result<()> {
         elsewhere.path().join("tests").join(DOUBLE),
     );
     passes(as_on_a_gpu).context("as on a GPU, with the double for a driver")?;
-    passes(run(&["--device", "emulated"]))?;
+    passes(run(&["--device", "emulated", "--only", "bench"]))?;
     let results =
         fs::read_to_string(out.join("results.json")).context("run.sh left no results.json")?;
     let results = kernel_benches::Results::from_json(&results)?;

@@ -32,9 +32,9 @@ pub fn ptxas() -> Option<PathBuf> {
     }
 }
 
-/// A folder for compiled kernels, kept from one run to the next.
+/// The folder that the workspace's kernels are compiled in, too, so that `core` is compiled once for all.
 pub fn scratch() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("ptx")
+    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("ptx")
 }
 
 fn skip<T>(why: &str) -> Option<T> {
