@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use cuda_builder::{CompileOutput, CudaBuilder, KernelCompiler, NvvmArch};
 use indicatif::{ProgressBar, ProgressStyle};
+use rayon::prelude::*;
 
 use crate::{setup, workspace};
 use manifest::{Manifest, PtxFile};
@@ -140,17 +141,14 @@ struct Built {
     text: String,
 }
 
+/// Compiles for several architectures at once: most of a compilation is one thread's work.
 fn build_all(compiler: &KernelCompiler) -> Result<Vec<Built>> {
     let progress = ProgressBar::new(NvvmArch::ALL.len() as u64).with_style(
-        ProgressStyle::with_template(
-            "{spinner} compiling kernels {bar:20} {pos}/{len} {msg} {elapsed}",
-        )
-        .expect("the template is well-formed"),
+        ProgressStyle::with_template("{spinner} compiling kernels {bar:20} {pos}/{len} {elapsed}")
+            .expect("the template is well-formed"),
     );
     progress.enable_steady_tick(Duration::from_millis(100));
-    let mut all = Vec::new();
-    for arch in NvvmArch::ALL {
-        progress.set_message(arch.target_cpu());
+    let build = |arch| {
         let output = CudaBuilder::new(workspace::root().join("kernels-gpu"))
             .arch(arch)
             .compiler(compiler.clone())
@@ -159,11 +157,12 @@ fn build_all(compiler: &KernelCompiler) -> Result<Vec<Built>> {
             progress.suspend(|| eprint!("{warning}"));
         }
         let text = std::fs::read_to_string(&output.ptx)?;
-        all.push(Built { arch, output, text });
         progress.inc(1);
-    }
+        Ok(Built { arch, output, text })
+    };
+    let all = NvvmArch::ALL.into_par_iter().map(build).collect();
     progress.finish_and_clear();
-    Ok(all)
+    all
 }
 
 /// The first line in which two texts differ, both sides of it.

@@ -32,9 +32,9 @@ pub fn ptxas() -> Option<PathBuf> {
     }
 }
 
-/// The folder that the workspace's kernels are compiled in, too, so that `core` is compiled once for all.
+/// A folder for compiled kernels, kept from one run to the next.
 pub fn scratch() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("ptx")
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("ptx")
 }
 
 fn skip<T>(why: &str) -> Option<T> {
