@@ -96,7 +96,7 @@ part() {
 
 [ -z "$dry" ] || say "plan for $seconds s on $device, in this order; what a part leaves goes to the later ones"
 [ -n "$dry" ] || { mkdir -p "$out" && out=$(cd "$out" && pwd) && : >"$out/log.txt" && rm -f "$out/parts.tar"; } || exit 2
-[ ! -f "$here/COMMIT" ] || export BITNET_COMMIT="$(cat "$here/COMMIT")"
+[ ! -f "$here/COMMIT" ] || { BITNET_COMMIT=$(cat "$here/COMMIT") && export BITNET_COMMIT; }
 export BITNET_TEST_DEVICE=$device RUST_BACKTRACE=0
 
 # Test programs read their golden data from the folder that they run in.
