@@ -10,12 +10,20 @@ use crate::{process, workspace};
 
 const BUILD: Duration = Duration::from_secs(3600);
 
+/// What a file that cargo has built is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Program,
+    Example,
+    Test,
+    SharedLibrary,
+}
+
 /// A file that cargo has built.
 pub struct Artifact {
+    pub kind: Kind,
     pub name: String,
     pub file: PathBuf,
-    pub is_example: bool,
-    pub is_test: bool,
 }
 
 /// Runs cargo; what it built.
@@ -33,11 +41,11 @@ pub fn of_workspace() -> Result<Vec<Artifact>> {
     built(&["build", "--workspace", "--bins", "--examples"])
 }
 
-/// The program of that name among them.
-pub fn program<'a>(artifacts: &'a [Artifact], name: &str) -> Result<&'a Path> {
-    let is_it = |a: &&Artifact| a.name == name && !a.is_example && !a.is_test;
+/// The file of that kind and name among them.
+pub fn file<'a>(artifacts: &'a [Artifact], kind: Kind, name: &str) -> Result<&'a Path> {
+    let is_it = |a: &&Artifact| a.kind == kind && a.name == name;
     let found = artifacts.iter().find(is_it);
-    let found = found.with_context(|| format!("cargo built no program `{name}`"))?;
+    let found = found.with_context(|| format!("cargo built no {kind:?} named `{name}`"))?;
     Ok(&found.file)
 }
 
@@ -53,25 +61,24 @@ fn artifacts(messages: &str) -> Result<Vec<Artifact>> {
         let name = message["target"]["name"]
             .as_str()
             .context("an artifact without a name")?;
-        let is_example = message["target"]["kind"] == json!(["example"]);
-        let is_test = message["profile"]["test"] == true;
-        let executable = message["executable"].as_str();
-        let files = message["filenames"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str);
+        let files = message["filenames"].as_array().into_iter().flatten();
         let library = files
-            .into_iter()
+            .filter_map(Value::as_str)
             .find(|file| name == "fake_libcuda" && file.ends_with(".so"));
-        if let Some(file) = executable.or(library) {
-            artifacts.push(Artifact {
-                name: name.to_owned(),
-                file: file.into(),
-                is_example,
-                is_test,
-            });
-        }
+        let (kind, file) = match (message["executable"].as_str(), library) {
+            (Some(file), _) if message["profile"]["test"] == true => (Kind::Test, file),
+            (Some(file), _) if message["target"]["kind"] == json!(["example"]) => {
+                (Kind::Example, file)
+            }
+            (Some(file), _) => (Kind::Program, file),
+            (None, Some(file)) => (Kind::SharedLibrary, file),
+            (None, None) => continue,
+        };
+        artifacts.push(Artifact {
+            kind,
+            name: name.to_owned(),
+            file: file.into(),
+        });
     }
     Ok(artifacts)
 }
@@ -91,21 +98,32 @@ mod tests {
             "\n",
             r#"{"reason":"compiler-artifact","target":{"kind":["example"],"name":"graphs"},"profile":{"test":false},"executable":"/t/graphs","filenames":["/t/graphs"]}"#,
             "\n",
+            r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"gemv"},"profile":{"test":false},"executable":"/t/gemv","filenames":["/t/gemv"]}"#,
+            "\n",
             r#"{"reason":"build-finished","success":true}"#,
         );
         let artifacts = artifacts(messages).expect("well-formed");
         let found: Vec<_> = artifacts
             .iter()
-            .map(|a| (a.name.as_str(), a.file.to_str(), a.is_example, a.is_test))
+            .map(|a| (a.kind, a.name.as_str(), a.file.to_str()))
             .collect();
         assert_eq!(
             found,
             [
-                ("fake_libcuda", Some("/t/libfake_libcuda.so"), false, false),
-                ("gemv", Some("/t/gemv-1"), false, true),
-                ("graphs", Some("/t/graphs"), true, false)
+                (
+                    Kind::SharedLibrary,
+                    "fake_libcuda",
+                    Some("/t/libfake_libcuda.so")
+                ),
+                (Kind::Test, "gemv", Some("/t/gemv-1")),
+                (Kind::Example, "graphs", Some("/t/graphs")),
+                (Kind::Program, "gemv", Some("/t/gemv")),
             ]
         );
+        let gemv = file(&artifacts, Kind::Program, "gemv").expect("it is there");
+        assert_eq!(gemv, Path::new("/t/gemv"));
+        let error = file(&artifacts, Kind::Example, "gemv").expect_err("it is none");
+        assert_eq!(error.to_string(), "cargo built no Example named `gemv`");
         assert!(super::artifacts("not json").is_err());
     }
 }

@@ -14,7 +14,8 @@ use kernel_benches::SHAPES;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{artifacts, process, workspace};
+use crate::artifacts::{self, Kind};
+use crate::{process, workspace};
 
 /// What is counted: an operation of `bitnet profile`, and its tokens.
 const OPERATIONS: [(&str, usize); 3] = [("gemv", 1), ("gemv", 8), ("int8xint2", 1)];
@@ -152,7 +153,7 @@ fn path() -> PathBuf {
 
 fn products() -> Result<Vec<Product>> {
     let built = artifacts::of_workspace()?;
-    let bitnet = artifacts::program(&built, "bitnet")?;
+    let bitnet = artifacts::file(&built, Kind::Program, "bitnet")?;
     let all = OPERATIONS
         .into_iter()
         .flat_map(|(op, m)| SHAPES.map(|shape| (op, m, shape)));
@@ -206,7 +207,7 @@ fn peer_products(ptx: &Path) -> Result<Vec<Product>> {
         bail!("{} has no entry of ladder_int8xint2_kernel", ptx.display());
     }
     let built = artifacts::of_workspace()?;
-    let ptx_emu = artifacts::program(&built, "ptx-emu")?;
+    let ptx_emu = artifacts::file(&built, Kind::Program, "ptx-emu")?;
     let folder = tempfile::tempdir()?;
     let buffer = |name: &str, bytes: usize| -> Result<String> {
         let path = folder.path().join(name);

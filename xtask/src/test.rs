@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
+use crate::artifacts::{self, Kind};
 use crate::build_ptx::{self, Freshness};
 use crate::setup::nvidia::Tools;
-use crate::{artifacts, bundle, counts, process, ptxas, report, sass, setup, workspace};
+use crate::{bundle, counts, process, ptxas, report, sass, setup, workspace};
 
 /// What became of a step.
 enum Outcome {
@@ -38,7 +39,7 @@ struct Step {
 
 type Check = fn() -> Outcome;
 
-/// The steps, in the order they run: the quick ones first, and the tests last, whose closing lines are then in sight.
+/// The steps, in the order they run: first the quick ones, and what later ones need.
 const STEPS: [(&str, Check); 13] = [
     ("format", || cargo(&["fmt", "--all", "--", "--check"])),
     ("kernel toolchain", toolchain),
@@ -196,7 +197,7 @@ fn tests() -> Outcome {
 /// Each example of the library, which `cargo test` compiles and does not run.
 fn examples() -> Result<()> {
     let mut examples = artifacts::of_workspace()?;
-    examples.retain(|artifact| artifact.is_example);
+    examples.retain(|artifact| artifact.kind == Kind::Example);
     ensure!(!examples.is_empty(), "cargo built no example");
     examples.sort_by(|a, b| a.name.cmp(&b.name));
     // What they tune is not the user's.

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{artifacts, process, workspace};
+use crate::artifacts::{self, Kind};
+use crate::{process, workspace};
 
 const SCRIPT: &str = include_str!("run.sh");
 
@@ -80,28 +81,25 @@ fn make(folder: &Path) -> Result<()> {
     let package = ["--package", "bitnet-cuda", "--bin", "bitnet"];
     let programs = artifacts::built(&[&["build", "--release"], package.as_slice()].concat())?;
     add(
-        artifacts::program(&programs, "bitnet")?,
+        artifacts::file(&programs, Kind::Program, "bitnet")?,
         &folder.join("bitnet"),
     )?;
     // Of the whole workspace, in the profile of tests: the same files that `cargo test --workspace` builds.
     let selection = ["--workspace", "--lib", "--test", BY_MODULE];
     let artifacts = artifacts::built(&[&["test", "--no-run"], selection.as_slice()].concat())?;
     for name in TESTS {
-        let is_it = |artifact: &&artifacts::Artifact| artifact.is_test && artifact.name == name;
-        let test = artifacts.iter().find(is_it);
-        let test = test.with_context(|| format!("cargo built no test program `{name}`"))?;
-        add(&test.file, &tests.join(name))?;
+        add(
+            artifacts::file(&artifacts, Kind::Test, name)?,
+            &tests.join(name),
+        )?;
     }
     let mut list = Command::new(tests.join(BY_MODULE));
     list.args(["--list", "--format", "terse"]);
     let list = process::capture(&mut list, QUICK)?;
     fs::write(unpacked.path().join("modules"), modules(&list.stdout)?)?;
     // The library's own tests load it where there is no GPU.
-    let double = artifacts
-        .iter()
-        .find(|artifact| artifact.file.extension() == Some(OsStr::new("so")));
-    let double = double.context("cargo built no libfake_libcuda.so")?;
-    add(&double.file, &tests.join(DOUBLE))?;
+    let double = artifacts::file(&artifacts, Kind::SharedLibrary, "fake_libcuda")?;
+    add(double, &tests.join(DOUBLE))?;
 
     // Where cargo runs the tests, it lies beside them.
     let golden = unpacked.path().join("golden");

@@ -101,7 +101,8 @@ export BITNET_TEST_DEVICE=$device RUST_BACKTRACE=0
 
 # Test programs read their golden data from the folder that they run in.
 scratch=$(mktemp -d) && trap 'rm -rf "$scratch"' EXIT && tar -xzf "$here/tests.tar.gz" -C "$scratch" || exit 2
-cd "$scratch" && [ -s modules ] || exit 2
+cd "$scratch" || exit 2
+[ -s modules ] || { say "tests.tar.gz has no list of modules: make the bundle anew"; exit 2; }
 parts=$scratch/parts && mkdir "$parts" || exit 2
 # So that the driver compiles the PTX once, and not once for each program, wherever it may write.
 export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-$scratch/cuda-cache}
