@@ -262,7 +262,7 @@ impl<const WHOLE: bool> Norm<WHOLE> {
 
     /// Normalizes a token, with all threads of the block.
     ///
-    /// With `EARLY`, gamma and beta are loaded together with the token, which saves latency and requires one chunk per thread. It costs registers
+    /// With `EARLY`, gamma is loaded together with the token, which saves latency and requires one chunk per thread. It costs registers
     /// and therefore, with many tokens, bytes in flight.
     ///
     /// # Safety
@@ -307,9 +307,9 @@ impl<const WHOLE: bool> Norm<WHOLE> {
                 values[i] = source.load(token, thread + i as u32 * threads, true);
             });
             let early = if EARLY {
-                [self.gamma(thread), self.beta(thread)]
+                self.gamma(thread)
             } else {
-                [[0.0; CHUNK]; 2]
+                [0.0; CHUNK]
             };
             if self.is_layer() {
                 let mut total = 0.0;
@@ -329,11 +329,8 @@ impl<const WHOLE: bool> Norm<WHOLE> {
             let mut absmax = 0;
             unroll!(i < CHUNKS <= 4, {
                 let chunk = thread + i as u32 * threads;
-                values[i] = if EARLY {
-                    self.scale(&values[i], inverse, || early[0], || early[1])
-                } else {
-                    self.scale(&values[i], inverse, || self.gamma(chunk), || self.beta(chunk))
-                };
+                let gamma = || if EARLY { early } else { self.gamma(chunk) };
+                values[i] = self.scale(&values[i], inverse, gamma, || self.beta(chunk));
                 absmax = quantize::absmax_bits(&values[i], absmax);
             });
             let scale = if K::SCALED {

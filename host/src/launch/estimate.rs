@@ -33,7 +33,7 @@ const ISSUE: f64 = 1.5;
 pub(super) const DEPENDENT_ISSUE: f64 = 4.0;
 
 /// Cycles from a load to its bytes from DRAM.
-const LATENCY: f64 = 800.0;
+pub(super) const LATENCY: f64 = 800.0;
 
 /// Cycles from a load to its bytes from L2.
 const L2_LATENCY: f64 = 300.0;

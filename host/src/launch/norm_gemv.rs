@@ -1,5 +1,6 @@
 //! Norm, quantization and product of one token in one kernel: launcher, variant and grid.
 
+use super::estimate::{LATENCY, SCHEDULERS};
 use super::floats::Floats;
 use super::{Float, Input, LaunchError, Norm, Output, activation, launch, row};
 use crate::device::{Buffer, Capabilities, LaunchConfig, Stream};
@@ -30,25 +31,42 @@ pub(crate) fn takes_norm(capabilities: &Capabilities, width: usize) -> bool {
         })
 }
 
+/// Instructions of a warp for the norm, and those before and after it: counted in sm_90 machine code, as is the next.
+const NORM_INSTRUCTIONS: f64 = 360.0;
+
+/// Instructions of a warp for a group: so many, and as many again for each tile.
+const GROUP_INSTRUCTIONS: f64 = 70.0;
+
+/// Cycles from the start of a block to the first product: a load, two reductions over the block and three divisions.
+const NORM_CYCLES: f64 = 1200.0;
+
+/// Cycles from a group's weights to its outputs.
+const GROUP_CYCLES: f64 = 400.0;
+
+/// Estimates that differ by less than this share count as equal.
+const UNDECIDED: f64 = 0.05;
+
 /// A launch of a variant.
 #[derive(Clone, Copy)]
 struct Plan {
     variant: &'static Variant,
     threads: u32,
     shared: u32,
-    /// Groups of rows that the grid walks over.
-    groups: u32,
-    /// Blocks that the device can run at once.
-    resident: u32,
+    blocks: u32,
+    /// Estimated duration in cycles.
+    cycles: f64,
+    /// Instructions of the busiest multiprocessor's warps, by warp of a block.
+    instructions: f64,
 }
 
 impl Plan {
-    fn new(
+    /// The launches of a variant, by ascending number of blocks.
+    fn all(
         capabilities: &Capabilities,
         variant: &'static Variant,
         n: usize,
         k_padded: usize,
-    ) -> Self {
+    ) -> impl Iterator<Item = Self> {
         let threads = row::threads(k_padded);
         let needed = normed::shared_bytes(k_padded as u32, threads, variant.tiles);
         let room = row::room(capabilities) - needed;
@@ -61,18 +79,33 @@ impl Plan {
         let by_threads = capabilities.max_threads_per_multiprocessor / threads;
         let by_shared =
             capabilities.shared_bytes_per_multiprocessor / (shared + row::FIXED_SHARED_BYTES);
-        let blocks = by_registers.min(by_threads).min(by_shared);
-        Self {
-            variant,
-            threads,
-            shared,
-            groups: n.div_ceil(TILE_ROWS * variant.tiles as usize) as u32,
-            resident: blocks * capabilities.multiprocessors,
-        }
+        let resident = by_registers.min(by_threads).min(by_shared);
+        let groups = n.div_ceil(TILE_ROWS * variant.tiles as usize) as u32;
+        (1..=resident).map(move |blocks_a_multiprocessor| {
+            let blocks = groups.min(blocks_a_multiprocessor * capabilities.multiprocessors);
+            let busiest = f64::from(blocks.div_ceil(capabilities.multiprocessors));
+            let groups = f64::from(groups.div_ceil(blocks));
+            let tiles = f64::from(variant.tiles);
+            let instructions =
+                busiest * (NORM_INSTRUCTIONS + groups * GROUP_INSTRUCTIONS * (1.0 + tiles));
+            let warps = f64::from(threads / capabilities.warp_size);
+            let issue = instructions * warps / SCHEDULERS;
+            // A block loads the next group while it multiplies one.
+            let waits = NORM_CYCLES + GROUP_CYCLES + (groups - 1.0) * LATENCY;
+            Self {
+                variant,
+                threads,
+                shared,
+                blocks,
+                cycles: issue.max(waits),
+                instructions,
+            }
+        })
     }
 
-    /// Of the variants that take the token, the one that takes the most rows at a time and still leaves each block several groups; else the
-    /// one that takes the fewest.
+    /// Of the variants that take the token, and of the numbers of blocks that the device can run at once, those with the shortest estimated
+    /// duration; of several about equal ones, that with the fewest instructions. More blocks hide more latency, but each computes the norm for
+    /// itself.
     fn choose(
         capabilities: &Capabilities,
         n: usize,
@@ -80,16 +113,23 @@ impl Plan {
         k_padded: usize,
         aligned: bool,
     ) -> Self {
-        const GROUPS_A_BLOCK: u32 = 2;
-        let mut plans = normed::VARIANTS
-            .iter()
-            .filter(|variant| row::takes(&variant.row, width, k_padded, aligned))
-            .map(|variant| Self::new(capabilities, variant, n, k_padded));
-        let first = plans.next().expect("the last variant takes any token");
-        plans
-            .filter(|plan| plan.variant.row.chunks == first.variant.row.chunks)
-            .rfind(|plan| plan.groups >= GROUPS_A_BLOCK * plan.resident)
-            .unwrap_or(first)
+        let takes = |variant: &&Variant| row::takes(&variant.row, width, k_padded, aligned);
+        let first = normed::VARIANTS.iter().find(takes);
+        let chunks = first.expect("the last variant takes any token").row.chunks;
+        let plans = || {
+            normed::VARIANTS
+                .iter()
+                .filter(takes)
+                .filter(|variant| variant.row.chunks == chunks)
+                .flat_map(|variant| Self::all(capabilities, variant, n, k_padded))
+        };
+        let shortest = plans()
+            .map(|plan| plan.cycles)
+            .fold(f64::INFINITY, f64::min);
+        plans()
+            .filter(|plan| plan.cycles <= shortest * (1.0 + UNDECIDED))
+            .min_by(|a, b| a.instructions.total_cmp(&b.instructions))
+            .expect("one of them is the shortest")
     }
 }
 
@@ -131,7 +171,7 @@ pub(crate) fn norm_gemv<X: Float, Y: Float>(
         k_padded as u32,
     );
     let config = LaunchConfig {
-        grid: [plan.groups.min(plan.resident), 1, 1],
+        grid: [plan.blocks, 1, 1],
         block: [plan.threads, 1, 1],
         dynamic_shared: plan.shared,
         cooperative: false,
@@ -146,7 +186,7 @@ mod tests {
     use super::*;
     use crate::device::Device;
 
-    fn plan(n: usize, width: usize) -> (&'static str, u32, u32) {
+    fn plan(n: usize, width: usize) -> (&'static str, u32) {
         let device = Device::emulated().unwrap();
         let plan = Plan::choose(
             device.capabilities(),
@@ -155,27 +195,24 @@ mod tests {
             width.next_multiple_of(STEP_COLUMNS),
             true,
         );
-        (
-            plan.variant.row.entry.name,
-            plan.groups.min(plan.resident),
-            plan.groups,
-        )
+        (plan.variant.row.entry.name, plan.blocks)
     }
 
     #[test]
-    fn a_grid_is_what_the_device_can_run_at_once() {
+    fn a_multiprocessor_computes_the_norm_as_rarely_as_its_latency_allows() {
         let processors = Device::emulated().unwrap().capabilities().multiprocessors;
-        assert_eq!(plan(2560, 2560), ("norm_gemv_c1_t1", 160, 160));
-        // Three blocks of 320 threads with 64 registers.
-        assert_eq!(plan(13824, 2560), ("norm_gemv_c1_t1", 3 * processors, 864));
-        assert_eq!(plan(55296, 2560), ("norm_gemv_c1_t2", 3 * processors, 1728));
-        // Two tiles a group as soon as there are two groups for each block.
-        let rows = 2 * 3 * processors as usize * 2 * TILE_ROWS;
-        assert_eq!(plan(rows, 2560).0, "norm_gemv_c1_t2");
-        assert_eq!(plan(rows - 2 * TILE_ROWS, 2560).0, "norm_gemv_c1_t1");
+        // At most one block for each multiprocessor: all of them, rather than two tiles a block.
+        assert_eq!(plan(1024, 2560), ("norm_gemv_c1_t1", 64));
+        // More tiles than multiprocessors: one block with two tiles, not two blocks with one.
+        assert_eq!(plan(2560, 2560), ("norm_gemv_c1_t2", 80));
+        assert_eq!(plan(3840, 2560), ("norm_gemv_c1_t2", 120));
+        // Several groups for each block, which computes the norm once.
+        assert_eq!(plan(13824, 2560), ("norm_gemv_c1_t2", processors));
+        // Few warps a block, each of which waits for memory with every group: up to four blocks a multiprocessor.
+        assert_eq!(plan(16_384, 1024), ("norm_gemv_c1_t2", 512));
         assert_eq!(plan(2560, 2561).0, "norm_gemv_wide_t1");
         // The registers of a multiprocessor are those of 1024 threads.
-        assert_eq!(plan(13824, 20480), ("norm_gemv_wide_t1", processors, 864));
+        assert_eq!(plan(13824, 20480), ("norm_gemv_wide_t1", processors));
     }
 
     #[test]
@@ -183,7 +220,9 @@ mod tests {
         let device = Device::emulated().unwrap();
         let wide = normed::VARIANTS.last().unwrap();
         for (k, chunks) in [(8320, 2), (27_648, 4), (65_536, 4)] {
-            let plan = Plan::new(device.capabilities(), wide, 16, k);
+            let plan = Plan::all(device.capabilities(), wide, 16, k)
+                .next()
+                .unwrap();
             let needed = normed::shared_bytes(k as u32, plan.threads, 1);
             assert_eq!(plan.shared - needed, chunks * 32 * 1024, "{k}");
         }

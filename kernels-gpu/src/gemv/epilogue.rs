@@ -52,6 +52,16 @@ pub(super) struct Rows {
 }
 
 impl Rows {
+    /// Has L2 fetch the scales and biases of up to 32 rows, which begin at `row`.
+    #[inline(always)]
+    pub fn prefetch(&self, row: usize) {
+        // Those of a block, 16 or 32, are in one cache line.
+        ptr::prefetch_l2(self.row_scale.wrapping_add(row));
+        if !self.bias.is_null() {
+            ptr::prefetch_l2(self.bias.wrapping_add(row));
+        }
+    }
+
     /// The scale of a weight row, and the bias and residual of element `index` of the output, which belongs to that row.
     ///
     /// # Safety
@@ -129,11 +139,7 @@ impl Epilogue for Scaled {
 
     #[inline(always)]
     fn prefetch(&self, row: usize) {
-        // The scales of a block's rows, 16 or 32, are in one cache line.
-        ptr::prefetch_l2(self.rows.row_scale.wrapping_add(row));
-        if !self.rows.bias.is_null() {
-            ptr::prefetch_l2(self.rows.bias.wrapping_add(row));
-        }
+        self.rows.prefetch(row);
     }
 
     #[inline(always)]

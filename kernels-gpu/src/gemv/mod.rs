@@ -150,7 +150,7 @@ impl<const UNITS: usize, const DISTANCE: usize> Place<UNITS, DISTANCE> {
     }
 }
 
-/// Prefetches the first bytes of this block's first `TILES` tiles, [`PREFETCHED_BYTES`] for each, and the token's activations, if given, into L2; then
+/// Prefetches the first bytes of this block's first `TILES` tiles, [`PREFETCHED_BYTES`] for each, and the token's activations into L2; then
 /// waits for the preceding grid. That grid may still be writing the activations: its writes go to the same L2, so a later load sees them. Activations
 /// that are not in L2 yet would otherwise make each step of a warp wait for memory again.
 ///
@@ -160,7 +160,7 @@ impl<const UNITS: usize, const DISTANCE: usize> Place<UNITS, DISTANCE> {
 #[inline(always)]
 unsafe fn follow<const TILES: usize>(
     weights: *const u8,
-    activations: Option<*const i8>,
+    activations: *const i8,
     (n, k): (u32, u32),
 ) {
     #[cfg(target_feature = "sm_90")]
@@ -173,7 +173,7 @@ unsafe fn follow<const TILES: usize>(
         unsafe {
             let start = weights.add(first as usize * tile_bytes as usize);
             ptr::prefetch_l2_bulk(start, bytes.min(PREFETCHED_BYTES as u32 * TILES as u32));
-            if let (0, Some(activations)) = (first, activations) {
+            if first == 0 {
                 // Both operands of `min` are multiples of 16.
                 ptr::prefetch_l2_bulk(activations, k.min(ptr::MAX_BULK_BYTES));
             }

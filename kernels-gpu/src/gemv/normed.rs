@@ -20,17 +20,17 @@
 use super::epilogue::{Operands, Rows};
 use super::layout::{Layout, Tiled};
 use super::one_token::{first_value, reduce_scatter};
-use super::{
-    STEP_BYTES, STEP_COLUMNS, TILE_ROWS, UNIT_BYTES, UNIT_COLUMNS, UNIT_ROWS, UNIT_WORDS, follow,
-};
+use super::{STEP_BYTES, STEP_COLUMNS, TILE_ROWS, UNIT_BYTES, UNIT_COLUMNS, UNIT_ROWS, UNIT_WORDS};
 use crate::block::{self, WARP};
 use crate::element::{AnyFloat, Floats};
+use crate::grid;
 use crate::norm::{Input, Norm};
 use crate::quantize::{self, Sink};
 use crate::row::{ANY, CHUNK, MAX_THREADS, WHOLE, WIDE};
+use core::mem::MaybeUninit;
 use cuda_std::ptr::{self, U32x2, U32x4};
 use cuda_std::shared::{self, SharedPtr};
-use cuda_std::{kernel, thread};
+use cuda_std::{kernel, thread, warp};
 
 /// Steps of a tile whose weights a warp loads together.
 const STEPS: usize = 2;
@@ -40,12 +40,7 @@ pub const REGISTERS: u32 = 64;
 
 /// Dynamic shared memory, in bytes, of a block of `threads` threads that computes `tiles` tiles at a time; `k` is the padded width.
 pub const fn shared_bytes(k: u32, threads: u32, tiles: u32) -> u32 {
-    k + 2 * 4 * tiles * TILE_ROWS as u32 * pitch(threads / WARP)
-}
-
-/// Distance between two rows' sums, in words. It is odd, so that one warp's sums of different rows are in different banks.
-const fn pitch(warps: u32) -> u32 {
-    warps | 1
+    k + 2 * 4 * tiles * TILE_ROWS as u32 * (threads / WARP)
 }
 
 /// Chunks of a wide token that a thread has in registers: weights need them.
@@ -96,35 +91,44 @@ impl Sink for InShared {
 
 /// A lane's view of the weights.
 #[derive(Clone, Copy)]
-struct Weights {
+struct Weights<const TILES: usize> {
     /// This lane's unit of the first step of the first tile.
     first: *const u8,
-    tiles: u32,
+    n: u32,
     /// Steps of a tile.
     steps: u32,
 }
 
-/// A lane's units of a step, by tile; zeros where there is no such step or tile.
+/// A lane's units of a step, by tile.
 type Units<const TILES: usize> = [[u32; UNIT_WORDS]; TILES];
 
-impl Weights {
+impl<const TILES: usize> Weights<TILES> {
+    /// Whether a group has a step.
+    #[inline(always)]
+    fn has(&self, group: u32, step: u32) -> bool {
+        step < self.steps && group < self.n.div_ceil((TILES * TILE_ROWS) as u32)
+    }
+
+    /// A lane's units of a step of a group, which has it. Tiles past the last repeat the last one; their results are not written.
+    #[inline(always)]
+    fn units(&self, group: u32, step: u32) -> [*const U32x4; TILES] {
+        let last = (self.n - 1) / TILE_ROWS as u32;
+        core::array::from_fn(|tile| {
+            let index = (group * TILES as u32 + tile as u32).min(last);
+            let offset = (index as usize * self.steps as usize + step as usize) * STEP_BYTES;
+            self.first.wrapping_add(offset).cast()
+        })
+    }
+
     /// Loads a lane's units of a step of a group.
     ///
     /// # Safety
-    /// The weights are as the module describes.
+    /// The group has the step; the weights are as the module describes.
     #[inline(always)]
-    unsafe fn load<const TILES: usize>(&self, group: u32, step: u32) -> Units<TILES> {
-        let mut units = [[0; UNIT_WORDS]; TILES];
-        unroll!(tile < TILES <= 2, {
-            let index = group * TILES as u32 + tile as u32;
-            if step < self.steps && index < self.tiles {
-                let offset = (index as usize * self.steps as usize + step as usize) * STEP_BYTES;
-                // SAFETY: the tile and the step exist.
-                units[tile] =
-                    unsafe { ptr::load_nc_streaming_v4(self.first.add(offset).cast()) }.0;
-            }
-        });
-        units
+    unsafe fn load(&self, group: u32, step: u32) -> Units<TILES> {
+        // SAFETY: the units exist.
+        self.units(group, step)
+            .map(|unit| unsafe { ptr::load_nc_streaming_v4(unit) }.0)
     }
 }
 
@@ -147,40 +151,44 @@ unsafe fn normed<
     n: u32,
     k: u32,
 ) {
-    const { assert!(COUNT == TILES * UNIT_ROWS && COUNT <= 8) };
-    // SAFETY: the caller's contract; every block has at least one group.
-    unsafe {
-        norm.prefetch();
-        follow::<TILES>(weights, None, (n, k));
-    }
-    let rows_of_group = (TILES * TILE_ROWS) as u32;
+    const { assert!(COUNT == TILES * UNIT_ROWS && COUNT <= 8 && TILES * TILE_ROWS <= WARP as usize) };
+    let rows_of_group = const { (TILES * TILE_ROWS) as u32 };
     let (thread, warps) = (thread::thread_idx_x(), thread::block_dim_x() / WARP);
     let (warp, lane) = (thread / WARP, thread % WARP);
     let values: SharedPtr<U32x2> = shared::dynamic_shared_mem();
-    let (pitch, mut partial) = (pitch(warps), values.cast::<i32>().add(k / 4));
-    let mut other_partial = partial.add(rows_of_group * pitch);
+    let mut partial = values.cast::<i32>().add(k / 4);
+    let mut other_partial = partial.add(rows_of_group * warps);
 
     let mut group = thread::block_idx_x();
     let groups = n.div_ceil(rows_of_group);
     let mut step = warp;
+    // The warp that writes the group's outputs: a different one each time, since the others go on to the next group.
+    let mut writer = 0;
     // SAFETY: here and below, the caller's contract; all threads reach the barriers, because they agree on `group`.
     unsafe {
-        let weights = Weights {
+        let weights = Weights::<TILES> {
             first: weights.add(lane as usize * UNIT_BYTES),
-            tiles: n.div_ceil(TILE_ROWS as u32),
+            n,
             steps: k / STEP_COLUMNS as u32,
         };
-        core::hint::assert_unchecked(warps > 0);
+        // Each lane prefetches what it loads after the wait. One thread could prefetch for all, but its warp would then arrive late at the norm's
+        // barriers.
+        rows.prefetch((group * rows_of_group + lane).min(n - 1) as usize);
+        #[cfg(target_feature = "sm_90")]
+        unroll!(i < STEPS <= 2, {
+            let step = step + i as u32 * warps;
+            if weights.has(group, step) {
+                for unit in weights.units(group, step) {
+                    ptr::prefetch_l2(unit);
+                }
+            }
+        });
+        norm.prefetch();
+        grid::follow();
         // The row of a group that this lane writes, or one past the last.
-        let share = rows_of_group.div_ceil(warps);
-        let own_row = if lane < share {
-            warp * share + lane
-        } else {
-            u32::MAX
-        };
-        let row_of = |group: u32| {
-            if own_row < rows_of_group {
-                group * rows_of_group + own_row
+        let row_of = |group: u32, writer: u32| {
+            if warp == writer && lane < rows_of_group {
+                group * rows_of_group + lane
             } else {
                 u32::MAX
             }
@@ -192,30 +200,38 @@ unsafe fn normed<
                 Operands::default()
             }
         };
-        let mut units: [Units<TILES>; STEPS] =
-            [weights.load(group, step), weights.load(group, step + warps)];
-        let mut next_row = row_of(group);
-        let mut next_operands = load(next_row);
+        // Of steps that exist, and read only for those.
+        let mut units = [MaybeUninit::<Units<TILES>>::uninit(); STEPS];
+        unroll!(i < STEPS <= 2, {
+            let step = step + i as u32 * warps;
+            if weights.has(group, step) {
+                units[i].write(weights.load(group, step));
+            }
+        });
         let quantized = InShared { values, k };
         let used = shared_bytes(k, thread::block_dim_x(), TILES as u32);
         let (scale, own_sum) = norm.run::<_, _, CHUNKS, EARLY>(0, input, quantized, used);
+        let mut next_row = row_of(group, writer);
+        let mut next_operands = load(next_row);
         thread::sync_threads();
 
         let activations = values
             .cast::<U32x4>()
             .add(Tiled::sixteen(lane as usize) as u32);
         while group < groups {
-            let (operands, row) = (next_operands, next_row);
+            let (operands, row, writes) = (next_operands, next_row, warp == writer);
             let mut sums = [Tiled::ZERO; TILES];
             let mut is_last = false;
             while !is_last {
                 let first = step;
                 step += STEPS as u32 * warps;
-                is_last = step >= weights.steps;
+                // With a chunk per thread, the block has a warp for every two steps.
+                is_last = CHUNKS != WIDE || step >= weights.steps;
                 if is_last {
                     step = warp;
                     group += thread::grid_dim_x();
-                    next_row = row_of(group);
+                    writer = if writer + 1 < warps { writer + 1 } else { 0 };
+                    next_row = row_of(group, writer);
                     next_operands = load(next_row);
                 }
                 unroll!(i < STEPS <= 2, {
@@ -223,14 +239,17 @@ unsafe fn normed<
                     if first + distance < weights.steps {
                         let column = (first + distance) * (STEP_COLUMNS / UNIT_COLUMNS) as u32;
                         let U32x4(q) = activations.add(column).read();
+                        let units = units[i].assume_init_ref();
                         for word in 0..UNIT_WORDS {
                             for tile in 0..TILES {
-                                Tiled::add(&mut sums[tile], &units[i][tile], word, q[word] as i32);
+                                Tiled::add(&mut sums[tile], &units[tile], word, q[word] as i32);
                             }
                         }
                     }
                     // Loads into the registers that have just become free.
-                    units[i] = weights.load(group, step + distance);
+                    if weights.has(group, step + distance) {
+                        units[i].write(weights.load(group, step + distance));
+                    }
                 });
             }
 
@@ -249,29 +268,54 @@ unsafe fn normed<
                     + value % UNIT_ROWS;
                 // Each warp subtracts the sum of what it has quantized; over all warps, that is the token's sum.
                 partial
-                    .add(row as u32 * pitch + warp)
+                    .add(warp * rows_of_group + row as u32)
                     .write(totals[0] - Tiled::CODE_BIAS * own_sum);
             }
             // One barrier per group suffices: the sums of the next group are written elsewhere.
             thread::sync_threads();
-            let (mut dot, mut index) = (0, 0);
-            while index < share && warp * share + index < rows_of_group {
-                let of_row = warp * share + index;
-                let of_warp = if lane < warps {
-                    partial.add(of_row * pitch + lane).read()
-                } else {
-                    0
-                };
-                let total = block::sum_warp(of_warp);
-                dot += total * i32::from(lane == index);
-                index += 1;
+            if writes {
+                let dot = sum_rows::<TILES>(partial, warps, lane);
+                if row < n {
+                    rows.write(row as usize, operands, dot, scale);
+                }
             }
             (partial, other_partial) = (other_partial, partial);
-            if row < n {
-                rows.write(row as usize, operands, dot, scale);
-            }
         }
     }
+}
+
+/// The sum over the warps for row `lane % (TILES * 16)` of a group, to be called by a whole warp. With fewer rows than lanes, the lanes of a row share the
+/// warps' sums.
+///
+/// # Safety
+/// `partial` holds `[warps, TILES * 16]` sums.
+#[inline(always)]
+unsafe fn sum_rows<const TILES: usize>(partial: SharedPtr<i32>, warps: u32, lane: u32) -> i32 {
+    /// Sums of a lane that are loaded together.
+    const BATCH: usize = 8;
+    let rows = const { (TILES * TILE_ROWS) as u32 };
+    let sharing = WARP / rows;
+    let (row, mut warp) = (lane % rows, lane / rows);
+    let mut dot = 0;
+    // SAFETY: the caller's contract.
+    unsafe {
+        // Lanes that share a row agree on the number of iterations.
+        let mut left = warps;
+        while left > 0 {
+            unroll!(i < BATCH <= 8, {
+                let warp = warp + i as u32 * sharing;
+                if warp < warps {
+                    dot += partial.add(warp * rows + row).read();
+                }
+            });
+            warp += BATCH as u32 * sharing;
+            left = left.saturating_sub(BATCH as u32 * sharing);
+        }
+        if sharing == 2 {
+            dot += warp::warp_shuffle_xor(block::FULL_WARP, dot, rows, WARP);
+        }
+    }
+    dot
 }
 
 /// Parameters of the kernels, as [`cuda_std::kernel::Kernel::Params`].
@@ -349,6 +393,6 @@ macro_rules! variants {
 
 variants! {
     norm_gemv_c1_t1: 1 tiles, 1, WHOLE, true;
-    norm_gemv_c1_t2: 2 tiles, 1, WHOLE, false;
+    norm_gemv_c1_t2: 2 tiles, 1, WHOLE, true;
     norm_gemv_wide_t1: 1 tiles, WIDE, ANY, false;
 }
