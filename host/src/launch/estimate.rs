@@ -184,19 +184,28 @@ pub(super) fn choose<V>(
     n: usize,
     k: usize,
 ) -> Option<V> {
-    let estimated: Vec<(V, Shape, f64)> = variants
-        .map(|variant| {
-            let shape = shape(&variant);
-            (variant, shape, cycles(shape, capabilities, n, k))
-        })
-        .collect();
-    let cycles = |(_, _, cycles): &(V, Shape, f64)| *cycles;
-    let fastest = estimated.iter().map(cycles).min_by(f64::total_cmp)?;
-    estimated
+    let estimated = variants.map(|variant| {
+        let shape = shape(&variant);
+        let cycles = cycles(shape, capabilities, n, k);
+        (variant, cycles, f64::from(shape.warps * shape.splits))
+    });
+    least_work(estimated, UNDECIDED)
+}
+
+/// Of candidates, given with estimated cycles and work, the first with the least work among those within `undecided`, a share, of the fewest
+/// cycles.
+pub(super) fn least_work<V>(
+    candidates: impl Iterator<Item = (V, f64, f64)>,
+    undecided: f64,
+) -> Option<V> {
+    let candidates: Vec<(V, f64, f64)> = candidates.collect();
+    let cycles = |(_, cycles, _): &(V, f64, f64)| *cycles;
+    let fastest = candidates.iter().map(cycles).min_by(f64::total_cmp)?;
+    candidates
         .into_iter()
-        .filter(|candidate| cycles(candidate) <= fastest * (1.0 + UNDECIDED))
-        .min_by_key(|(_, shape, _)| shape.warps * shape.splits)
-        .map(|(variant, _, _)| variant)
+        .filter(|candidate| cycles(candidate) <= fastest * (1.0 + undecided))
+        .min_by(|(_, _, a), (_, _, b)| a.total_cmp(b))
+        .map(|(candidate, _, _)| candidate)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Norm, quantization and product of one token in one kernel: launcher, variant and grid.
 
-use super::estimate::{LATENCY, SCHEDULERS};
+use super::estimate::{LATENCY, SCHEDULERS, least_work};
 use super::floats::Floats;
 use super::{Float, Input, LaunchError, Norm, Output, activation, launch, row};
 use crate::device::{Buffer, Capabilities, LaunchConfig, Stream};
@@ -79,7 +79,8 @@ impl Plan {
         let by_threads = capabilities.max_threads_per_multiprocessor / threads;
         let by_shared =
             capabilities.shared_bytes_per_multiprocessor / (shared + row::FIXED_SHARED_BYTES);
-        let resident = by_registers.min(by_threads).min(by_shared);
+        // A block that did not fit would be an error of the launch.
+        let resident = by_registers.min(by_threads).min(by_shared).max(1);
         let groups = n.div_ceil(TILE_ROWS * variant.tiles as usize) as u32;
         (1..=resident).map(move |blocks_a_multiprocessor| {
             let blocks = groups.min(blocks_a_multiprocessor * capabilities.multiprocessors);
@@ -116,20 +117,13 @@ impl Plan {
         let takes = |variant: &&Variant| row::takes(&variant.row, width, k_padded, aligned);
         let first = normed::VARIANTS.iter().find(takes);
         let chunks = first.expect("the last variant takes any token").row.chunks;
-        let plans = || {
-            normed::VARIANTS
-                .iter()
-                .filter(takes)
-                .filter(|variant| variant.row.chunks == chunks)
-                .flat_map(|variant| Self::all(capabilities, variant, n, k_padded))
-        };
-        let shortest = plans()
-            .map(|plan| plan.cycles)
-            .fold(f64::INFINITY, f64::min);
-        plans()
-            .filter(|plan| plan.cycles <= shortest * (1.0 + UNDECIDED))
-            .min_by(|a, b| a.instructions.total_cmp(&b.instructions))
-            .expect("one of them is the shortest")
+        let plans = normed::VARIANTS
+            .iter()
+            .filter(takes)
+            .filter(|variant| variant.row.chunks == chunks)
+            .flat_map(|variant| Self::all(capabilities, variant, n, k_padded))
+            .map(|plan| (plan, plan.cycles, plan.instructions));
+        least_work(plans, UNDECIDED).expect("a variant has a plan")
     }
 }
 

@@ -15,7 +15,7 @@
 //! The grid is at most what the device can run at once: block `b` computes groups `b`, `b + grid_dim`, ... of `TILES` tiles of 16 rows, and the
 //! norm once. The warps of a block split K. If the row is one chunk per thread (up to 8192), a warp has at most two steps of 128 columns, so that all
 //! weights of a group are in flight at once: those of the first group while the norm is computed, those of the next while one is multiplied and
-//! reduced. Bound by weight bytes, except for the norm's latency if there are few groups per block.
+//! reduced. Bound by the norm's latency and instructions if there are few groups per block, else by weight bytes.
 
 use super::epilogue::{Operands, Rows};
 use super::layout::{Layout, Tiled};
@@ -94,7 +94,7 @@ impl Sink for InShared {
 struct Weights<const TILES: usize> {
     /// This lane's unit of the first step of the first tile.
     first: *const u8,
-    n: u32,
+    tiles: u32,
     /// Steps of a tile.
     steps: u32,
 }
@@ -106,15 +106,14 @@ impl<const TILES: usize> Weights<TILES> {
     /// Whether a group has a step.
     #[inline(always)]
     fn has(&self, group: u32, step: u32) -> bool {
-        step < self.steps && group < self.n.div_ceil((TILES * TILE_ROWS) as u32)
+        step < self.steps && group * (TILES as u32) < self.tiles
     }
 
     /// A lane's units of a step of a group, which has it. Tiles past the last repeat the last one; their results are not written.
     #[inline(always)]
     fn units(&self, group: u32, step: u32) -> [*const U32x4; TILES] {
-        let last = (self.n - 1) / TILE_ROWS as u32;
         core::array::from_fn(|tile| {
-            let index = (group * TILES as u32 + tile as u32).min(last);
+            let index = (group * TILES as u32 + tile as u32).min(self.tiles - 1);
             let offset = (index as usize * self.steps as usize + step as usize) * STEP_BYTES;
             self.first.wrapping_add(offset).cast()
         })
@@ -168,12 +167,12 @@ unsafe fn normed<
     unsafe {
         let weights = Weights::<TILES> {
             first: weights.add(lane as usize * UNIT_BYTES),
-            n,
+            tiles: n.div_ceil(TILE_ROWS as u32),
             steps: k / STEP_COLUMNS as u32,
         };
         // Each lane prefetches what it loads after the wait. One thread could prefetch for all, but its warp would then arrive late at the norm's
-        // barriers.
-        rows.prefetch((group * rows_of_group + lane).min(n - 1) as usize);
+        // barriers; nor is it worth a branch to have one warp prefetch the rows' operands.
+        rows.prefetch((group * rows_of_group) as usize);
         #[cfg(target_feature = "sm_90")]
         unroll!(i < STEPS <= 2, {
             let step = step + i as u32 * warps;
@@ -295,21 +294,18 @@ unsafe fn sum_rows<const TILES: usize>(partial: SharedPtr<i32>, warps: u32, lane
     const BATCH: usize = 8;
     let rows = const { (TILES * TILE_ROWS) as u32 };
     let sharing = WARP / rows;
-    let (row, mut warp) = (lane % rows, lane / rows);
-    let mut dot = 0;
+    let (row, share) = (lane % rows, lane / rows);
+    let (mut dot, mut first) = (0, 0);
     // SAFETY: the caller's contract.
     unsafe {
-        // Lanes that share a row agree on the number of iterations.
-        let mut left = warps;
-        while left > 0 {
+        while first < warps {
             unroll!(i < BATCH <= 8, {
-                let warp = warp + i as u32 * sharing;
+                let warp = first + i as u32 * sharing + share;
                 if warp < warps {
                     dot += partial.add(warp * rows + row).read();
                 }
             });
-            warp += BATCH as u32 * sharing;
-            left = left.saturating_sub(BATCH as u32 * sharing);
+            first += BATCH as u32 * sharing;
         }
         if sharing == 2 {
             dot += warp::warp_shuffle_xor(block::FULL_WARP, dot, rows, WARP);
@@ -350,7 +346,7 @@ pub struct Variant {
 
 /// Defines the kernels: the entry points, and the list for the host.
 macro_rules! variants {
-    ($($name:ident: $tiles:literal tiles, $chunks:expr, $whole:expr, $early:expr;)*) => {
+    ($($name:ident: $tiles:literal tiles, $chunks:expr, $whole:expr;)*) => {
         /// The kernels: first those that keep the token in registers, by ascending number of rows at a time; the last accepts any token.
         #[cfg(not(target_arch = "nvptx64"))]
         pub const VARIANTS: &[Variant] = &[$(Variant {
@@ -384,7 +380,7 @@ macro_rules! variants {
                 let rows = Rows { row_scale, bias, activation, residual, output, dtype };
                 // SAFETY: the host launches it on buffers as the module describes.
                 unsafe {
-                    normed::<$tiles, { $tiles * UNIT_ROWS }, $chunks, $whole, $early>(norm, input, weights, rows, n, k)
+                    normed::<$tiles, { $tiles * UNIT_ROWS }, $chunks, $whole, { $chunks != WIDE }>(norm, input, weights, rows, n, k)
                 }
             }
         )*
@@ -392,7 +388,7 @@ macro_rules! variants {
 }
 
 variants! {
-    norm_gemv_c1_t1: 1 tiles, 1, WHOLE, true;
-    norm_gemv_c1_t2: 2 tiles, 1, WHOLE, true;
-    norm_gemv_wide_t1: 1 tiles, WIDE, ANY, false;
+    norm_gemv_c1_t1: 1 tiles, 1, WHOLE;
+    norm_gemv_c1_t2: 2 tiles, 1, WHOLE;
+    norm_gemv_wide_t1: 1 tiles, WIDE, ANY;
 }
