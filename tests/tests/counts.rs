@@ -23,21 +23,31 @@ fn product_of(
     k: usize,
     variant: Option<Gemv>,
 ) -> (Vec<LaunchReport>, u64) {
-    let device = Device::emulated().unwrap();
+    product_on(&Device::emulated().unwrap(), layout, m, n, k, variant)
+}
+
+fn product_on(
+    device: &Device,
+    layout: Layout,
+    m: usize,
+    n: usize,
+    k: usize,
+    variant: Option<Gemv>,
+) -> (Vec<LaunchReport>, u64) {
     let mut random = random();
     let packed = PackedWeights::pack(layout, &ternary(&mut random, n * k), n, k).unwrap();
     let scales = RowScales::per_tensor(n, 0.5).unwrap();
     let layer = match layout {
-        Layout::Ladder => BitLinear::from_ladder(&device, &packed, &scales).unwrap(),
-        _ => BitLinear::from_packed(&device, &packed, &scales).unwrap(),
+        Layout::Ladder => BitLinear::from_ladder(device, &packed, &scales).unwrap(),
+        _ => BitLinear::from_packed(device, &packed, &scales).unwrap(),
     };
     let layer = match variant {
         Some(variant) => layer.with_variant(variant).unwrap(),
         None => layer.with_tuning(None),
     };
     let values = int8(&mut random, m * k);
-    let input = QuantizedActivations::from_values(&device, m, k, &values, &vec![1.0; m]).unwrap();
-    let mut y = Buffer::<f32>::uninit(&device, m * n).unwrap();
+    let input = QuantizedActivations::from_values(device, m, k, &values, &vec![1.0; m]).unwrap();
+    let mut y = Buffer::<f32>::uninit(device, m * n).unwrap();
     let stream = device.default_stream();
     let (result, reports) = device
         .profile(|| layer.forward_quantized(&stream, &input, &mut y))
@@ -97,21 +107,42 @@ fn every_variant_reads_each_weight_byte_once_in_whole_sectors() {
     }
 }
 
+/// How often threads of a product on 34 tiles execute an instruction with this text.
+fn executed(device: &Device, variant: &str, text: &str) -> u64 {
+    let variant = Gemv::named(variant).unwrap();
+    let (n, k) = (544, 2560);
+    let (reports, _) = product_on(device, Layout::Tiled, variant.tokens(), n, k, Some(variant));
+    let lines = reports[0].lines.iter();
+    lines
+        .filter(|line| line.instruction.contains(text))
+        .map(|line| line.lane_instructions)
+        .sum()
+}
+
 #[test]
-fn every_tile_and_the_token_are_prefetched_once() {
-    let prefetches = |name| {
-        let variant = Gemv::named(name).unwrap();
-        let (reports, _) = product(1, 544, 2560, Some(variant));
-        let lines = reports[0].lines.iter();
-        lines
-            .filter(|line| line.instruction.contains("cp.async.bulk.prefetch.L2"))
-            .map(|line| line.lane_instructions)
-            .sum::<u64>()
-    };
-    // 34 tiles: one a block, two a block, and one for the blocks that split K.
-    assert_eq!(prefetches("gemv_m1_t1_w1"), 34 + 1);
-    assert_eq!(prefetches("gemv_m1_t2_w1"), 17 + 1);
-    assert_eq!(prefetches("gemv_m1_t1_w4_k2"), 34 + 1);
+fn an_early_launch_prefetches_every_tile_and_the_token_once() {
+    let device = Device::emulated().unwrap();
+    let bulk = |variant| executed(&device, variant, "cp.async.bulk.prefetch.L2");
+    assert!(device.programmatic_launch());
+    // One tile a block, two a block, and one for the blocks that split K.
+    assert_eq!(bulk("gemv_m1_t1_w1"), 34 + 1);
+    assert_eq!(bulk("gemv_m1_t2_w1"), 17 + 1);
+    assert_eq!(bulk("gemv_m1_t1_w4_k2"), 34 + 1);
+    // Launched in its turn, a kernel has no time for the tiles.
+    device.set_programmatic_launch(false);
+    assert_eq!(bulk("gemv_m1_t1_w1"), 1);
+    assert_eq!(bulk("gemv_m1_t2_w1"), 1);
+    assert_eq!(bulk("gemv_m1_t1_w4_k2"), 1);
+}
+
+#[test]
+fn an_early_launch_for_several_tokens_prefetches_what_each_lane_loads_first() {
+    let device = Device::emulated().unwrap();
+    let prefetches = || executed(&device, "gemv_m8_t2_w4", "prefetch.global.L2");
+    let early = prefetches();
+    device.set_programmatic_launch(false);
+    // 17 blocks; a warp loads five steps of two tiles, the first three at once.
+    assert_eq!(early - prefetches(), 17 * 4 * 32 * 2 * 3);
 }
 
 #[test]

@@ -9,13 +9,13 @@
 //! ends    = (ENDS + warps of a block) * DEPENDENT_ISSUE
 //! ```
 //!
-//! `way` is LATENCY, or L2_LATENCY for the share that kernels for sm_90 prefetch into L2 during their first loads. `dram`, in
-//! bytes per cycle and multiprocessor, follows from the clocks and the bus width that the driver reports: 19 on an H200, 10 on an
-//! A100.
+//! `way` is LATENCY, or L2_LATENCY for the share that a kernel has prefetched into L2, where kernels can be launched early. `dram`,
+//! in bytes per cycle and multiprocessor, follows from the clocks and the bus width that the driver reports: 19 on an H200, 10 on
+//! an A100.
 
-use kernels_gpu::gemv::{PREFETCHED_BYTES, STEP_BYTES, STEP_COLUMNS, Shape, TILE_ROWS};
+use kernels_gpu::gemv::{STEP_BYTES, STEP_COLUMNS, Shape, TILE_ROWS};
 
-use crate::device::Capabilities;
+use crate::device::{Capabilities, Device};
 
 /// Warp instructions that a multiprocessor issues a cycle.
 pub(super) const SCHEDULERS: f64 = 4.0;
@@ -54,8 +54,22 @@ const ENDS: f64 = 130.0;
 /// The most registers per thread of any variant (`cargo xtask ptxas`).
 const REGISTERS: u32 = 64;
 
+/// Bytes of each tile that a block with one token prefetches into L2 at its start, if it is launched early. With them, even one warp per
+/// multiprocessor has as many bytes in flight as DRAM delivers during its latency.
+const PREFETCHED_BYTES: usize = 16 << 10;
+
 /// Cycles from the last sum in a split's workspace to its total: a release, a counter's round trip and a read from L2.
 const SPLITTING: f64 = 1400.0;
+
+/// Bytes of each tile for a product to prefetch into L2. A kernel that starts while the preceding one runs has time for it. In one that starts
+/// alone the first loads would only wait behind the prefetches of all blocks.
+pub(super) fn prefetched_bytes(device: &Device) -> u32 {
+    if device.programmatic_launch() {
+        PREFETCHED_BYTES as u32
+    } else {
+        0
+    }
+}
 
 /// Bytes a cycle and multiprocessor from DRAM.
 pub(super) fn dram_bytes(capabilities: &Capabilities) -> f64 {
@@ -116,9 +130,9 @@ fn bytes_of_steps(shape: Shape, steps: usize) -> usize {
     steps * (shape.warps * shape.splits) as usize * STEP_BYTES
 }
 
-/// Bytes of a tile that a block prefetches into L2 at its start, beyond those of its first loads.
+/// Bytes of a tile that a block launched early prefetches into L2 at its start, beyond those of its first loads.
 fn prefetched(shape: Shape, capabilities: &Capabilities, k: usize) -> usize {
-    if capabilities.compute_capability.0 < 9 || shape.tokens > 1 {
+    if !capabilities.programmatic_launch || shape.tokens > 1 {
         return 0;
     }
     let tile = bytes_of_steps(shape, steps_a_warp(shape, k));
@@ -234,6 +248,7 @@ mod tests {
     fn t4() -> Capabilities {
         Capabilities {
             compute_capability: (7, 5),
+            programmatic_launch: false,
             ..gpu(40, 1_590_000, 5_001_000, 256)
         }
     }
@@ -327,7 +342,7 @@ mod tests {
                 134.0 * 4.0,
             ],
         );
-        // Before sm_90 nothing is.
+        // Without early launches nothing is.
         check(
             &t4(),
             "gemv_m1_t1_w4",

@@ -93,8 +93,8 @@ impl Gemv {
     }
 
     /// The default variant for `[n, k]` weights and `m` tokens on a device. Candidates are the variants for the smallest number
-    /// of tokens that is at least `m` (or, if none is, for the largest); of those whose [`Gemv::score`] is within 3 % of the
-    /// best, the one with the fewest warps is chosen. `None` if no kernel supports the layout or K.
+    /// of tokens that is at least `m` (or, if none is, for the largest); of those whose estimated time is at most 1.5 % above the
+    /// shortest, the one with the fewest warps is chosen. `None` if no kernel supports the layout or K.
     pub fn choose(
         capabilities: &Capabilities,
         layout: Layout,
@@ -257,6 +257,7 @@ pub(crate) fn gemv<T: Float>(
         k as u32,
         k_pitch as u32,
         m_argument,
+        estimate::prefetched_bytes(stream.device()),
     );
     let config = LaunchConfig {
         grid: [shape.blocks(n_argument), shape.splits, 1],

@@ -96,6 +96,7 @@ pub fn int8xint2(
         k_padded as u32,
         k_pitch,
         m,
+        estimate::prefetched_bytes(stream.device()),
     );
     let config = LaunchConfig {
         grid: [variant.shape.blocks(n), m.div_ceil(variant.shape.tokens), 1],

@@ -26,6 +26,7 @@ pub type Params = (
     u32,
     u32,
     u32,
+    u32,
 );
 
 /// A kernel and its shape.
@@ -69,8 +70,9 @@ macro_rules! variants {
                 k: u32,
                 k_pitch: u32,
                 tokens: u32,
+                prefetched_bytes: u32,
             ) {
-                let problem = Problem { weights, activations, n, k, k_pitch, tokens, workspace };
+                let problem = Problem { weights, activations, n, k, k_pitch, tokens, prefetched_bytes, workspace };
                 let rows = Rows { row_scale, bias, activation, residual, output, dtype };
                 let epilogue = Scaled { activation_scale, activation_sum, rows };
                 // SAFETY: the host launches it on buffers as the module describes.
@@ -132,6 +134,7 @@ pub type Int8xInt2Params = (
     u32,
     u32,
     u32,
+    u32,
 );
 
 /// An `int8xint2` kernel and its shape.
@@ -168,6 +171,7 @@ macro_rules! int8xint2_variants {
                 k: u32,
                 k_pitch: u32,
                 tokens: u32,
+                prefetched_bytes: u32,
             ) {
                 let group = thread::block_idx_y();
                 let first = (group * $tokens) as usize;
@@ -180,6 +184,7 @@ macro_rules! int8xint2_variants {
                         k,
                         k_pitch,
                         tokens: (tokens - group * $tokens).min($tokens),
+                        prefetched_bytes,
                         workspace: core::ptr::null_mut(),
                     };
                     let epilogue = Int8xInt2 {

@@ -45,9 +45,6 @@ use cuda_std::{ptr, thread};
 pub const TILE_ROWS: usize = 16;
 /// Columns per step: 8 units.
 pub const STEP_COLUMNS: usize = 128;
-/// Bytes of each tile that a block with one token prefetches into L2 at its start, on sm_90 and later. With them, even one warp per multiprocessor
-/// has as many bytes in flight as DRAM delivers during its latency; more would delay the loads of other blocks.
-pub const PREFETCHED_BYTES: usize = 16 << 10;
 /// Bytes of one step of one tile: one 128-bit load per lane.
 pub const STEP_BYTES: usize = TILE_ROWS * STEP_COLUMNS / 4;
 /// Rows per unit.
@@ -125,6 +122,9 @@ struct Problem {
     /// Distance between two tokens' activations.
     k_pitch: u32,
     tokens: u32,
+    /// Bytes for each tile, a multiple of 16, that blocks prefetch into L2 before they wait for the preceding grid. With several tokens it only
+    /// matters whether it is 0.
+    prefetched_bytes: u32,
     workspace: *mut u32,
 }
 
@@ -150,36 +150,40 @@ impl<const UNITS: usize, const DISTANCE: usize> Place<UNITS, DISTANCE> {
     }
 }
 
-/// Prefetches the first bytes of this block's first `TILES` tiles, [`PREFETCHED_BYTES`] for each, and the token's activations into L2; then
-/// waits for the preceding grid. That grid may still be writing the activations: its writes go to the same L2, so a later load sees them. Activations
+/// Prefetches the first `TILES * prefetched_bytes` bytes of this block's tiles, and the token's activations, into L2; then waits for the
+/// preceding grid. That grid may still be writing the activations: its writes go to the same L2, so a later load sees them. Activations
 /// that are not in L2 yet would otherwise make each step of a warp wait for memory again.
 ///
 /// # Safety
-/// All threads of the block call it; weights of shape `(n, k)` and `k` activations are valid, and every block along the grid's x has at least
-/// one tile.
+/// All threads of the block call it; the problem's weights and activations are valid, and every block along the grid's x has at least one tile.
 #[inline(always)]
-unsafe fn follow<const TILES: usize>(
-    weights: *const u8,
-    activations: *const i8,
-    (n, k): (u32, u32),
-) {
+unsafe fn follow<const TILES: usize>(problem: &Problem) {
     #[cfg(target_feature = "sm_90")]
     if thread::thread_idx_x() == 0 && thread::block_idx_y() == 0 {
-        let tile_bytes = k * (TILE_ROWS / 4) as u32;
+        let &Problem {
+            weights,
+            activations,
+            n,
+            k,
+            prefetched_bytes,
+            ..
+        } = problem;
         let first = thread::block_idx_x() * TILES as u32;
-        let tiles = n.div_ceil(TILE_ROWS as u32) - first;
-        let bytes = tile_bytes * tiles.min(TILES as u32);
-        // SAFETY: the tiles exist and are contiguous; their size is a multiple of 128 bytes.
+        // SAFETY: the tiles exist and are contiguous; their size is a multiple of 128 bytes, and that of the activations one of 16.
         unsafe {
-            let start = weights.add(first as usize * tile_bytes as usize);
-            ptr::prefetch_l2_bulk(start, bytes.min(PREFETCHED_BYTES as u32 * TILES as u32));
+            if prefetched_bytes > 0 {
+                let tile_bytes = k * (TILE_ROWS / 4) as u32;
+                let tiles = n.div_ceil(TILE_ROWS as u32) - first;
+                let bytes = tile_bytes * tiles.min(TILES as u32);
+                let start = weights.add(first as usize * tile_bytes as usize);
+                ptr::prefetch_l2_bulk(start, bytes.min(prefetched_bytes * TILES as u32));
+            }
             if first == 0 {
-                // Both operands of `min` are multiples of 16.
                 ptr::prefetch_l2_bulk(activations, k.min(ptr::MAX_BULK_BYTES));
             }
         }
     }
     #[cfg(not(target_feature = "sm_90"))]
-    let _ = (weights, activations, n, k);
+    let _ = problem.prefetched_bytes;
     grid::follow();
 }

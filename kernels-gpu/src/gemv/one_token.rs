@@ -228,7 +228,7 @@ pub(super) unsafe fn gemv<
     };
     block_sums::prefetch::<E, TILES>(&epilogue);
     // SAFETY: the caller's contract.
-    unsafe { follow::<TILES>(problem.weights, problem.activations, (problem.n, problem.k)) };
+    unsafe { follow::<TILES>(&problem) };
     // SAFETY: the caller's contract.
     let operands =
         unsafe { block_sums::operands::<E, TILES, WARPS, SPLITS, 1>(&problem, &epilogue) };

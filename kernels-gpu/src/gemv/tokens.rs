@@ -200,7 +200,7 @@ pub(super) unsafe fn gemv<
     let after_batches = next.after((batches * all) as usize);
     // Prefetches what the warp loads first. Prefetching tiles in bulk, as for one token, would spill registers; so would this with partial steps.
     #[cfg(target_feature = "sm_90")]
-    if !L::HAS_PARTIAL_STEPS {
+    if !L::HAS_PARTIAL_STEPS && problem.prefetched_bytes > 0 {
         let prefetch = |place: Place<LOADS, DISTANCE>| {
             for start in place.weights {
                 ptr::prefetch_l2(start);
