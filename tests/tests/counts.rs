@@ -123,7 +123,7 @@ fn executed(device: &Device, variant: &str, text: &str) -> u64 {
 fn an_early_launch_prefetches_every_tile_and_the_token_once() {
     let device = Device::emulated().unwrap();
     let bulk = |variant| executed(&device, variant, "cp.async.bulk.prefetch.L2");
-    assert!(device.programmatic_launch());
+    device.set_programmatic_launch(true);
     // One tile a block, two a block, and one for the blocks that split K.
     assert_eq!(bulk("gemv_m1_t1_w1"), 34 + 1);
     assert_eq!(bulk("gemv_m1_t2_w1"), 17 + 1);
@@ -139,6 +139,7 @@ fn an_early_launch_prefetches_every_tile_and_the_token_once() {
 fn an_early_launch_for_several_tokens_prefetches_what_each_lane_loads_first() {
     let device = Device::emulated().unwrap();
     let prefetches = || executed(&device, "gemv_m8_t2_w4", "prefetch.global.L2");
+    device.set_programmatic_launch(true);
     let early = prefetches();
     device.set_programmatic_launch(false);
     // 17 blocks; a warp loads five steps of two tiles, the first three at once.
