@@ -13,20 +13,11 @@ const WEIGHTS: usize = 0;
 
 /// The report of each launch of an `[n, k]` product with `m` tokens, on random data, and the packed weights' bytes.
 fn product(m: usize, n: usize, k: usize, variant: Option<Gemv>) -> (Vec<LaunchReport>, u64) {
-    product_of(Layout::Tiled, m, n, k, variant)
+    let device = Device::emulated().unwrap();
+    product_of(&device, Layout::Tiled, m, n, k, variant)
 }
 
 fn product_of(
-    layout: Layout,
-    m: usize,
-    n: usize,
-    k: usize,
-    variant: Option<Gemv>,
-) -> (Vec<LaunchReport>, u64) {
-    product_on(&Device::emulated().unwrap(), layout, m, n, k, variant)
-}
-
-fn product_on(
     device: &Device,
     layout: Layout,
     m: usize,
@@ -73,10 +64,12 @@ fn the_largest_published_layer_takes_at_most_2_5_instructions_a_dp4a() {
 
 #[test]
 fn every_variant_reads_each_weight_byte_once_in_whole_sectors() {
+    let device = Device::emulated().unwrap();
     let variants = |layout| Gemv::all(layout).map(move |variant| (layout, variant));
     for (layout, variant) in variants(Layout::Tiled).chain(variants(Layout::Ladder)) {
         // An even number of tiles, as some variants take two a block.
-        let (reports, packed) = product_of(layout, variant.tokens(), 544, 1664, Some(variant));
+        let (reports, packed) =
+            product_of(&device, layout, variant.tokens(), 544, 1664, Some(variant));
         assert_eq!(reports.len(), 1, "{}", variant.name());
         let weights = &reports[0].arguments[WEIGHTS];
         assert_eq!(weights.bytes_read, packed, "{}", variant.name());
@@ -111,7 +104,7 @@ fn every_variant_reads_each_weight_byte_once_in_whole_sectors() {
 fn executed(device: &Device, variant: &str, text: &str) -> u64 {
     let variant = Gemv::named(variant).unwrap();
     let (n, k) = (544, 2560);
-    let (reports, _) = product_on(device, Layout::Tiled, variant.tokens(), n, k, Some(variant));
+    let (reports, _) = product_of(device, Layout::Tiled, variant.tokens(), n, k, Some(variant));
     let lines = reports[0].lines.iter();
     lines
         .filter(|line| line.instruction.contains(text))
@@ -148,10 +141,11 @@ fn an_early_launch_for_several_tokens_prefetches_what_each_lane_loads_first() {
 
 #[test]
 fn several_tokens_read_the_weights_as_often_as_one() {
+    let device = Device::emulated().unwrap();
     let (n, k) = (1024, 2560);
     for layout in [Layout::Tiled, Layout::Ladder] {
         for m in 1..=8 {
-            let (reports, packed) = product_of(layout, m, n, k, None);
+            let (reports, packed) = product_of(&device, layout, m, n, k, None);
             assert_eq!(reports.len(), 1, "{layout} {m}");
             assert_eq!(
                 reports[0].arguments[WEIGHTS].bytes_read, packed,
