@@ -4,7 +4,7 @@ pub mod drawn;
 pub mod golden;
 pub mod tolerance;
 
-use bitnet_cuda::device::{Buffer, Device, Stream};
+use bitnet_cuda::device::{Buffer, Device, LaunchReport, Stream};
 use bitnet_cuda::launch::Float;
 use bitnet_cuda::ops::{QuantizedActivations, quantize_activations};
 use bitnet_cuda::reference::Element;
@@ -47,6 +47,15 @@ pub fn floats(random: &mut fastrand::Rng, len: usize, scale: f32) -> Vec<f32> {
     (0..len)
         .map(|_| (random.f32() * 2.0 - 1.0) * scale)
         .collect()
+}
+
+/// How often lanes executed an instruction with this text in its line of PTX.
+pub fn executed(report: &LaunchReport, text: &str) -> u64 {
+    let lines = report.lines.iter();
+    lines
+        .filter(|line| line.instruction.contains(text))
+        .map(|line| line.lane_instructions)
+        .sum()
 }
 
 /// A buffer of bytes that no correct output is full of.

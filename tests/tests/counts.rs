@@ -6,7 +6,7 @@ use bitnet_cuda::layout::{Layout, PackedWeights};
 use bitnet_cuda::ops::{BitLinear, Int8xInt2, QuantizedActivations, bitlinear_int8xint2};
 use bitnet_cuda::reference::RowScales;
 use half::bf16;
-use integration_tests::{int8, random, ternary};
+use integration_tests::{executed, int8, random, ternary};
 
 /// Index of the GEMV kernels' argument `weights`.
 const WEIGHTS: usize = 0;
@@ -100,22 +100,18 @@ fn every_variant_reads_each_weight_byte_once_in_whole_sectors() {
     }
 }
 
-/// How often threads of a product on 34 tiles execute an instruction with this text.
-fn executed(device: &Device, variant: &str, text: &str) -> u64 {
+/// As [`executed`], by a product on 34 tiles.
+fn executed_by(device: &Device, variant: &str, text: &str) -> u64 {
     let variant = Gemv::named(variant).unwrap();
     let (n, k) = (544, 2560);
     let (reports, _) = product_of(device, Layout::Tiled, variant.tokens(), n, k, Some(variant));
-    let lines = reports[0].lines.iter();
-    lines
-        .filter(|line| line.instruction.contains(text))
-        .map(|line| line.lane_instructions)
-        .sum()
+    executed(&reports[0], text)
 }
 
 #[test]
 fn an_early_launch_prefetches_every_tile_and_the_token_once() {
     let device = Device::emulated().unwrap();
-    let bulk = |variant| executed(&device, variant, "cp.async.bulk.prefetch.L2");
+    let bulk = |variant| executed_by(&device, variant, "cp.async.bulk.prefetch.L2");
     device.set_programmatic_launch(true);
     // One tile a block, two a block, and one for the blocks that split K.
     assert_eq!(bulk("gemv_m1_t1_w1"), 34 + 1);
@@ -131,7 +127,7 @@ fn an_early_launch_prefetches_every_tile_and_the_token_once() {
 #[test]
 fn an_early_launch_for_several_tokens_prefetches_what_each_lane_loads_first() {
     let device = Device::emulated().unwrap();
-    let prefetches = || executed(&device, "gemv_m8_t2_w4", "prefetch.global.L2");
+    let prefetches = || executed_by(&device, "gemv_m8_t2_w4", "prefetch.global.L2");
     device.set_programmatic_launch(true);
     let early = prefetches();
     device.set_programmatic_launch(false);

@@ -93,8 +93,8 @@ impl Gemv {
     }
 
     /// The default variant for `[n, k]` weights and `m` tokens on a device. Candidates are the variants for the smallest number
-    /// of tokens that is at least `m` (or, if none is, for the largest); of those whose estimated time is at most 1.5 % above the
-    /// shortest, the one with the fewest warps is chosen. `None` if no kernel supports the layout or K.
+    /// of tokens that is at least `m` (or, if none is, for the largest); of those whose estimated time is about the
+    /// shortest (`launch/estimate.rs`), the one with the fewest warps is chosen. `None` if no kernel supports the layout or K.
     pub fn choose(
         capabilities: &Capabilities,
         layout: Layout,

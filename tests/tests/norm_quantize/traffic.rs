@@ -4,7 +4,7 @@ use bitnet_cuda::device::{Buffer, Device, DeviceKind};
 use bitnet_cuda::ops::{GateUp, QuantizedActivations};
 use bitnet_cuda::reference::activation::Activation;
 use half::{bf16, f16};
-use integration_tests::{Number, cast, device, floats, random};
+use integration_tests::{Number, cast, device, executed, floats, random};
 
 use super::Parameters;
 
@@ -155,13 +155,7 @@ fn parameters_are_prefetched_once() {
                     .unwrap();
             })
             .unwrap();
-        let prefetches: u64 = reports[0]
-            .lines
-            .iter()
-            .filter(|line| line.instruction.contains("cp.async.bulk.prefetch.L2"))
-            .map(|line| line.lane_instructions)
-            .sum();
-        assert_eq!(prefetches, expected);
+        assert_eq!(executed(&reports[0], "cp.async.bulk.prefetch.L2"), expected);
     }
 }
 
