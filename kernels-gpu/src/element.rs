@@ -26,13 +26,29 @@ pub enum Dtype {
     Bf16 = 2,
 }
 
+/// A chunk as it is in memory; of two-byte elements, the first half.
+pub type Words = [u32; CHUNK];
+
 /// A float type in device memory.
 pub trait Element: Copy {
-    /// Reads `CHUNK` consecutive elements and widens them, exactly.
+    /// Reads `CHUNK` consecutive elements as they are in memory: in the first words, without a dependence on their arrival.
     ///
     /// # Safety
     /// `source` is valid for `CHUNK` elements and 16-byte aligned.
-    unsafe fn load_chunk(source: *const Self) -> [f32; CHUNK];
+    unsafe fn fetch_chunk(source: *const Self) -> Words;
+
+    /// Widens elements that were fetched, exactly.
+    fn widen_chunk(words: Words) -> [f32; CHUNK];
+
+    /// Reads `CHUNK` consecutive elements and widens them, exactly.
+    ///
+    /// # Safety
+    /// As [`Element::fetch_chunk`].
+    #[inline(always)]
+    unsafe fn load_chunk(source: *const Self) -> [f32; CHUNK] {
+        // SAFETY: the caller's contract.
+        Self::widen_chunk(unsafe { Self::fetch_chunk(source) })
+    }
 
     /// Rounds `CHUNK` values and writes them.
     ///
@@ -61,10 +77,15 @@ pub trait Element: Copy {
 
 impl Element for f32 {
     #[inline(always)]
-    unsafe fn load_chunk(source: *const f32) -> [f32; CHUNK] {
+    unsafe fn fetch_chunk(source: *const f32) -> Words {
         // SAFETY: the caller's contract; the second half starts 16 bytes after the first.
-        let halves = unsafe { [f32::load_quad(source), f32::load_quad(source.add(QUAD))] };
-        core::array::from_fn(|i| halves[i / QUAD][i % QUAD])
+        let [U32x4(low), U32x4(high)] = unsafe { [*source.cast(), *source.add(QUAD).cast()] };
+        core::array::from_fn(|i| if i < QUAD { low[i] } else { high[i - QUAD] })
+    }
+
+    #[inline(always)]
+    fn widen_chunk(words: Words) -> [f32; CHUNK] {
+        words.map(f32::from_bits)
     }
 
     #[inline(always)]
@@ -105,9 +126,14 @@ macro_rules! impl_half_precision {
     ($type:ty, $to_f32:path, $from_f32:path) => {
         impl Element for $type {
             #[inline(always)]
-            unsafe fn load_chunk(source: *const $type) -> [f32; CHUNK] {
+            unsafe fn fetch_chunk(source: *const $type) -> Words {
                 // SAFETY: the caller's contract.
-                let U32x4(words) = unsafe { *source.cast() };
+                let U32x4([a, b, c, d]) = unsafe { *source.cast() };
+                [a, b, c, d, 0, 0, 0, 0]
+            }
+
+            #[inline(always)]
+            fn widen_chunk(words: Words) -> [f32; CHUNK] {
                 core::array::from_fn(|i| $to_f32((words[i / 2] >> (16 * (i % 2))) as u16))
             }
 
@@ -275,6 +301,26 @@ impl Floats {
                 }
             }
         })
+    }
+
+    /// Chunk `chunk` of a row of whole chunks, for [`Floats::widen`]; zeros past its end.
+    ///
+    /// # Safety
+    /// As [`Floats::load`]; rows consist of whole chunks.
+    #[inline(always)]
+    pub unsafe fn fetch(&self, row: usize, chunk: u32) -> Words {
+        let first = chunk * CHUNK as u32;
+        if first >= self.columns {
+            return [0; CHUNK];
+        }
+        // SAFETY: the chunk is inside the row.
+        with_type!(self.dtype, T => unsafe { T::fetch_chunk(self.at(row, first as usize)) })
+    }
+
+    /// The values of a chunk that was fetched.
+    #[inline(always)]
+    pub fn widen(&self, words: Words) -> [f32; CHUNK] {
+        with_type!(self.dtype, T => T::widen_chunk(words))
     }
 
     /// Rounds and writes chunk `chunk` of a row; values past its end are dropped.

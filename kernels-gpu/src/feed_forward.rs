@@ -65,7 +65,7 @@ macro_rules! variants {
                 let source = Gated::<$whole>::new(gate, up, dtype, activation, layout, width);
                 let output = Quantized { values, scale, sum, k_padded };
                 // SAFETY: the host launches it on buffers as the modules describe.
-                unsafe { norm.run::<_, _, $chunks, false>(thread::block_idx_x() as usize, source, output, 0) }
+                unsafe { norm.run::<_, _, $chunks>(thread::block_idx_x() as usize, source, None, output, 0) }
             }
         )*
     };

@@ -210,7 +210,7 @@ impl<const WHOLE: bool> Norm<WHOLE> {
 
     /// A chunk of gamma; zeros past the end of the row.
     #[inline(always)]
-    unsafe fn gamma(&self, chunk: u32) -> [f32; CHUNK] {
+    pub unsafe fn gamma(&self, chunk: u32) -> [f32; CHUNK] {
         if self.gamma.is_null() {
             return [1.0; CHUNK];
         }
@@ -262,17 +262,18 @@ impl<const WHOLE: bool> Norm<WHOLE> {
 
     /// Normalizes a token, with all threads of the block.
     ///
-    /// With `EARLY`, gamma is loaded together with the token, which saves latency and requires one chunk per thread. It costs registers
-    /// and therefore, with many tokens, bytes in flight.
+    /// `gamma` is this thread's chunk of gamma, if it was loaded before, which saves latency and requires one chunk per thread. It costs
+    /// registers and therefore, with many tokens, bytes in flight.
     ///
     /// # Safety
     /// Launched on buffers as the module describes; no other block writes this token's. `CHUNKS` chunks per thread hold a padded row, or `CHUNKS`
     /// is [`WIDE`]. Dynamic shared memory from byte `used` on, a multiple of 16, is used for nothing else.
     #[inline(always)]
-    pub unsafe fn run<S: Source, K: Sink, const CHUNKS: usize, const EARLY: bool>(
+    pub unsafe fn run<S: Source, K: Sink, const CHUNKS: usize>(
         &self,
         token: usize,
         source: S,
+        gamma: Option<[f32; CHUNK]>,
         sink: K,
         used: u32,
     ) -> K::Finished {
@@ -286,19 +287,19 @@ impl<const WHOLE: bool> Norm<WHOLE> {
                     WideRow::new(K::WIDE_IN_REGISTERS, used),
                 )
             } else {
-                self.run_resident::<S, K, CHUNKS, EARLY>(token, source, sink)
+                self.run_resident::<S, K, CHUNKS>(token, source, gamma, sink)
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn run_resident<S: Source, K: Sink, const CHUNKS: usize, const EARLY: bool>(
+    unsafe fn run_resident<S: Source, K: Sink, const CHUNKS: usize>(
         &self,
         token: usize,
         source: S,
+        gamma: Option<[f32; CHUNK]>,
         sink: K,
     ) -> K::Finished {
-        const { assert!(CHUNKS == 1 || !EARLY) };
         let (thread, threads) = (thread::thread_idx_x(), thread::block_dim_x());
         let mut values = [[0.0; CHUNK]; CHUNKS];
         // SAFETY: each chunk belongs to one thread; all threads agree on whether it is a LayerNorm.
@@ -306,11 +307,6 @@ impl<const WHOLE: bool> Norm<WHOLE> {
             unroll!(i < CHUNKS <= 4, {
                 values[i] = source.load(token, thread + i as u32 * threads, true);
             });
-            let early = if EARLY {
-                self.gamma(thread)
-            } else {
-                [0.0; CHUNK]
-            };
             if self.is_layer() {
                 let mut total = 0.0;
                 unroll!(i < CHUNKS <= 4, {
@@ -329,7 +325,7 @@ impl<const WHOLE: bool> Norm<WHOLE> {
             let mut absmax = 0;
             unroll!(i < CHUNKS <= 4, {
                 let chunk = thread + i as u32 * threads;
-                let gamma = || if EARLY { early } else { self.gamma(chunk) };
+                let gamma = || gamma.unwrap_or_else(|| self.gamma(chunk));
                 values[i] = self.scale(&values[i], inverse, gamma, || self.beta(chunk));
                 absmax = quantize::absmax_bits(&values[i], absmax);
             });
@@ -468,7 +464,7 @@ macro_rules! variants {
                 // SAFETY: the host launches it on buffers as the module describes.
                 unsafe {
                     let token = thread::block_idx_x() as usize;
-                    norm.run::<_, _, $chunks, false>(token, source, Output::<$whole>(floats(output)), 0)
+                    norm.run::<_, _, $chunks>(token, source, None, Output::<$whole>(floats(output)), 0)
                 }
             }
 
@@ -496,7 +492,7 @@ macro_rules! variants {
                 let source = Input::<$whole> { input: floats(input), residual: floats(residual) };
                 let output = Quantized { values, scale, sum, k_padded };
                 // SAFETY: the host launches it on buffers as the module describes.
-                unsafe { norm.run::<_, _, $chunks, false>(thread::block_idx_x() as usize, source, output, 0) }
+                unsafe { norm.run::<_, _, $chunks>(thread::block_idx_x() as usize, source, None, output, 0) }
             }
         )*
     };

@@ -101,14 +101,25 @@ pub(crate) trait Sink: Copy {
 }
 
 /// Quantizes a chunk; returns its bytes, and `sum` plus their sum.
+///
+/// No value is larger than the one that determined the scale, so all products are within -127.5..127.5. Adding `1.5 * 2^23` rounds such a
+/// product as `rint` does, and leaves the integer in the low byte. (`cvt` to an integer gives a quarter of an addition's results per cycle.) Only
+/// where the scale is 0 or NaN may products be NaN; then every value is 0.
 #[inline(always)]
 pub(crate) fn round_chunk(values: &[f32; CHUNK], scale: f32, mut sum: i32) -> (U32x2, i32) {
-    let mut words = [0u32; 2];
+    const INTEGERS: f32 = 12_582_912.0;
+    /// Byte 0 of each of two words, as bytes 0 and 1.
+    const LOW_BYTES: u32 = 0x0040;
+    /// The low halves of two words.
+    const LOW_HALVES: u32 = 0x5410;
+    let valid = if scale > 0.0 { u32::MAX } else { 0 };
+    let mut words = [0; 2];
     for half in 0..2 {
-        for byte in 0..4 {
-            let q = intrinsics::float_to_i8_rn_sat(values[4 * half + byte] * scale);
-            words[half] |= u32::from(q as u8) << (8 * byte);
-        }
+        let q: [u32; 4] =
+            core::array::from_fn(|i| (values[4 * half + i] * scale + INTEGERS).to_bits());
+        let low = intrinsics::byte_perm(q[0], q[1], LOW_BYTES);
+        let high = intrinsics::byte_perm(q[2], q[3], LOW_BYTES);
+        words[half] = intrinsics::byte_perm(low, high, LOW_HALVES) & valid;
         sum = intrinsics::dp4a(words[half] as i32, 0x0101_0101, sum);
     }
     (U32x2(words), sum)

@@ -11,7 +11,8 @@ use half::{bf16, f16};
 use integration_tests::drawn::{self, Values};
 use integration_tests::tolerance::{U, norm_bounds};
 use integration_tests::{
-    Number, cast, device, download, floats, poisoned, poisoned_activations, random, ternary,
+    Number, cast, device, download, executed, floats, poisoned, poisoned_activations, random,
+    ternary,
 };
 use proptest::prelude::*;
 
@@ -91,12 +92,17 @@ impl Problem {
             .as_ref()
             .map(|residual| Buffer::from_slice(&device, residual).unwrap());
 
-        let mut actual = poisoned::<Y>(&device, n);
-        let run = |output: &mut Buffer<Y>| {
-            layer.forward_norm(&stream, norm, &input, residual_buffer.as_ref(), output)
-        };
-        run(&mut actual).unwrap();
-        let actual = actual.to_vec().unwrap();
+        // An early launch takes another path to the loads.
+        let default = device.programmatic_launch();
+        let [actual, other] = [default, !default].map(|early| {
+            device.set_programmatic_launch(early);
+            let mut output = poisoned::<Y>(&device, n);
+            layer
+                .forward_norm(&stream, norm, &input, residual_buffer.as_ref(), &mut output)
+                .unwrap();
+            output.to_vec().unwrap()
+        });
+        device.set_programmatic_launch(default);
 
         let mut quantized = poisoned_activations(&stream, 1, k);
         norm.forward_quantized(&stream, &input, &mut quantized)
@@ -106,6 +112,7 @@ impl Problem {
             .forward_residual(&stream, &quantized, residual_buffer.as_ref(), &mut separate)
             .unwrap();
         let what = format!("{n} x {k}");
+        assert!(bits(&actual) == bits(&other), "{what}");
         assert!(bits(&actual) == bits(&separate.to_vec().unwrap()), "{what}");
 
         let q = download(&quantized);
@@ -284,12 +291,12 @@ fn a_nan_or_an_infinity_makes_nan_of_all_outputs() {
 #[test]
 fn several_tokens_and_wide_ones_go_through_two_kernels() {
     let mut random = random();
-    // With the sums of 16 rows, and what the norm takes, a block's 64 KiB have room for 468 steps of 128 features.
+    // With the sums of two groups, and what the norm takes, a block's 64 KiB have room for 498 steps of 128 features.
     for (compute_capability, m, n, k, kernels) in [
         ((9, 0), 1, 5, 300_000, 2..=4),
         ((9, 0), 2, 40, 300, 2..=4),
-        ((7, 5), 1, 5, 59_904, 1..=1),
-        ((7, 5), 1, 5, 59_905, 2..=4),
+        ((7, 5), 1, 5, 63_744, 1..=1),
+        ((7, 5), 1, 5, 63_745, 2..=4),
     ] {
         let device = Device::emulated_with(EmulatedConfig {
             compute_capability,
@@ -333,8 +340,9 @@ fn several_tokens_and_wide_ones_go_through_two_kernels() {
     }
 }
 
-fn counted(n: usize, k: usize) -> (LaunchReport, u64) {
+fn counted(n: usize, k: usize, early: bool) -> (LaunchReport, u64) {
     let (device, mut random) = (Device::emulated().unwrap(), random());
+    device.set_programmatic_launch(early);
     let problem = Problem::random(&mut random, n, k);
     let layer = problem.layer(&device);
     let (norm, _) = problem.norms(&device).remove(0);
@@ -352,7 +360,7 @@ fn counted(n: usize, k: usize) -> (LaunchReport, u64) {
 #[test]
 fn each_weight_is_read_once_and_shared_memory_has_no_conflicts() {
     for (n, k) in [(2560, 2560), (1600, 6912), (13824, 2560), (100, 20_480)] {
-        let (report, weights) = counted(n, k);
+        let (report, weights) = counted(n, k, true);
         let counters = &report.counters;
         let traffic = &report.arguments[WEIGHTS];
         assert_eq!(traffic.bytes_read, weights, "{n} x {k}");
@@ -367,6 +375,22 @@ fn each_weight_is_read_once_and_shared_memory_has_no_conflicts() {
             "{n} x {k}"
         );
     }
+}
+
+#[test]
+fn an_early_launch_prefetches_the_weights_of_each_block_and_gamma() {
+    let bulk = |n, k, early| {
+        let (report, _) = counted(n, k, early);
+        (
+            report.config.grid[0],
+            executed(&report, "cp.async.bulk.prefetch.L2"),
+        )
+    };
+    assert_eq!(bulk(2560, 2560, true), (80, 80 + 1));
+    assert_eq!(bulk(100, 20_480, true), (7, 7 + 1));
+    // Launched in its turn, a kernel has loaded gamma with the token, unless the token is wide.
+    assert_eq!(bulk(2560, 2560, false), (80, 0));
+    assert_eq!(bulk(100, 20_480, false), (7, 1));
 }
 
 #[test]

@@ -262,6 +262,7 @@ tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y, K Z, L Z1, M Z2);
 tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y, K Z, L Z1, M Z2, N Z3);
 tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y, K Z, L Z1, M Z2, N Z3, O Z4);
 tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y, K Z, L Z1, M Z2, N Z3, O Z4, A1 Z5);
+tuples!(A P, B Q, C R, D S, E T, F U, G V, H W, I X, J Y, K Z, L Z1, M Z2, N Z3, O Z4, A1 Z5, B1 Z6);
 
 /// Launches one of this library's kernels; asynchronous on a GPU.
 ///

@@ -25,10 +25,7 @@ pub(crate) struct NormedRows<'a, Y> {
 pub(crate) fn takes_norm(capabilities: &Capabilities, width: usize) -> bool {
     let padded = width.next_multiple_of(STEP_COLUMNS);
     let limit = row::room(capabilities);
-    padded <= limit as usize
-        && normed::VARIANTS.last().is_some_and(|last| {
-            normed::shared_bytes(padded as u32, row::threads(padded), last.tiles) <= limit
-        })
+    padded <= limit as usize && normed::shared_bytes(padded as u32) <= limit
 }
 
 /// Instructions of a warp for the norm, and those before and after it: counted in sm_90 machine code, as is the next.
@@ -68,7 +65,7 @@ impl Plan {
         k_padded: usize,
     ) -> impl Iterator<Item = Self> {
         let threads = row::threads(k_padded);
-        let needed = normed::shared_bytes(k_padded as u32, threads, variant.tiles);
+        let needed = normed::shared_bytes(k_padded as u32);
         let room = row::room(capabilities) - needed;
         let shared = needed
             + variant
@@ -163,6 +160,7 @@ pub(crate) fn norm_gemv<X: Float, Y: Float>(
         activation::kind_or_none(rows.activation),
         n_argument,
         k_padded as u32,
+        u32::from(stream.device().programmatic_launch()),
     );
     let config = LaunchConfig {
         grid: [plan.blocks, 1, 1],
@@ -213,11 +211,11 @@ mod tests {
     fn a_wide_token_is_kept_where_shared_memory_has_room_for_it() {
         let device = Device::emulated().unwrap();
         let wide = normed::VARIANTS.last().unwrap();
-        for (k, chunks) in [(8320, 2), (27_648, 4), (65_536, 4)] {
+        for (k, chunks) in [(8320, 2), (27_648, 4), (65_536, 5)] {
             let plan = Plan::all(device.capabilities(), wide, 16, k)
                 .next()
                 .unwrap();
-            let needed = normed::shared_bytes(k as u32, plan.threads, 1);
+            let needed = normed::shared_bytes(k as u32);
             assert_eq!(plan.shared - needed, chunks * 32 * 1024, "{k}");
         }
     }

@@ -10,10 +10,11 @@
 //! | `weights` | `[n_padded, k]`, packed, `k` being `width` padded to steps of 128 | 2-bit codes | 16 bytes |
 //! | `row_scale`, `bias` (or null) | `[n]` | f32 | 4 bytes |
 //! | `residual` (or null), `output` | `[n]` | f32, f16, bf16: `dtype` | one element |
-//! | dynamic shared memory | [`shared_bytes`]: the int8 values, then the warps' sums of two groups; then a wide row | | |
+//! | dynamic shared memory | [`shared_bytes`]: the int8 values, then the sums of two groups; then a wide row | | |
 //!
 //! The grid is at most what the device can run at once: block `b` computes groups `b`, `b + grid_dim`, ... of `TILES` tiles of 16 rows, and the
-//! norm once. The warps of a block split K. If the row is one chunk per thread (up to 8192), a warp has at most two steps of 128 columns, so that all
+//! norm once. `early` is 1 if it may start before the preceding kernel has ended, and then it prefetches its weights. The warps of a block split K
+//! and add up their sums in shared memory. If the row is one chunk per thread (up to 8192), a warp has at most two steps of 128 columns, so that all
 //! weights of a group are in flight at once: those of the first group while the norm is computed, those of the next while one is multiplied and
 //! reduced. Bound by the norm's latency and instructions if there are few groups per block, else by weight bytes.
 
@@ -22,15 +23,15 @@ use super::layout::{Layout, Tiled};
 use super::one_token::{first_value, reduce_scatter};
 use super::{STEP_BYTES, STEP_COLUMNS, TILE_ROWS, UNIT_BYTES, UNIT_COLUMNS, UNIT_ROWS, UNIT_WORDS};
 use crate::block::{self, WARP};
-use crate::element::{AnyFloat, Floats};
+use crate::element::{AnyFloat, Floats, Words};
 use crate::grid;
-use crate::norm::{Input, Norm};
+use crate::norm::{Norm, Source};
 use crate::quantize::{self, Sink};
 use crate::row::{ANY, CHUNK, MAX_THREADS, WHOLE, WIDE};
 use core::mem::MaybeUninit;
 use cuda_std::ptr::{self, U32x2, U32x4};
 use cuda_std::shared::{self, SharedPtr};
-use cuda_std::{kernel, thread, warp};
+use cuda_std::{kernel, thread};
 
 /// Steps of a tile whose weights a warp loads together.
 const STEPS: usize = 2;
@@ -38,9 +39,9 @@ const STEPS: usize = 2;
 /// Maximum number of registers per thread: each thread's share with `MAX_THREADS` threads per block.
 pub const REGISTERS: u32 = 64;
 
-/// Dynamic shared memory, in bytes, of a block of `threads` threads that computes `tiles` tiles at a time; `k` is the padded width.
-pub const fn shared_bytes(k: u32, threads: u32, tiles: u32) -> u32 {
-    k + 2 * 4 * tiles * TILE_ROWS as u32 * (threads / WARP)
+/// Dynamic shared memory, in bytes, of a block; `k` is the padded width.
+pub const fn shared_bytes(k: u32) -> u32 {
+    k + 2 * size_of::<i32>() as u32 * WARP
 }
 
 /// Chunks of a wide token that a thread has in registers: weights need them.
@@ -89,6 +90,24 @@ impl Sink for InShared {
     }
 }
 
+/// The token, of which this thread may have fetched its only chunk before.
+#[derive(Clone, Copy)]
+struct Token<const WHOLE: bool> {
+    input: Floats,
+    fetched: Option<Words>,
+}
+
+impl<const WHOLE: bool> Source for Token<WHOLE> {
+    #[inline(always)]
+    unsafe fn load(&self, token: usize, chunk: u32, _first: bool) -> [f32; CHUNK] {
+        match self.fetched {
+            Some(words) => self.input.widen(words),
+            // SAFETY: the caller's contract.
+            None => unsafe { self.input.load::<WHOLE>(token, chunk) },
+        }
+    }
+}
+
 /// A lane's view of the weights.
 #[derive(Clone, Copy)]
 struct Weights<const TILES: usize> {
@@ -131,33 +150,44 @@ impl<const TILES: usize> Weights<TILES> {
     }
 }
 
+/// Has L2 fetch what the block loads first of its first group's weights.
+///
+/// # Safety
+/// The weights are as the module describes, and the group exists.
+#[cfg(target_feature = "sm_90")]
+#[inline(always)]
+unsafe fn prefetch<const TILES: usize>(weights: *const u8, group: u32, n: u32, k: u32) {
+    let first = group * TILES as u32;
+    let tiles = (n.div_ceil(TILE_ROWS as u32) - first).min(TILES as u32);
+    let steps = k / STEP_COLUMNS as u32;
+    // All of them, or those of the only tile: in either case they are contiguous.
+    let loaded = steps.min(thread::block_dim_x() / WARP * STEPS as u32);
+    // SAFETY: the caller's contract.
+    unsafe {
+        let start = weights.add((first * steps) as usize * STEP_BYTES);
+        ptr::prefetch_l2_bulk(start, tiles * loaded * STEP_BYTES as u32);
+    }
+}
+
 /// Normalizes and quantizes the token, and computes this block's rows. `COUNT` is `TILES * 4`, the number of sums per lane.
 ///
 /// # Safety
 /// Launched with as many threads as the norm has chunks, in whole warps and at most [`MAX_THREADS`], on buffers as the module describes.
 #[inline(always)]
-unsafe fn normed<
-    const TILES: usize,
-    const COUNT: usize,
-    const CHUNKS: usize,
-    const WHOLE: bool,
-    const EARLY: bool,
->(
+unsafe fn normed<const TILES: usize, const COUNT: usize, const CHUNKS: usize, const WHOLE: bool>(
     norm: Norm<WHOLE>,
-    input: Input<WHOLE>,
+    input: Floats,
     weights: *const u8,
     rows: Rows,
     n: u32,
     k: u32,
+    is_early: bool,
 ) {
     const { assert!(COUNT == TILES * UNIT_ROWS && COUNT <= 8 && TILES * TILE_ROWS <= WARP as usize) };
     let rows_of_group = const { (TILES * TILE_ROWS) as u32 };
     let (thread, warps) = (thread::thread_idx_x(), thread::block_dim_x() / WARP);
     let (warp, lane) = (thread / WARP, thread % WARP);
     let values: SharedPtr<U32x2> = shared::dynamic_shared_mem();
-    let mut partial = values.cast::<i32>().add(k / 4);
-    let mut other_partial = partial.add(rows_of_group * warps);
-
     let mut group = thread::block_idx_x();
     let groups = n.div_ceil(rows_of_group);
     let mut step = warp;
@@ -165,39 +195,25 @@ unsafe fn normed<
     let mut writer = 0;
     // SAFETY: here and below, the caller's contract; all threads reach the barriers, because they agree on `group`.
     unsafe {
+        #[cfg(target_feature = "sm_90")]
+        if is_early {
+            if thread == 0 {
+                prefetch::<TILES>(weights, group, n, k);
+                rows.prefetch((group * rows_of_group) as usize);
+            }
+            norm.prefetch();
+        }
+        grid::follow();
+        // What the norm waits for is loaded first, and converted after the other loads, which would otherwise wait for it.
+        let (fetched, gamma) = if CHUNKS == WIDE {
+            (None, None)
+        } else {
+            (Some(input.fetch(0, thread)), Some(norm.gamma(thread)))
+        };
         let weights = Weights::<TILES> {
             first: weights.add(lane as usize * UNIT_BYTES),
             tiles: n.div_ceil(TILE_ROWS as u32),
             steps: k / STEP_COLUMNS as u32,
-        };
-        // Each lane prefetches what it loads after the wait. One thread could prefetch for all, but its warp would then arrive late at the norm's
-        // barriers; nor is it worth a branch to have one warp prefetch the rows' operands.
-        rows.prefetch((group * rows_of_group) as usize);
-        #[cfg(target_feature = "sm_90")]
-        unroll!(i < STEPS <= 2, {
-            let step = step + i as u32 * warps;
-            if weights.has(group, step) {
-                for unit in weights.units(group, step) {
-                    ptr::prefetch_l2(unit);
-                }
-            }
-        });
-        norm.prefetch();
-        grid::follow();
-        // The row of a group that this lane writes, or one past the last.
-        let row_of = |group: u32, writer: u32| {
-            if warp == writer && lane < rows_of_group {
-                group * rows_of_group + lane
-            } else {
-                u32::MAX
-            }
-        };
-        let load = |row: u32| {
-            if row < n {
-                rows.operands(row as usize, row as usize)
-            } else {
-                Operands::default()
-            }
         };
         // Of steps that exist, and read only for those.
         let mut units = [MaybeUninit::<Units<TILES>>::uninit(); STEPS];
@@ -207,18 +223,45 @@ unsafe fn normed<
                 units[i].write(weights.load(group, step));
             }
         });
+        // A lane has the same row of each group, and the same place for its sum.
+        let mut own_sum = values.cast::<i32>().add(k / 4 + lane);
+        let mut other_sum = own_sum.add(WARP);
+        let value = first_value::<COUNT>(lane as usize, Tiled::COLUMN_BITS);
+        let own_row = value / UNIT_ROWS * TILE_ROWS
+            + Tiled::row_group(lane as usize) * UNIT_ROWS
+            + value % UNIT_ROWS;
+        let own_row = own_row as u32;
+        // With 4 sums, two lanes hold the same total.
+        let has_row = COUNT == 8 || lane & Tiled::COLUMN_BITS[2] == 0;
+        if !is_early {
+            rows.prefetch((group * rows_of_group) as usize);
+            // Of the parameters, this thread has loaded its part of gamma.
+            if CHUNKS == WIDE || !norm.beta.is_null() {
+                norm.prefetch();
+            }
+        }
         let quantized = InShared { values, k };
-        let used = shared_bytes(k, thread::block_dim_x(), TILES as u32);
-        let (scale, own_sum) = norm.run::<_, _, CHUNKS, EARLY>(0, input, quantized, used);
-        let mut next_row = row_of(group, writer);
-        let mut next_operands = load(next_row);
+        let used = shared_bytes(k);
+        // The barrier after the norm is between this and the first additions.
+        if warp == 0 {
+            own_sum.write(0);
+            other_sum.write(0);
+        }
+        let token = Token::<WHOLE> { input, fetched };
+        let (scale, of_warp) = norm.run::<_, _, CHUNKS>(0, token, gamma, quantized, used);
         thread::sync_threads();
 
         let activations = values
             .cast::<U32x4>()
             .add(Tiled::sixteen(lane as usize) as u32);
-        while group < groups {
-            let (operands, row, writes) = (next_operands, next_row, warp == writer);
+        loop {
+            let row = group * rows_of_group + own_row;
+            let is_writer = warp == writer && has_row;
+            let operands = if is_writer && row < n {
+                rows.operands(row as usize, row as usize)
+            } else {
+                Operands::default()
+            };
             let mut sums = [Tiled::ZERO; TILES];
             let mut is_last = false;
             while !is_last {
@@ -230,8 +273,9 @@ unsafe fn normed<
                     step = warp;
                     group += thread::grid_dim_x();
                     writer = if writer + 1 < warps { writer + 1 } else { 0 };
-                    next_row = row_of(group, writer);
-                    next_operands = load(next_row);
+                    if group < groups {
+                        rows.prefetch((group * rows_of_group) as usize);
+                    }
                 }
                 unroll!(i < STEPS <= 2, {
                     let distance = i as u32 * warps;
@@ -259,59 +303,26 @@ unsafe fn normed<
                 }
             }
             reduce_scatter(&mut totals, Tiled::COLUMN_BITS);
-            // With 4 sums, two lanes hold the same total.
-            if COUNT == 8 || lane & Tiled::COLUMN_BITS[2] == 0 {
-                let value = first_value::<COUNT>(lane as usize, Tiled::COLUMN_BITS);
-                let row = value / UNIT_ROWS * TILE_ROWS
-                    + Tiled::row_group(lane as usize) * UNIT_ROWS
-                    + value % UNIT_ROWS;
+            if has_row {
                 // Each warp subtracts the sum of what it has quantized; over all warps, that is the token's sum.
-                partial
-                    .add(warp * rows_of_group + row as u32)
-                    .write(totals[0] - Tiled::CODE_BIAS * own_sum);
+                own_sum.atomic_add(totals[0] - Tiled::CODE_BIAS * of_warp);
             }
-            // One barrier per group suffices: the sums of the next group are written elsewhere.
+            // One barrier per group suffices: the sums of the next group are added up elsewhere, and those of the one after it only after
+            // another barrier.
             thread::sync_threads();
-            if writes {
-                let dot = sum_rows::<TILES>(partial, warps, lane);
+            if is_writer {
+                let dot = own_sum.read();
+                own_sum.write(0);
                 if row < n {
                     rows.write(row as usize, operands, dot, scale);
                 }
             }
-            (partial, other_partial) = (other_partial, partial);
+            if group >= groups {
+                break;
+            }
+            (own_sum, other_sum) = (other_sum, own_sum);
         }
     }
-}
-
-/// The sum over the warps for row `lane % (TILES * 16)` of a group, to be called by a whole warp. With fewer rows than lanes, the lanes of a row share the
-/// warps' sums.
-///
-/// # Safety
-/// `partial` holds `[warps, TILES * 16]` sums.
-#[inline(always)]
-unsafe fn sum_rows<const TILES: usize>(partial: SharedPtr<i32>, warps: u32, lane: u32) -> i32 {
-    /// Sums of a lane that are loaded together.
-    const BATCH: usize = 8;
-    let rows = const { (TILES * TILE_ROWS) as u32 };
-    let sharing = WARP / rows;
-    let (row, share) = (lane % rows, lane / rows);
-    let (mut dot, mut first) = (0, 0);
-    // SAFETY: the caller's contract.
-    unsafe {
-        while first < warps {
-            unroll!(i < BATCH <= 8, {
-                let warp = first + i as u32 * sharing + share;
-                if warp < warps {
-                    dot += partial.add(warp * rows + row).read();
-                }
-            });
-            first += BATCH as u32 * sharing;
-        }
-        if sharing == 2 {
-            dot += warp::warp_shuffle_xor(block::FULL_WARP, dot, rows, WARP);
-        }
-    }
-    dot
 }
 
 /// Parameters of the kernels, as [`cuda_std::kernel::Kernel::Params`].
@@ -328,6 +339,7 @@ pub type Params = (
     *const f32,
     *const AnyFloat,
     *mut AnyFloat,
+    u32,
     u32,
     u32,
     u32,
@@ -373,14 +385,14 @@ macro_rules! variants {
                 activation: u32,
                 n: u32,
                 k: u32,
+                early: u32,
             ) {
                 let norm = Norm::<$whole> { kind: norm, gamma, beta, eps, width };
-                let floats = |start| Floats::new(start, input_dtype, width);
-                let input = Input::<$whole> { input: floats(input), residual: floats(core::ptr::null()) };
+                let input = Floats::new(input, input_dtype, width);
                 let rows = Rows { row_scale, bias, activation, residual, output, dtype };
                 // SAFETY: the host launches it on buffers as the module describes.
                 unsafe {
-                    normed::<$tiles, { $tiles * UNIT_ROWS }, $chunks, $whole, { $chunks != WIDE }>(norm, input, weights, rows, n, k)
+                    normed::<$tiles, { $tiles * UNIT_ROWS }, $chunks, $whole>(norm, input, weights, rows, n, k, early != 0)
                 }
             }
         )*

@@ -129,6 +129,22 @@ impl<T: SharedValue> SharedPtr<T> {
     }
 }
 
+impl SharedPtr<i32> {
+    /// Adds to the value, modulo 2^32, in one indivisible step; it does not order other accesses. PTX: `red.relaxed.cta.shared.add.s32`; sm_70.
+    ///
+    /// # Safety
+    /// The address is in the block's shared memory, aligned to 4 bytes and initialised; without a barrier in between, other threads access it
+    /// only with this function.
+    #[gpu_only]
+    pub unsafe fn atomic_add(self, value: i32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            asm!("red.relaxed.cta.shared.add.s32 [{}], {};", in(reg32) self.address, in(reg32) value,
+                options(nostack, preserves_flags));
+        }
+    }
+}
+
 /// Values that a single `ld.shared` or `st.shared` transfers.
 pub trait SharedValue: Copy + sealed::Sealed {
     /// Loads from a shared address.

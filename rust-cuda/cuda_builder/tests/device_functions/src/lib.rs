@@ -203,6 +203,7 @@ calls! {
     fn atomic_red_add_relaxed_u32_device(p: *mut u32, v: u32) = at::atomic_red_add_relaxed_u32_device(p, v);
     fn atomic_red_add_relaxed_i32_device(p: *mut i32, v: i32) = at::atomic_red_add_relaxed_i32_device(p, v);
     fn atomic_red_add_relaxed_f32_device(p: *mut f32, v: f32) = at::atomic_red_add_relaxed_f32_device(p, v);
+    fn atomic_add(a: u32, v: i32) = SharedPtr::from_address(a).atomic_add(v);
     fn atomic_store_release_u32_device(p: *mut u32, v: u32) = at::atomic_store_release_u32_device(p, v);
 }
 
