@@ -14,7 +14,7 @@ pub(crate) enum Window {
 }
 
 /// Space named by a load or store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AccessSpace {
     Generic,
     Global,

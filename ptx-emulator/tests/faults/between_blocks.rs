@@ -229,6 +229,58 @@ fn loops_of_compare_and_swap() {
         mov.u32 %r6, %r8;
         @%p1 bra again;";
     silent_in(&format!("ld.global.u32 %r6, [%rd1+8]; {LOOP}"), grid(5, 64));
+    // nvcc folds an offset into the load alone.
+    let nvcc = |before: &str, space: &str, base: &str, inside: &str| {
+        let swap = LOOP
+            .replace("again:", &format!("again: {inside}"))
+            .replace(".global", space)
+            .replace("[%rd1+8]", &format!("[{base}]"));
+        format!("{before}\n{swap}")
+    };
+    for body in [
+        nvcc(
+            "ld.global.u32 %r6, [%rd1+8];",
+            ".global",
+            "%rd4",
+            "add.s64 %rd4, %rd1, 8;",
+        ),
+        nvcc(
+            "add.s64 %rd4, %rd1, 12; ld.global.u32 %r6, [%rd4+-4]; mov.u64 %rd5, %rd4; cvta.global.u64 %rd6, %rd5;",
+            "",
+            "%rd6+-4",
+            "",
+        ),
+    ] {
+        silent_in(&body, grid(5, 64));
+    }
+    for base in ["cells", "%r9"] {
+        let body = nvcc(
+            &format!(
+                "setp.eq.u32 %p1, %r1, 0; @%p1 st.shared.u32 [cells+8], %r1; bar.sync 0;
+                mov.u32 %r9, cells; ld.shared.u32 %r6, [{base}+8];"
+            ),
+            ".shared",
+            "%r11",
+            "mov.u32 %r10, cells; add.s32 %r11, %r10, 8;",
+        );
+        silent_in(&body, grid(2, 64));
+    }
+    // What is tested is at another offset: such a read is not ordered with atomics.
+    for added in [
+        "add.s64 %rd4, %rd1, 4;",
+        "add.s64 %rd4, %rd1, 8; add.s64 %rd4, %rd1, 4;",
+    ] {
+        fault(
+            &nvcc(
+                "ld.global.u32 %r6, [%rd1+8];
+                /*!*/ red.global.add.u32 [%rd1+8], 1;",
+                ".global",
+                "%rd4",
+                added,
+            ),
+            32,
+        );
+    }
     // What is tested is not what was read.
     fault(
         "ld.global.u32 %r6, [%rd1+8];
