@@ -74,7 +74,7 @@ impl Warp {
         }
         let function = context.launch.images[callee as usize].function;
         let local_base = caller.local_end.next_multiple_of(function.local_align);
-        if self.depth >= MAX_DEPTH || local_base + function.local_bytes > MAX_LOCAL {
+        if caller.depth >= MAX_DEPTH || local_base + function.local_bytes > MAX_LOCAL {
             return Stop::first(FaultKind::StackOverflow, callers);
         }
         let arguments: Vec<_> = call
@@ -87,6 +87,7 @@ impl Warp {
             callee,
             context.block.index,
             callers,
+            caller.depth + 1,
             local_base,
         );
         let target = &mut self.frames[frame as usize];

@@ -59,12 +59,13 @@ fn state(warp: &Warp) -> u64 {
         (split.pc, split.mask, split.frame, split.join).hash(&mut hasher);
     }
     for frame in &warp.frames {
+        frame.depth.hash(&mut hasher);
         frame.rows.hash(&mut hasher);
         frame.preds.hash(&mut hasher);
         frame.params.hash(&mut hasher);
         frame.carry.hash(&mut hasher);
     }
-    (warp.exited, warp.depth).hash(&mut hasher);
+    warp.exited.hash(&mut hasher);
     hasher.finish()
 }
 

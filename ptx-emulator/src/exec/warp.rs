@@ -61,6 +61,8 @@ struct Join {
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) function: u32,
+    /// Calls that led here, one inside the other.
+    pub(crate) depth: u32,
     pub(crate) rows: Vec<Row>,
     /// For each row, the lanes that were written.
     pub(crate) initialized: Vec<u32>,
@@ -108,7 +110,6 @@ pub(crate) struct Warp {
     pub(crate) frames: Vec<Frame>,
     free_frames: Vec<u32>,
     pub(crate) local: Vec<Local>,
-    pub(crate) depth: u32,
     /// For each lane, the PTX line of its last integer division by zero, or 0.
     pub(crate) divided_by_zero: [u32; 32],
 }
@@ -125,7 +126,6 @@ impl Warp {
             frames: Vec::new(),
             free_frames: Vec::new(),
             local: (0..32).map(|_| Local::default()).collect(),
-            depth: 0,
             divided_by_zero: [0; 32],
         }
     }
@@ -142,9 +142,8 @@ impl Warp {
         self.joins.clear();
         self.free_joins.clear();
         self.free_frames = (0..self.frames.len() as u32).rev().collect();
-        self.depth = 0;
         self.divided_by_zero = [0; 32];
-        let frame = self.push_frame(launch, launch.entry.function, block, self.lanes, 0);
+        let frame = self.push_frame(launch, launch.entry.function, block, self.lanes, 0, 0);
         self.splits.clear();
         self.splits.push(Split {
             pc: 0,
@@ -162,11 +161,13 @@ impl Warp {
         function: u32,
         block: [u32; 3],
         lanes: u32,
+        depth: u32,
         local_base: u32,
     ) -> u32 {
         let index = self.free_frames.pop().unwrap_or_else(|| {
             self.frames.push(Frame {
                 function: 0,
+                depth: 0,
                 rows: Vec::new(),
                 initialized: Vec::new(),
                 partly_packed: Vec::new(),
@@ -194,6 +195,7 @@ impl Warp {
         }
         let frame = &mut self.frames[index as usize];
         frame.function = function;
+        frame.depth = depth;
         frame.rows.clone_from(&image.rows);
         frame.initialized.clone_from(&image.initialized);
         frame.partly_packed.clear();
@@ -357,7 +359,6 @@ impl Warp {
             self.free_joins.push(index);
             if let Some(callee) = callee {
                 self.free_frames.push(callee);
-                self.depth -= 1;
             }
             if arrived != 0 {
                 self.splits.push(Split {
@@ -401,7 +402,6 @@ impl Warp {
         results: Vec<(ParamPlace, ParamPlace)>,
     ) {
         let split = self.splits[at];
-        self.depth += 1;
         // Lanes that do not call wait at the next instruction, which is where the call ends.
         let join = self.new_join(Join {
             pc: next,

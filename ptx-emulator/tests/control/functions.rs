@@ -212,6 +212,62 @@ ret;
     );
 }
 
+/// Calls of lanes that went apart are not nested in each other: 32 lanes are each 66 calls deep at the same time.
+#[test]
+fn recursion_of_lanes_on_their_own() {
+    let prefix = "
+.func (.param .b32 result) down(.param .b32 n, .param .b32 lane)
+{
+.reg .pred %p<4>;
+.reg .b32 %r<8>;
+ld.param.b32 %r1, [n];
+ld.param.b32 %r2, [lane];
+setp.eq.u32 %p1, %r1, 0;
+@%p1 bra bottom;
+sub.u32 %r3, %r1, 1;
+rem.u32 %r4, %r1, 5;
+shr.u32 %r5, %r2, %r4;
+and.b32 %r5, %r5, 1;
+setp.eq.u32 %p2, %r5, 1;
+@%p2 bra odd;
+{ .param .b32 a; .param .b32 b; .param .b32 r;
+st.param.b32 [a], %r3;
+st.param.b32 [b], %r2;
+call (r), down, (a, b);
+ld.param.b32 %r6, [r]; }
+bra up;
+odd:
+{ .param .b32 a; .param .b32 b; .param .b32 r;
+st.param.b32 [a], %r3;
+st.param.b32 [b], %r2;
+call (r), down, (a, b);
+ld.param.b32 %r6, [r]; }
+up:
+add.u32 %r6, %r6, 1;
+st.param.b32 [result], %r6;
+ret;
+bottom:
+// Longer than a turn: the other lanes get here as well before any goes back.
+mov.u32 %r7, 0;
+wait:
+add.u32 %r7, %r7, 1;
+setp.lt.u32 %p3, %r7, 2000;
+@%p3 bra wait;
+st.param.b32 [result], 0;
+ret;
+}
+";
+    check(
+        prefix,
+        "{ .param .b32 a; .param .b32 b; .param .b32 r;
+        st.param.b32 [a], 65;
+        st.param.b32 [b], %r1;
+        call (r), down, (a, b);
+        ld.param.b32 %r3, [r]; }",
+        |_| 65,
+    );
+}
+
 #[test]
 fn indirect_calls() {
     let prefix = "
