@@ -25,9 +25,7 @@ pub(crate) fn execute(
         Op::Nop => return Ok(()),
         Op::Mov => {
             let result = *ra;
-            let known = frame.initialized[a];
-            write_row(&mut frame.rows[inst.dst as usize], active, &result);
-            set_initialized(frame, inst.dst, active, known);
+            copy(frame, inst.dst, &result, &[(inst.src[0], active)]);
             return Ok(());
         }
         Op::Selp(pred) => {
@@ -38,9 +36,11 @@ pub(crate) fn execute(
                     result[lane] = ra[lane];
                 }
             }
-            let known = (frame.initialized[a] & choice) | (frame.initialized[b] & !choice);
-            write_row(&mut frame.rows[inst.dst as usize], active, &result);
-            set_initialized(frame, inst.dst, active, known);
+            let sources = [
+                (inst.src[0], active & choice),
+                (inst.src[1], active & !choice),
+            ];
+            copy(frame, inst.dst, &result, &sources);
             return Ok(());
         }
         Op::Pack(elements) => return pack(frame, function, inst, elements, active),
@@ -336,19 +336,45 @@ fn window_base(window: Window) -> u64 {
 
 /// The lanes in which some bits of a row were written, though the others may not have been.
 pub(crate) fn known_bits(frame: &Frame, slot: Slot, first: u32, count: u32) -> u32 {
-    let whole = frame.initialized[slot as usize];
-    let packed = frame
-        .partly_packed
-        .iter()
-        .find(|packed| packed.slot == slot);
-    let Some(packed) = packed else { return whole };
-    let elements = packed.known.iter().skip((first / packed.bits) as usize);
-    let elements = elements.take(
-        (first + count)
-            .div_ceil(packed.bits)
-            .saturating_sub(first / packed.bits) as usize,
-    );
-    whole | elements.fold(u32::MAX, |all, known| all & known)
+    let mut lanes = frame.initialized[slot as usize];
+    for packed in &frame.partly_packed {
+        if packed.slot == slot {
+            let start = first / packed.bits;
+            let end = (first + count).div_ceil(packed.bits);
+            let elements = packed.known.iter().take(end as usize);
+            lanes |= elements
+                .skip(start as usize)
+                .fold(packed.lanes, |all, known| all & known);
+        }
+    }
+    lanes
+}
+
+/// Gives a row what other rows hold, each in some lanes, and whether that was written.
+#[inline(always)]
+fn copy(frame: &mut Frame, to: Slot, value: &Row, sources: &[(Slot, u32)]) {
+    let (mut active, mut known) = (0, 0);
+    for &(from, lanes) in sources {
+        active |= lanes;
+        known |= frame.initialized[from as usize] & lanes;
+    }
+    write_row(&mut frame.rows[to as usize], active, value);
+    let packed = if frame.partly_packed.is_empty() {
+        Vec::new()
+    } else {
+        let copied = |packed: &PartlyPacked| {
+            let from = sources.iter().filter(|(slot, _)| *slot == packed.slot);
+            let lanes = packed.lanes & !known & from.fold(0, |all, (_, lanes)| all | lanes);
+            (lanes != 0).then(|| PartlyPacked {
+                slot: to,
+                lanes,
+                ..packed.clone()
+            })
+        };
+        frame.partly_packed.iter().filter_map(copied).collect()
+    };
+    set_initialized(frame, to, active, known);
+    frame.partly_packed.extend(packed);
 }
 
 /// Marks lanes of a row as written where `known`, and as not written elsewhere.
@@ -356,7 +382,12 @@ pub(crate) fn set_initialized(frame: &mut Frame, slot: Slot, active: u32, known:
     let initialized = &mut frame.initialized[slot as usize];
     *initialized = (*initialized & !active) | (known & active);
     if !frame.partly_packed.is_empty() {
-        frame.partly_packed.retain(|packed| packed.slot != slot);
+        frame.partly_packed.retain_mut(|packed| {
+            if packed.slot == slot {
+                packed.lanes &= !active;
+            }
+            packed.lanes != 0
+        });
     }
 }
 
@@ -418,8 +449,9 @@ fn pack(
     if active & !all != 0 {
         frame.partly_packed.push(PartlyPacked {
             slot: inst.dst,
+            lanes: active & !all,
             bits: elements.bits.into(),
-            known: known.map(|known| known & active),
+            known,
         });
     }
     Ok(())

@@ -82,12 +82,14 @@ pub(crate) struct Frame {
 }
 
 /// A row that was packed from elements, some of them without a value: as a whole it counts as not written.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct PartlyPacked {
     pub(crate) slot: Slot,
+    /// Lanes that were packed in this way.
+    pub(crate) lanes: u32,
     /// Of an element.
     pub(crate) bits: u32,
-    /// For each element, the lanes that were packed and have a value in it.
+    /// For each element, the lanes that have a value in it.
     pub(crate) known: [u32; 8],
 }
 

@@ -167,6 +167,16 @@ fn elements_of_a_packed_register() {
         "mov.b32 %r6, {%a, %never}; and.b32 %r6, %r6, 0xffff; cvt.u16.u32 %c, %r6;",
         "mov.b64 %rd4, {%r9, %r1}; and.b64 %rd4, %rd4, -4294967296; mov.u16 %c, 7;",
         "mov.b32 %r6, {%a, %a}; @!%p1 mov.b32 %r6, {%a, %never}; cvt.u16.u32 %c, %r6;",
+        // Lanes that pack in different ways, or not at all, keep what they have.
+        "mov.b32 %r6, {%a, %never}; @%p1 mov.b32 %r6, {%a, %a}; mov.b32 {%c, %never}, %r6;",
+        "mov.b32 %r6, {%a, %never}; @%p1 mov.b32 %r6, %r8; @%p1 mov.b32 %r6, 7; cvt.u16.u32 %c, %r6;",
+        "mov.b64 %rd4, {%a, %never, %a, %a}; @%p1 mov.b64 %rd4, {%r9, %r1};
+        @!%p1 cvt.u16.u64 %c, %rd4; @%p1 shr.u64 %rd4, %rd4, 32; @%p1 cvt.u16.u64 %c, %rd4; @%p1 add.u16 %c, %c, 5;",
+        // A copy is packed as the original is.
+        "mov.b32 %r6, {%a, %never}; mov.b32 %r7, %r6; mov.b32 %r6, %r7; cvt.u16.u32 %c, %r6;",
+        "mov.b32 %r6, {%a, %never}; mov.b32 %r6, %r6; mov.b32 {%c, %never}, %r6;",
+        "mov.b32 %r6, {%a, %never}; mov.b32 %r7, {%never, %a}; selp.b32 %r8, %r7, %r6, %p1;
+        @%p1 shr.u32 %r8, %r8, 16; cvt.u16.u32 %c, %r8;",
     ] {
         let body = format!(
             "{HALVES} setp.eq.u32 %p1, %r1, 2;\n{taken}\ncvt.u32.u16 %r8, %c; st.global.u32 [%rd3], %r8;"
@@ -181,6 +191,10 @@ fn elements_of_a_packed_register() {
         "mov.b32 %r6, {%never, %a};\n/*!*/ shr.u32 %r7, %r6, 15;",
         "mov.b32 %r6, {%never, %a}; mov.b32 {%c, %a}, %r6;\n/*!*/ cvt.u32.u16 %r7, %c;",
         "mov.b32 %r6, {%a, %never}; mov.b32 %r6, %r9;\n/*!*/ cvt.u16.u32 %c, %r6;",
+        "mov.b32 %r6, {%a, %never}; mov.b32 %r7, %r6; mov.b32 %r7, %r9;\n/*!*/ cvt.u16.u32 %c, %r7;",
+        "mov.b32 %r6, {%a, %never}; mov.b32 %r7, %r6;\n/*!*/ shr.u32 %r7, %r7, 16;",
+        "mov.b32 %r6, {%a, %never}; setp.eq.u32 %p1, %r1, 2; @%p1 mov.b32 %r6, %r9;\n/*!*/ cvt.u16.u32 %c, %r6;",
+        "mov.b32 %r6, {%a, %never}; setp.eq.u32 %p1, %r1, 2; @%p1 mov.b32 %r7, %r6;\n/*!*/ cvt.u16.u32 %c, %r7;",
     ] {
         fault(&format!("{HALVES}\n{taken}"), 4);
     }
