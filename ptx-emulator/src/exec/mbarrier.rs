@@ -304,12 +304,13 @@ pub(super) fn execute(
                     Use::Update,
                 )?;
                 let object = context.block.asynchronous.mbarriers.object(address, lane)?;
-                if matches!(op, MbarrierOp::ExpectTx) {
-                    object.expect(count.into(), lane)?;
-                } else {
-                    object.expect(-i64::from(count), lane)?;
-                    object.settle();
-                }
+                let bytes = match op {
+                    MbarrierOp::ExpectTx => i64::from(count),
+                    _ => -i64::from(count),
+                };
+                object.expect(bytes, lane)?;
+                // Bytes can be announced after they have been copied, and after the last arrival.
+                object.settle();
             }
             MbarrierOp::Arrive {
                 has_count,

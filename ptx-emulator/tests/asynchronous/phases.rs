@@ -81,6 +81,25 @@ fn phases() {
             "mbarrier.test_wait.parity.shared.b64 %p2, [%r5], 0;",
             Some(true),
         ),
+        // Phase 3: the bytes are there before anybody expects them, and some are expected only after the arrival.
+        ("mbarrier.complete_tx.shared::cta.b64 [%r5], 16;", None),
+        ("mbarrier.arrive.shared.b64 %rd7, [%r5];", None),
+        (
+            "mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%r5], 12;",
+            None,
+        ),
+        (
+            "mbarrier.test_wait.parity.shared.b64 %p2, [%r5], 1;",
+            Some(false),
+        ),
+        (
+            "mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%r5], 4;",
+            None,
+        ),
+        (
+            "mbarrier.test_wait.parity.shared.b64 %p2, [%r5], 1;",
+            Some(true),
+        ),
         // Invalidated, it is memory again, and can be another one.
         (
             "mbarrier.inval.shared.b64 [%r5]; st.shared.u64 [%r5], 5; mbarrier.init.shared.b64 [%r5], 3;",
