@@ -110,6 +110,79 @@ ret;
     assert_eq!(output, want);
 }
 
+/// A kernel has 48 KiB of static shared memory on any device, and a module 64 KiB of constants.
+#[test]
+fn most_that_is_declared() {
+    let store = |name: &str| format!("st.shared.u32 [{name}], 1;\n");
+    let two = ".shared .b8 a[30000];\n.shared .align 4 .b8 b[19152];\n";
+    let uses_b = ".func f()\n{\nst.shared.u32 [b], 1;\nret;\n}\n";
+    let other = format!(".visible .entry other()\n{{\n{}ret;\n}}\n", store("b"));
+    let big = two.replace("19152", "19153");
+    let constants = ".const .b8 c[65529];\n.const .align 8 .b8 d[8];\n";
+    // The declarations of the module, the kernel's body, and where the text is refused, with these words.
+    let error = |line: usize, words: &'static str| Some((line, words));
+    let cases = [
+        (
+            String::new(),
+            format!(".shared .align 4 .b8 s[49152];\n{}", store("s")),
+            None,
+        ),
+        (
+            String::new(),
+            format!(".shared .align 4 .b8 s[49153];\n{}", store("s")),
+            error(
+                5,
+                "kernel `k` has 49153 bytes of static shared memory, and can have 49152: declare `.extern .shared`",
+            ),
+        ),
+        (two.to_owned(), store("a") + &store("b"), None),
+        (
+            big.clone(),
+            store("a") + &store("b"),
+            error(7, "has 49153 bytes"),
+        ),
+        (
+            format!("{big}{uses_b}"),
+            store("a") + "call f;",
+            error(12, "has 49153 bytes"),
+        ),
+        // Of each kernel for itself.
+        (format!("{big}{other}"), store("a"), None),
+        (
+            ".const .align 4 .b8 c[65536];".to_owned(),
+            String::new(),
+            None,
+        ),
+        (
+            ".const .align 4 .b8 c[65537];".to_owned(),
+            String::new(),
+            error(
+                4,
+                "`c`: the module's constants are 65537 bytes up to here, and can be 65536: put some in `.global`",
+            ),
+        ),
+        (constants.replace("65529", "65528"), String::new(), None),
+        (
+            constants.to_owned(),
+            String::new(),
+            error(5, "`d`: the module's constants are 65544 bytes"),
+        ),
+    ];
+    for (declared, body, refused) in cases {
+        let ptx = kernel("", &body).replace(HEADER, &format!("{HEADER}{declared}"));
+        let Some((line, words)) = refused else {
+            harness::parse(&ptx);
+            continue;
+        };
+        let error = Module::parse(&ptx).expect_err(&ptx);
+        assert!(error.message.contains(words), "{error}\n{ptx}");
+        assert_eq!(error.line, line, "{ptx}");
+        if let Some(ptxas) = std::env::var_os("PTX_EMULATOR_PTXAS") {
+            assert!(!harness::run_ptxas(&ptxas, &ptx).status.success(), "{ptx}");
+        }
+    }
+}
+
 /// Local memory is each thread's own, at the same addresses.
 #[test]
 fn local_memory() {

@@ -206,6 +206,21 @@ fn refused() {
         ("mov.u32 %r1, 0x5u;", "`0x5u` is not a number"),
         ("label: mov.u32 %r1, 0;", "defined twice"),
         (".reg .b32 %x, %x;", "declared twice"),
+        (
+            ".reg .b64 %r<2>;",
+            "registers `%r<2>` are declared twice: rename some",
+        ),
+        (".reg .b64 %r3;", "`%r3` is declared twice"),
+        (".shared .b32 %r3;", "`%r3` is declared twice"),
+        (
+            ".reg .b64 %s3; .reg .b32 %s<4>;",
+            "`%s3` is declared twice: `%s<4>` has it",
+        ),
+        ("mov.u32 %r01, 5;", "`%r01` is not declared: write `%r1`"),
+        (
+            "add.u32 %r1, %r00, 5;",
+            "`%r00` is not declared: write `%r0`",
+        ),
         (".reg .zzz %x;", "`.zzz`"),
         (".directive 5;", "unknown directive `.directive`"),
         ("mov.u32 %r1, 0", "expected"),
@@ -227,6 +242,11 @@ fn refused() {
         }
     }
     Module::parse(&kernel("")).unwrap();
+    // Registers of an inner block may be called like those of the outer one, and one may follow a range.
+    Module::parse(&kernel(
+        ".reg .b64 %r4; mov.u64 %r4, 1; { .reg .b64 %r<3>; mov.u64 %r2, 1; mov.u32 %r3, 1; }",
+    ))
+    .unwrap();
 }
 
 #[test]

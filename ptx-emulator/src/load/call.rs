@@ -1,8 +1,9 @@
 //! Calls: what is called, and how arguments and results get there. They go through parameters of the frame; those that are
 //! registers are moved there and back.
 
-use super::function::{FunctionBuilder, Name, Register};
+use super::function::FunctionBuilder;
 use super::modifiers::Modifiers;
+use super::scope::{Name, Register};
 use super::variables::{size_and_align, variable_type};
 use crate::error::LoadError;
 use crate::isa::{

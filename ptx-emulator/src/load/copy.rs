@@ -156,10 +156,9 @@ impl<'a> FunctionBuilder<'a, '_> {
 
     fn is_predicate(&mut self, operand: &Operand<'a>) -> bool {
         match operand {
-            Operand::Name(name) => matches!(
-                self.register(name),
-                Some(super::function::Register::Pred(_))
-            ),
+            Operand::Name(name) => {
+                matches!(self.register(name), Some(super::scope::Register::Pred(_)))
+            }
             Operand::Not(_) => true,
             _ => false,
         }

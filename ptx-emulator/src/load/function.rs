@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use super::names::ModuleBuilder;
+use super::scope::{Name, Register, Scope};
 use super::variables::{align_up, param_layout, size_and_align, variable_type};
 use crate::error::LoadError;
 use crate::isa::{
     Access, AsyncOp, Call, Class, Constant, Inst, MatrixMove, Mma, Op, ParamPlace, Pred, PredSlot,
-    SINK_PRED, SINK_SLOT, Slot, Type, Video, ZERO_SLOT,
+    SINK_PRED, SINK_SLOT, Slot, Video, ZERO_SLOT,
 };
 use crate::syntax::ast::{self, Operand, Statement, VariableSpace};
 
@@ -58,46 +59,12 @@ pub(crate) struct Function {
 /// No reconvergence point before the function ends.
 pub(crate) const NO_JOIN: u32 = u32::MAX;
 
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Name {
-    Register {
-        ty: Type,
-    },
-    Variable(u32),
-    /// Parameter bytes: of the kernel, or of the frame.
-    Param {
-        place: ParamPlace,
-        kernel: bool,
-    },
-    Local {
-        offset: u32,
-    },
-}
-
-#[derive(Debug, Default)]
-struct Scope<'a> {
-    names: HashMap<&'a str, Name>,
-    /// `%r<10>`.
-    ranges: HashMap<&'a str, (Type, u64)>,
-    slots: HashMap<&'a str, (Slot, Type)>,
-    labels: HashMap<&'a str, u32>,
-    targets: HashMap<&'a str, &'a [&'a str]>,
-    prototypes: HashMap<&'a str, &'a ast::Prototype<'a>>,
-}
-
-/// A register of either kind.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Register {
-    Row(Slot, Type),
-    Pred(PredSlot),
-}
-
 pub(super) struct FunctionBuilder<'a, 'm> {
     pub(super) module: &'m mut ModuleBuilder<'a>,
     pub(super) out: Function,
     pub(super) line: usize,
     pub(super) guard: Pred,
-    scopes: Vec<Scope<'a>>,
+    pub(super) scopes: Vec<Scope<'a>>,
     constant_slots: HashMap<Constant, Slot>,
     /// Program counter of each label, once it is known.
     label_targets: Vec<u32>,
@@ -246,20 +213,6 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
         Err(LoadError::new(self.line, message))
     }
 
-    fn scope(&mut self) -> &mut Scope<'a> {
-        self.scopes
-            .last_mut()
-            .expect("a function always has an outermost scope")
-    }
-
-    pub(super) fn declare(&mut self, name: &'a str, what: Name) -> Result<(), LoadError> {
-        let line = self.line;
-        if self.scope().names.insert(name, what).is_some() {
-            return Err(LoadError::new(line, format!("`{name}` is declared twice")));
-        }
-        Ok(())
-    }
-
     fn statements(&mut self, body: &'a [Statement<'a>]) -> Result<(), LoadError> {
         // Labels may be used before they are defined.
         for statement in body {
@@ -335,9 +288,7 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
                     return self.error("vector registers are not supported");
                 }
                 match variable.count {
-                    Some(count) => {
-                        self.scope().ranges.insert(variable.name, (ty, count));
-                    }
+                    Some(count) => self.declare_range(variable.name, ty, count)?,
                     None => self.declare(variable.name, Name::Register { ty })?,
                 }
             }
@@ -355,56 +306,6 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
             }
         }
         Ok(())
-    }
-
-    /// What a name stands for, registers aside.
-    pub(super) fn lookup(&self, name: &str) -> Option<Name> {
-        self.scopes
-            .iter()
-            .rev()
-            .find_map(|scope| scope.names.get(name).copied())
-            .or_else(|| self.module.variable_named(name).map(Name::Variable))
-    }
-
-    pub(super) fn register(&mut self, name: &'a str) -> Option<Register> {
-        for depth in (0..self.scopes.len()).rev() {
-            let scope = &self.scopes[depth];
-            if let Some(&(slot, ty)) = scope.slots.get(name) {
-                return Some(match ty {
-                    Type::Pred => Register::Pred(slot as PredSlot),
-                    ty => Register::Row(slot, ty),
-                });
-            }
-            let ty = match scope.names.get(name) {
-                Some(Name::Register { ty }) => Some(*ty),
-                Some(_) => return None,
-                None => {
-                    let prefix = name.trim_end_matches(|c: char| c.is_ascii_digit());
-                    match (
-                        scope.ranges.get(prefix),
-                        name[prefix.len()..].parse::<u64>(),
-                    ) {
-                        (Some(&(ty, count)), Ok(index)) if index < count => Some(ty),
-                        _ => None,
-                    }
-                }
-            };
-            if let Some(ty) = ty {
-                let (slot, register) = if ty == Type::Pred {
-                    let slot = self.out.preds as PredSlot;
-                    self.out.preds += 1;
-                    self.out.pred_names.insert(slot, name.to_owned());
-                    (Slot::from(slot), Register::Pred(slot))
-                } else {
-                    let slot = self.new_slot();
-                    self.out.slot_names.insert(slot, name.to_owned());
-                    (slot, Register::Row(slot, ty))
-                };
-                self.scopes[depth].slots.insert(name, (slot, ty));
-                return Some(register);
-            }
-        }
-        None
     }
 
     pub(super) fn new_slot(&mut self) -> Slot {
@@ -431,37 +332,6 @@ impl<'a, 'm> FunctionBuilder<'a, 'm> {
         self.constant_slots.insert(constant, slot);
         self.out.constants.push((slot, constant));
         slot
-    }
-
-    pub(super) fn label(&self, name: &str) -> Result<u32, LoadError> {
-        match self
-            .scopes
-            .iter()
-            .rev()
-            .find_map(|scope| scope.labels.get(name))
-        {
-            Some(&id) => Ok(id),
-            None => self.error(format!("no label `{name}`")),
-        }
-    }
-
-    pub(super) fn targets(&self, name: &str) -> Result<&'a [&'a str], LoadError> {
-        match self
-            .scopes
-            .iter()
-            .rev()
-            .find_map(|scope| scope.targets.get(name))
-        {
-            Some(targets) => Ok(targets),
-            None => self.error(format!("no target list `{name}`")),
-        }
-    }
-
-    pub(super) fn prototype(&self, name: &str) -> Option<&'a ast::Prototype<'a>> {
-        self.scopes
-            .iter()
-            .rev()
-            .find_map(|scope| scope.prototypes.get(name).copied())
     }
 
     pub(super) fn emit(&mut self, op: Op, dst: Slot, src: [Slot; 4], class: Class) {

@@ -1,9 +1,10 @@
 //! Loads and stores.
 
-use super::function::{FunctionBuilder, Register};
+use super::function::FunctionBuilder;
 use super::modifiers::Modifiers;
 use super::operand::Width;
 use super::qualifiers::Qualifiers;
+use super::scope::Register;
 use crate::error::LoadError;
 use crate::isa::{
     Access, AccessSpace, Class, Op, Ordering, SINK_SLOT, Scope, Slot, Type, ZERO_SLOT,

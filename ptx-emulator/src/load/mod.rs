@@ -23,6 +23,7 @@ mod movement;
 mod names;
 mod operand;
 mod qualifiers;
+mod scope;
 mod special;
 mod variables;
 mod video;

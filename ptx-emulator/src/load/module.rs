@@ -9,6 +9,9 @@ use crate::error::LoadError;
 use crate::isa::{CallTarget, Constant};
 use crate::syntax::ast;
 
+/// Bytes of static shared memory that a kernel can have on any device.
+const MOST_STATIC_SHARED: usize = 48 << 10;
+
 /// A parsed and decoded PTX module. It belongs to no device, and can be loaded on many.
 #[derive(Debug)]
 pub struct Module {
@@ -104,8 +107,19 @@ impl Module {
         };
         module.address_taken = module.find_addresses();
         for index in 0..module.entries.len() {
-            let function = module.entries[index].function;
-            module.entries[index].static_shared = module.shared_layout(function).1;
+            let (_, bytes) = module.shared_layout(module.entries[index].function);
+            let entry = &mut module.entries[index];
+            entry.static_shared = bytes;
+            if bytes > MOST_STATIC_SHARED {
+                let name = &entry.name;
+                return Err(LoadError::new(
+                    entry.line,
+                    format!(
+                        "kernel `{name}` has {bytes} bytes of static shared memory, and can have {MOST_STATIC_SHARED}: \
+                         declare `.extern .shared`, and give its size at the launch"
+                    ),
+                ));
+            }
         }
         Ok(module)
     }

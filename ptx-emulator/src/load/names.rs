@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::variables::{Initial, ModuleVariable, VariableKind, size_and_align, variable_type};
+use super::variables::{
+    Initial, ModuleVariable, VariableKind, align_up, size_and_align, variable_type,
+};
 use crate::error::LoadError;
 use crate::isa::{Constant, Type};
 use crate::syntax::ast::{self, Init, Number, VariableSpace};
@@ -13,7 +15,12 @@ pub(super) struct ModuleBuilder<'a> {
     variables: Vec<ModuleVariable>,
     names: HashMap<&'a str, u32>,
     functions: HashMap<&'a str, FunctionSignature>,
+    /// Bytes of constants so far.
+    constant_bytes: usize,
 }
+
+/// Bytes of constants that a module can have.
+const MOST_CONSTANT: usize = 64 << 10;
 
 /// What a call needs to know.
 #[derive(Debug, Clone)]
@@ -77,7 +84,9 @@ impl<'a> ModuleBuilder<'a> {
             let index = self.names[variable.name] as usize;
             let known = self.variables[index].kind;
             if known == VariableKind::Undefined || known == VariableKind::DynamicShared {
-                self.variables[index] = self.memory_variable(variable)?;
+                let made = self.memory_variable(variable)?;
+                self.count_constant(&made, variable.line)?;
+                self.variables[index] = made;
             } else if !variable.external {
                 return Err(LoadError::new(
                     variable.line,
@@ -95,8 +104,27 @@ impl<'a> ModuleBuilder<'a> {
     /// A variable declared inside a function.
     pub(super) fn variable(&mut self, variable: &ast::Variable<'a>) -> Result<u32, LoadError> {
         let made = self.memory_variable(variable)?;
+        self.count_constant(&made, variable.line)?;
         self.variables.push(made);
         Ok(self.variables.len() as u32 - 1)
+    }
+
+    /// Adds a variable to the constants, if it is one, and refuses it if they become too many.
+    fn count_constant(&mut self, made: &ModuleVariable, line: usize) -> Result<(), LoadError> {
+        if made.kind != VariableKind::Const {
+            return Ok(());
+        }
+        self.constant_bytes = align_up(self.constant_bytes, made.align) + made.size;
+        if self.constant_bytes <= MOST_CONSTANT {
+            return Ok(());
+        }
+        Err(LoadError::new(
+            line,
+            format!(
+                "`{}`: the module's constants are {} bytes up to here, and can be {MOST_CONSTANT}: put some in `.global`",
+                made.name, self.constant_bytes
+            ),
+        ))
     }
 
     pub(super) fn variable_named(&self, name: &str) -> Option<u32> {

@@ -2,8 +2,9 @@
 
 use std::ops::RangeInclusive;
 
-use super::function::{FunctionBuilder, Name, Register};
+use super::function::FunctionBuilder;
 use super::modifiers::Modifiers;
+use super::scope::{Name, Register};
 use super::special;
 use super::variables::VariableKind;
 use crate::error::LoadError;
@@ -126,7 +127,10 @@ impl<'a> FunctionBuilder<'a, '_> {
     fn no_value(&self, name: &str) -> Result<Slot, LoadError> {
         match self.symbol(name, 0, false) {
             Some(_) => self.error(format!("`{name}` is an address: read it with `mov`")),
-            None => self.error(special::why_not(name, None)),
+            None => {
+                self.check_padding(name)?;
+                self.error(special::why_not(name, None))
+            }
         }
     }
 
@@ -243,7 +247,10 @@ impl<'a> FunctionBuilder<'a, '_> {
             Some(Register::Pred(_)) => {
                 self.error(format!("`{name}` is a predicate, the result is {ty}"))
             }
-            None => self.error(format!("register `{name}` is not declared")),
+            None => {
+                self.check_padding(name)?;
+                self.error(format!("register `{name}` is not declared"))
+            }
         }
     }
 
