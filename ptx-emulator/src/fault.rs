@@ -149,12 +149,12 @@ pub enum FaultKind {
     /// Threads wait without end, some of them in a loop that nothing they read will end. [`Fault::waiting`] says who
     /// waits where.
     Deadlock,
-    /// An instruction uses a register that has no value, in a thread that has divided an integer by zero: PTX leaves
-    /// quotient and remainder unspecified.
+    /// An instruction uses a register that has no value because it comes from a division of an integer by zero: PTX
+    /// leaves quotient and remainder unspecified.
     DivisionByZero {
         /// The register.
         register: String,
-        /// The PTX line of the thread's last division by zero.
+        /// The PTX line of the division.
         line: usize,
     },
     /// `trap`, or the end of a function that must not return.

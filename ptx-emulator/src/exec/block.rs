@@ -6,6 +6,7 @@ use super::asynchronous::Asynchronous;
 use super::control::Pause;
 use super::deadlock::Spin;
 use super::dependency::Dependency;
+use super::division;
 use super::order::Order;
 use super::race::Races;
 use super::shared::Shared;
@@ -285,10 +286,11 @@ impl Block {
         match stop.kind {
             FaultKind::InstructionLimit { limit, .. } => return self.limit_passed(launch, limit),
             FaultKind::UninitializedRegister { register } => {
-                let line = self.warps[warp].divided_by_zero[stop.lane as usize] as usize;
-                stop.kind = match line {
-                    0 => FaultKind::UninitializedRegister { register },
-                    line => FaultKind::DivisionByZero { register, line },
+                let divisions = &self.warps[warp].divided_by_zero;
+                let lane = 1 << stop.lane;
+                stop.kind = match division::origin(launch, divisions, site, &register, lane) {
+                    None => FaultKind::UninitializedRegister { register },
+                    Some(line) => FaultKind::DivisionByZero { register, line },
                 };
             }
             _ => {}

@@ -431,8 +431,9 @@ impl Warp {
                     pc += 1;
                 }
                 Op::Int(op @ (IntOp::Div | IntOp::Rem), ty) => {
-                    for lane in lanes(data::divide(frame, inst, op, ty, active)) {
-                        self.divided_by_zero[lane] = image.function.lines[pc as usize];
+                    let by_zero = data::divide(frame, inst, op, ty, active);
+                    if by_zero != 0 {
+                        *self.divided_by_zero.entry(context.site).or_default() |= by_zero;
                     }
                     pc += 1;
                 }

@@ -19,6 +19,7 @@ mod copy;
 mod data;
 mod deadlock;
 mod dependency;
+mod division;
 mod float;
 mod format;
 mod global;

@@ -4,6 +4,8 @@
 //! they meet again: at the branch's immediate post-dominator. A call makes a join as well, at the instruction after it.
 //! Splits of a warp take turns, so lanes that wait for others of their warp do not keep them from running.
 
+use std::collections::BTreeMap;
+
 use super::Row;
 use super::lanes::FULL;
 use crate::device::{Image, Launch, RESERVED_SHARED};
@@ -112,8 +114,8 @@ pub(crate) struct Warp {
     pub(crate) frames: Vec<Frame>,
     free_frames: Vec<u32>,
     pub(crate) local: Vec<Local>,
-    /// For each lane, the PTX line of its last integer division by zero, or 0.
-    pub(crate) divided_by_zero: [u32; 32],
+    /// For each integer division, by its site, the lanes that divided by zero there.
+    pub(crate) divided_by_zero: BTreeMap<usize, u32>,
 }
 
 impl Warp {
@@ -128,7 +130,7 @@ impl Warp {
             frames: Vec::new(),
             free_frames: Vec::new(),
             local: (0..32).map(|_| Local::default()).collect(),
-            divided_by_zero: [0; 32],
+            divided_by_zero: BTreeMap::new(),
         }
     }
 
@@ -144,7 +146,7 @@ impl Warp {
         self.joins.clear();
         self.free_joins.clear();
         self.free_frames = (0..self.frames.len() as u32).rev().collect();
-        self.divided_by_zero = [0; 32];
+        self.divided_by_zero.clear();
         let frame = self.push_frame(launch, launch.entry.function, block, self.lanes, 0, 0);
         self.splits.clear();
         self.splits.push(Split {

@@ -121,9 +121,7 @@ fn other_results<'f>(function: &'f Function, inst: &Inst) -> &'f [Slot] {
     match inst.op {
         Op::Load(index) => &function.accesses[index as usize].elements,
         Op::Atomic(index) => &function.accesses[index as usize].results,
-        Op::Unpack(elements) => {
-            &function.pool[elements.pool as usize..][..usize::from(elements.count)]
-        }
+        Op::Unpack(elements) => function.elements(elements),
         Op::Mma(index) => &function.mmas[index as usize].d,
         Op::MoveMatrix(index) if !function.matrix_moves[index as usize].store => {
             &function.matrix_moves[index as usize].elements

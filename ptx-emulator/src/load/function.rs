@@ -7,8 +7,8 @@ use super::scope::{Name, Register, Scope};
 use super::variables::{align_up, param_layout, size_and_align, variable_type};
 use crate::error::LoadError;
 use crate::isa::{
-    Access, AsyncOp, Call, Class, Constant, Inst, MatrixMove, Mma, Op, ParamPlace, Pred, PredSlot,
-    SINK_PRED, SINK_SLOT, Slot, Video, ZERO_SLOT,
+    Access, AsyncOp, Call, Class, Constant, Elements, Inst, MatrixMove, Mma, Op, ParamPlace, Pred,
+    PredSlot, SINK_PRED, SINK_SLOT, Slot, Video, ZERO_SLOT,
 };
 use crate::syntax::ast::{self, Operand, Statement, VariableSpace};
 
@@ -54,6 +54,13 @@ pub(crate) struct Function {
     pub(crate) waits: bool,
     /// Functions called by name.
     pub(crate) callees: Vec<u32>,
+}
+
+impl Function {
+    /// What a row is packed from, or goes to.
+    pub(crate) fn elements(&self, elements: Elements) -> &[Slot] {
+        &self.pool[elements.pool as usize..][..usize::from(elements.count)]
+    }
 }
 
 /// No reconvergence point before the function ends.

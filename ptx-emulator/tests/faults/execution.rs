@@ -55,6 +55,54 @@ fn division_by_zero() {
     );
 }
 
+/// What is blamed is the division that the value comes from: not another one, and none of another thread.
+#[test]
+fn blamed_divisions() {
+    let divide = "div.u32 %r6, 100, %r1;";
+    let never = |register: &str| FaultKind::UninitializedRegister {
+        register: register.into(),
+    };
+    let found = fault(&format!("{divide}\n/*!*/ add.u32 %r8, %r9, 1;"), 1);
+    assert_eq!(found.kind, never("%r9"));
+    let other = format!("setp.eq.u32 %p1, %r1, 0; @!%p1 rem.u32 %r8, 1, %r2;\n{divide}");
+    let found = fault(&format!("{other}\n/*!*/ add.u32 %r8, %r8, 1;"), 4);
+    assert_eq!((found.kind, found.thread), (never("%r8"), [0, 0, 0]));
+    // Through a shuffle, a pair, a choice, local memory and a call.
+    let call = "{ .param .b32 a; .param .b32 r; st.param.b32 [a], %r7;
+        call (r), same, (a);
+        ld.param.b32 %r7, [r]; }";
+    for copies in [
+        "shfl.sync.bfly.b32 %r7, %r6, 1, 31, -1;",
+        "mov.b64 %rd4, {%r2, %r6}; mov.b64 {%r8, %r7}, %rd4;",
+        "selp.b32 %r7, %r6, %r2, %p1; ",
+        "st.local.u32 [depot], %r6; ld.local.u32 %r7, [depot];",
+        &format!("mov.u32 %r7, %r6; {call}"),
+    ] {
+        let ptx = kernel(&format!(
+            ".local .u32 depot; setp.lt.u32 %p1, %r1, 9; rem.u32 %r9, 1, %r2;
+            div.u32 %r6, 100, %r1;
+            {copies}\n/*!*/ add.u32 %r8, %r7, 1;"
+        ));
+        let ptx = ptx.replacen(
+            ".visible .entry",
+            ".func (.param .b32 result) same(.param .b32 x)
+            { .reg .b32 %r; ld.param.b32 %r, [x]; st.param.b32 [result], %r; ret; }
+            .visible .entry",
+            1,
+        );
+        let Err(LaunchError::Fault(found)) = outcome(&ptx, line(32), Config::default()) else {
+            panic!("{copies}");
+        };
+        let divides = ptx.lines().position(|line| line.contains("div.u32"));
+        let expected = FaultKind::DivisionByZero {
+            register: "%r7".into(),
+            line: divides.unwrap() + 1,
+        };
+        assert_eq!(found.kind, expected, "{copies}");
+        assert_eq!(found.ptx_line, marked_line(&ptx), "{copies}");
+    }
+}
+
 #[test]
 fn instruction_limit() {
     let config = Config {
