@@ -51,6 +51,9 @@ impl Warp {
             self.diverge(at, active, pc, pc + 1, crate::load::NO_JOIN);
             return Ok(Flow::Reschedule);
         }
+        if !op.aligned {
+            active = self.part_by_barrier(at, inst, active);
+        }
         let frame = &self.frames[split.frame as usize];
         let uniform = |slot: u32| {
             let row = &frame.rows[slot as usize];
@@ -123,5 +126,27 @@ impl Warp {
             }
         }
         Ok(Flow::Pause(Pause::Barrier))
+    }
+
+    /// Keeps the lanes of a split that name the same barrier and give the same count as its first one, and returns them. The others
+    /// come to the instruction after them.
+    fn part_by_barrier(&mut self, at: usize, inst: &Inst, active: u32) -> u32 {
+        let split = self.splits[at];
+        let rows = &self.frames[split.frame as usize].rows;
+        let [numbers, counts, ..] = inst.src.map(|slot| &rows[slot as usize]);
+        let first = active.trailing_zeros() as usize;
+        let same = lanes(active)
+            .filter(|&lane| (numbers[lane], counts[lane]) == (numbers[first], counts[first]))
+            .fold(0, |same, lane| same | 1 << lane);
+        let others = active & !same;
+        if others != 0 {
+            // They need not meet again after it: those at one barrier may be what the others wait for.
+            self.diverge(at, others, split.pc, split.pc, crate::load::NO_JOIN);
+            if let Some(apart) = self.splits.last_mut() {
+                // Counted already.
+                apart.wait = Wait::Together(others);
+            }
+        }
+        same
     }
 }

@@ -132,6 +132,9 @@ fn invalid_barriers() {
         "mov.u32 %r6, 16;\n/*!*/ bar.sync %r6;",
         "mov.u32 %r6, 40;\n/*!*/ bar.sync 0, %r6;",
         "/*!*/ bar.sync %r1;",
+        "and.b32 %r6, %r1, 1;\n/*!*/ barrier.sync.aligned %r6, 32;",
+        // Threads may name a barrier each, but not tell one barrier different things.
+        "and.b32 %r6, %r1, 1; mad.lo.u32 %r6, %r6, 32, 32;\n/*!*/ barrier.sync 0, %r6;",
     ] {
         let found = fault(body, 64);
         assert!(

@@ -108,6 +108,45 @@ MEET:
     )
 }
 
+/// The lanes of a warp name two barriers in turn, at each of which the block's other warp is as well: only `barrier` without
+/// `.aligned` allows it.
+fn of_each_thread() -> [Family; 2] {
+    let inputs = || {
+        let mut tuples = exchanges(|thread| 6 + thread as u64 % 2, 32, 64);
+        for (thread, [.., other]) in tuples.iter_mut().enumerate() {
+            *other = (*other & !1) + thread as u64 % 2;
+        }
+        tuples
+    };
+    let text = format!("st.shared.b32 [%shared], {{a}};\n{{form}} {{b}}, {{c}};\n{READ}");
+    [
+        Family::new(
+            "barrier{.cta}.sync",
+            move |_| Code::new(text.clone(), &[32], &[32; 4]),
+            move |_| inputs(),
+            exchanged,
+        ),
+        Family::new(
+            "barrier{.cta}.red.popc.u32",
+            |_| {
+                let text = "{ .reg .pred %odd; and.b32 {a}, {a}, 1; setp.ne.u32 %odd, {a}, 0; {form} {d}, {b}, {c}, %odd; }";
+                Code::new(text, &[32], &[32; 3])
+            },
+            move |_| inputs(),
+            |_, inputs, outputs| {
+                for (input, got) in inputs.iter().zip(outputs) {
+                    let there = inputs.iter().filter(|other| other[1] == input[1]);
+                    let want = there.map(|other| other[0] & 1).sum::<u64>();
+                    if got[0] != want {
+                        return Err(format!("{} at barrier {}, not {want}", got[0], input[1]));
+                    }
+                }
+                Ok(())
+            },
+        ),
+    ]
+}
+
 /// One warp writes and arrives, the other one waits and reads.
 fn arrive(syntax: &'static str, writers: &str, operands: &str) -> Family {
     let text = format!(
@@ -190,6 +229,7 @@ fn reduction(syntax: &'static str, operands: &'static str, negated: bool) -> Fam
 
 pub fn families() -> Vec<Family> {
     let mut families = vec![apart_in_the_warp()];
+    families.extend(of_each_thread());
     for syntax in SYNC {
         families.extend(sync(syntax));
     }
@@ -270,6 +310,44 @@ ret;
         .run("k", line(100), &mut [Arg::Words(&mut output)])
         .unwrap();
     assert_eq!(output, vec![2030; 100]);
+}
+
+/// Lanes at a barrier of their own go on while others wait, here for what they do next. Each executes the instruction once.
+#[test]
+fn barriers_of_some_lanes_open_others() {
+    let ptx = format!(
+        "{HEADER}
+.visible .entry k(.param .u64 output)
+{{
+.reg .pred %p<4>;
+.reg .b32 %r<8>;
+.reg .b64 %rd<4>;
+ld.param.u64 %rd1, [output];
+mov.u32 %r1, %tid.x;
+shr.u32 %r2, %r1, 4;
+and.b32 %r3, %r2, 1;
+setp.eq.u32 %p1, %r3, 0;
+mov.u32 %r4, 64;
+@%p1 mov.u32 %r4, 32;
+barrier.sync %r3, %r4;
+@%p1 barrier.arrive 1, 64;
+mul.wide.u32 %rd2, %r1, 4;
+add.s64 %rd3, %rd1, %rd2;
+st.global.u32 [%rd3], %r4;
+ret;
+}}
+"
+    );
+    let mut output = vec![0; 64];
+    let report = Bench::new(&ptx)
+        .run("k", line(64), &mut [Arg::Words(&mut output)])
+        .unwrap();
+    let counts: Vec<u32> = (0..64).map(|thread| 32 << (thread / 16 % 2)).collect();
+    assert_eq!(output, counts);
+    let mut lines = report.lines.iter();
+    let barrier = lines.find(|line| line.instruction.starts_with("barrier.sync"));
+    let counts = barrier.map(|line| (line.lane_instructions, line.warp_instructions));
+    assert_eq!(counts, Some((64, 2)));
 }
 
 #[test]
