@@ -46,7 +46,9 @@ pub mod layout;
 pub mod ops;
 pub mod reference;
 pub mod tensor_file;
-mod whole_file;
+/// Shared with the command; not a part of the interface.
+#[doc(hidden)]
+pub mod whole_file;
 
 /// The README's example is a test.
 #[cfg(doctest)]

@@ -342,8 +342,60 @@ fn nothing_that_is_read_or_is_no_file_is_replaced() {
     }
     assert_eq!(std::fs::read(&weights).unwrap(), before);
     let nowhere = folder.path().join("none/y").to_str().unwrap().to_owned();
-    let error = refusal(&[&linear(&weights, "w", &input)[..], &["--output", &nowhere]].concat());
+    // Before anything is read.
+    let error = refusal(&[&linear("none", "w", "none")[..], &["--output", &nowhere]].concat());
     assert!(error.contains("none; create it first"), "{error}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_result_that_cannot_be_written_is_shown_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let (weights, input) = matrices(folder.path());
+    let arguments = linear(&weights, "w", &input);
+    // A folder in which nobody can make a file.
+    let output = bitnet(&[&arguments[..], &["--output", "/proc/y", "--json"]].concat());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("cannot write /proc/y"), "{stderr}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["checked"], 6);
+    let error = report["output_error"].as_str().unwrap();
+    assert!(stderr.contains(error), "{error}");
+}
+
+// macOS has no such names.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_path_that_is_no_utf_8_is_printed_as_far_as_it_can_be() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (weights, input) = matrices(folder.path());
+    let odd = folder.path().join(OsStr::from_bytes(b"y\xff"));
+    let report = |command: &mut Command| -> Value {
+        let output = command.output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let written = report(
+        command(&linear(&weights, "w", &input))
+            .args(["--json", "--output"])
+            .arg(&odd),
+    );
+    assert!(odd.is_file());
+    assert!(written["output"].as_str().unwrap().ends_with("y\u{fffd}"));
+    std::fs::remove_file(&odd).unwrap();
+
+    let tune = ["tune", "--n", "16", "--k", "16", "--json"];
+    let tuned = report(
+        command(&tune)
+            .args(["--device", "emulated"])
+            .env("BITNET_CACHE_DIR", &odd),
+    );
+    let cache = tuned["cache"].as_str().unwrap();
+    assert!(cache.contains("y\u{fffd}"), "{cache}");
 }
 
 #[test]

@@ -242,6 +242,38 @@ fn a_run_without_time_keeps_a_file_that_says_so() {
     assert!(refusal.contains("no/such/folder"), "{refusal}");
 }
 
+#[cfg(unix)]
+#[test]
+fn results_replace_a_file_and_nothing_else() {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    use std::os::unix::net::UnixListener;
+    let folder = tempfile::tempdir().unwrap();
+    let (socket, file) = (folder.path().join("socket"), folder.path().join("file"));
+    let _listener = UnixListener::bind(&socket).unwrap();
+    for path in [socket.as_path(), folder.path()] {
+        let path = path.to_str().unwrap();
+        let arguments = ["bench", "--device", "emulated", "--output", path];
+        let refusal = refusal(Driver::None, &arguments);
+        let named = refusal.contains("--output") && refusal.contains("not a regular file");
+        assert!(named, "{refusal}");
+    }
+    let kind = std::fs::metadata(&socket).unwrap().file_type();
+    assert!(kind.is_socket());
+
+    std::fs::write(&file, "old").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let path = file.to_str().unwrap();
+    let limit = ["--time-limit", "0", "--output", path];
+    let results = bench(
+        Driver::None,
+        &[&["--device", "emulated"], &limit[..]].concat(),
+    );
+    let written = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(Results::from_json(&written).unwrap(), results);
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o644);
+}
+
 #[test]
 fn a_gpu_is_measured_cold_and_warm_against_the_ceilings() {
     let results = bench(Driver::Double, &["--device", "cuda", "--smoke"]);

@@ -1,6 +1,6 @@
 //! `bitnet linear`: a linear layer on matrices from files.
 
-use crate::output::{Outcome, Output};
+use crate::output::{Outcome, Output, require_writable};
 use anyhow::{Context, Result, ensure};
 use bitnet_cuda::device::{Buffer, Device};
 use bitnet_cuda::layout::{Layout, PackedWeights};
@@ -56,7 +56,10 @@ struct Report {
     /// In the file.
     weight_bytes: usize,
     weight_bytes_packed: usize,
-    output: Option<PathBuf>,
+    /// As it is printed: a path may be no UTF-8, which JSON cannot hold.
+    output: Option<String>,
+    /// Why the output could not be written.
+    output_error: Option<String>,
 }
 
 /// The weights `[n, k]` of a file, ternary.
@@ -126,6 +129,7 @@ impl Weights {
 pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
     if let Some(path) = &args.output {
         require_other(path, args)?;
+        require_writable("--output", path)?;
     }
     let weights = Weights::read(args)?;
     let input = TensorFile::open(&args.input)?.matrix(&args.input_tensor)?;
@@ -153,6 +157,10 @@ pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
     let wrong = |(y, expected): (&f32, &f32)| {
         y.to_bits() != expected.to_bits() && !(y.is_nan() && expected.is_nan())
     };
+    let written = match &args.output {
+        Some(path) => write_matrix(path, "output", m, n, &y),
+        None => Ok(()),
+    };
     let report = Report {
         device: device.name().to_owned(),
         variant: layer.variant(m).name().to_owned(),
@@ -165,12 +173,12 @@ pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
         cosine_to_float: cosine(&y, &float_product(&weights.float, &input)),
         weight_bytes: weights.bytes,
         weight_bytes_packed: layer.weight_bytes(),
-        output: args.output.clone(),
+        output: args.output.as_ref().map(|path| path.display().to_string()),
+        output_error: written.as_ref().err().map(ToString::to_string),
     };
-    if let Some(path) = &args.output {
-        write_matrix(path, "output", m, n, &y)?;
-    }
+    // What was computed is shown, also where it cannot be kept.
     output.print(&report, text)?;
+    written?;
     Ok(Outcome::of(report.mismatches))
 }
 
@@ -244,8 +252,8 @@ fn text(report: &Report) -> String {
         "quality    cosine to the float product {:.4}\n",
         report.cosine_to_float
     );
-    if let Some(path) = &report.output {
-        text += &format!("written    {}\n", path.display());
+    if let (Some(path), None) = (&report.output, &report.output_error) {
+        text += &format!("written    {path}\n");
     }
     text
 }

@@ -1,8 +1,10 @@
 //! What goes to stdout: a table, or one JSON object.
 
 use anyhow::{Context, Result};
+use bitnet_cuda::whole_file;
 use ptx_emulator::command_line;
 use serde::Serialize;
+use std::path::Path;
 
 /// Whether the results were right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,13 @@ impl Output {
         // Whether the results were right does not depend on a reader that stops early.
         command_line::put(&text).context("cannot write to stdout")
     }
+}
+
+/// Refuses before the work, not after it, a file that an option names and that cannot be written.
+pub fn require_writable(option: &str, path: &Path) -> Result<()> {
+    whole_file::require_writable(path)
+        .map(drop)
+        .with_context(|| format!("{option} {}", path.display()))
 }
 
 /// Columns aligned by their widest cell: the first to the left, the others to the right.

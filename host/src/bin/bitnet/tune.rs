@@ -9,7 +9,6 @@ use bitnet_cuda::launch::tune::{
 use bitnet_cuda::layout::Layout;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -36,7 +35,8 @@ struct Report {
     /// The variant that was used for this shape before.
     before: String,
     chosen: String,
-    cache: PathBuf,
+    /// As it is printed: a path may be no UTF-8, which JSON cannot hold.
+    cache: String,
     /// Why the choice could not be stored.
     cache_error: Option<String>,
 }
@@ -84,7 +84,7 @@ pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
         variants: tuning.candidates.iter().map(row).collect(),
         before: before.variant.name().to_owned(),
         chosen: tuning.best().variant.name().to_owned(),
-        cache: cache.path(),
+        cache: cache.path().display().to_string(),
         cache_error: stored.as_ref().err().map(ToString::to_string),
     };
     // What was measured is shown, also where it cannot be kept.
@@ -118,7 +118,7 @@ fn text(report: &Report) -> String {
         report.chosen, report.before
     );
     if report.cache_error.is_none() {
-        text += &format!("stored in  {}\n", report.cache.display());
+        text += &format!("stored in  {}\n", report.cache);
     }
     text
 }

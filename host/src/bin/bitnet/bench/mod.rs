@@ -12,9 +12,10 @@ mod run;
 mod table;
 mod timing;
 
-use crate::output::{Outcome, Output};
+use crate::output::{Outcome, Output, require_writable};
 use anyhow::{Context, Result, ensure};
 use bitnet_cuda::device::{Device, DeviceKind};
+use bitnet_cuda::whole_file;
 use kernel_benches::Results;
 use peers::{Bitlinear, Peer, Redirected};
 use plan::ModelArgs;
@@ -60,6 +61,9 @@ struct Request {
 }
 
 pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
+    if let Some(path) = &args.output {
+        require_writable("--output", path)?;
+    }
     if device.kind() == DeviceKind::Emulated {
         ensure!(
             args.peers.is_empty(),
@@ -83,15 +87,6 @@ pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
         output: args.output.clone(),
         time_limit: args.time_limit.map(Duration::from_secs),
     };
-    if let Some(path) = &request.output {
-        // Before the work, not after it.
-        ensure!(
-            folder(path).is_dir(),
-            "--output {}: there is no folder {}; create it first",
-            path.display(),
-            folder(path).display()
-        );
-    }
     // Microsoft's library says there which shapes it does not know.
     let redirected = match request.peers.is_empty() {
         true => None,
@@ -122,20 +117,9 @@ fn model_devices(first: &Device, count: usize) -> Result<Vec<Device>> {
     Ok(devices)
 }
 
-fn folder(path: &Path) -> &Path {
-    path.parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
-}
-
 /// Replaces the file in one step, so that an interrupted run leaves a whole one.
 fn save(path: &Path, results: &Results) -> Result<()> {
-    use std::io::Write;
-    let write = || -> Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder(path))?;
-        file.write_all(results.to_json()?.as_bytes())?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    let json = results.to_json()?;
+    whole_file::write(path, json.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))
 }
