@@ -415,6 +415,36 @@ fn a_reader_that_has_seen_enough_is_no_mistake() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn the_exit_status_does_not_depend_on_stderr() {
+    let folder = tempfile::tempdir().unwrap();
+    let gemv = ["gemv", "--n", "16", "--k", "128", "--device", "emulated"];
+    for (arguments, expected) in [
+        (&["demo", "--device", "tpu"][..], 2),
+        (&["gemm"], 2),
+        // With a warning.
+        (&gemv, 0),
+    ] {
+        let (reader, closed) = std::io::pipe().unwrap();
+        drop(reader);
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        for stderr in [std::process::Stdio::from(full.unwrap()), closed.into()] {
+            // Set aside by the run before.
+            std::fs::write(folder.path().join("tuning.json"), "no JSON").unwrap();
+            let output = command(arguments)
+                .env("BITNET_CACHE_DIR", folder.path())
+                .env_remove("RUST_LOG")
+                .stderr(stderr)
+                .output()
+                .unwrap();
+            assert_eq!(output.status.code(), Some(expected), "{arguments:?}");
+        }
+    }
+    // The warning was tried.
+    assert!(folder.path().join("tuning.set-aside-1.json").exists());
+}
+
 #[test]
 fn warnings_are_seen_without_asking_for_them() {
     let folder = tempfile::tempdir().unwrap();

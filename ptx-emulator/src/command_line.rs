@@ -1,5 +1,6 @@
-//! What the commands `ptx-emu` and `bitnet` share: their way of writing to stdout, and of answering a wrong usage.
+//! What the commands `ptx-emu` and `bitnet` share: their way of writing to stdout and stderr, and of answering a wrong usage.
 
+use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
@@ -18,6 +19,13 @@ pub fn put(text: &str) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }
+}
+
+/// Writes `message` as one line of `program` to stderr. Where that cannot be written to, the exit status has to say enough: nothing else is left.
+pub fn complain(program: &str, message: impl Display) {
+    // Whole, not in the pieces that a formatted write makes of it.
+    let line = format!("{program}: {message}\n");
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 /// Prints clap's answer to the command line of `program`: help and version in full, an error in one line on stderr. Returns the exit status: 2 for
@@ -41,6 +49,6 @@ pub fn explain(program: &str, error: &clap::Error) -> ExitCode {
         .collect::<Vec<_>>();
     let message = paragraphs.join("; ");
     let message = message.strip_prefix("error: ").unwrap_or(&message);
-    eprintln!("{program}: {message}; see `--help`");
+    complain(program, format_args!("{message}; see `--help`"));
     ExitCode::from(2)
 }

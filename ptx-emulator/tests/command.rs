@@ -162,6 +162,29 @@ fn a_fault_is_exit_1() {
     assert!(!folder.path().join("y.bin").exists());
 }
 
+/// The exit status says what happened, also where stderr cannot be written to.
+#[cfg(target_os = "linux")]
+#[test]
+fn full_stderr() {
+    let folder = setup();
+    let fault = [&RUN[..], &["--arg", "u32:101"]].concat();
+    for (arguments, status) in [
+        (&fault[..], 1),
+        (&["list", "none.ptx"], 2),
+        (&["unknown"], 2),
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let mut command = std::process::Command::new(assert_cmd::cargo_bin!("ptx-emu"));
+        let output = command
+            .args(arguments)
+            .current_dir(folder.path())
+            .stderr(full.unwrap())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}");
+    }
+}
+
 #[test]
 fn what_cannot_be_run_is_exit_2() {
     let folder = setup();

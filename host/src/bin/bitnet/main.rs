@@ -68,13 +68,15 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(filter.from_env_lossy())
         .without_time()
+        // Its own report that a warning cannot be written would be written there too, and panic.
+        .log_internal_errors(false)
         .init();
     match run(&cli) {
         Ok(Outcome::Right) => ExitCode::SUCCESS,
         Ok(Outcome::Wrong) => ExitCode::from(1),
         Err(error) => {
             // The context's chain in one line.
-            eprintln!("bitnet: {error:#}");
+            command_line::complain("bitnet", format_args!("{error:#}"));
             ExitCode::from(2)
         }
     }

@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         Ok(Outcome::Ran) => ExitCode::SUCCESS,
         Ok(Outcome::Found) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("ptx-emu: {error:#}");
+            command_line::complain("ptx-emu", format_args!("{error:#}"));
             ExitCode::from(2)
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use ptx_emulator::{
     Checks, Config, Emulator, Fault, LaunchConfig, LaunchError, LoadedModule, Module, Report,
+    command_line,
 };
 use serde_json::json;
 
@@ -212,7 +213,7 @@ pub fn run_kernel(run: &Run) -> anyhow::Result<Outcome> {
             } else {
                 put(&fault.printed)?;
             }
-            eprintln!("ptx-emu: {fault}");
+            command_line::complain("ptx-emu", fault);
             return Ok(Outcome::Found);
         }
     };
