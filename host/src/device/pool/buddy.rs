@@ -179,14 +179,20 @@ impl Buddy {
         Ok(())
     }
 
-    /// Takes chunks from the driver until it holds that many bytes.
+    /// Takes chunks from the driver until it holds that many bytes, or as many of them as whole blocks of `max_bytes` are.
     pub(super) fn reserve(&mut self, core: &Core, bytes: usize) -> Result<(), DeviceError> {
-        while self.held < bytes {
+        while self.held < bytes && self.headroom() >= MIN_BLOCK {
             let left = (bytes - self.held).clamp(MIN_BLOCK, self.chunk_bytes);
             let left = left.next_power_of_two();
             self.grow(core, 0..=order_of(left), left)?;
         }
         Ok(())
+    }
+
+    /// Bytes that may still be taken from the driver.
+    fn headroom(&self) -> usize {
+        self.max_bytes
+            .map_or(usize::MAX, |most| most.saturating_sub(self.held))
     }
 
     fn allocate(
@@ -196,12 +202,15 @@ impl Buddy {
         requested: usize,
     ) -> Result<MemoryRange, DeviceError> {
         if let Some(most) = self.max_bytes
-            && bytes > most.saturating_sub(self.held)
+            && bytes > self.headroom()
         {
-            let free = most.saturating_sub(self.held) + self.free_bytes;
+            let free = self.headroom() + self.free_bytes;
             return Err(match self.space {
                 MemorySpace::Device => DeviceError::OutOfMemory {
-                    device: format!("{}, whose pool holds at most {most} bytes", core.name),
+                    device: format!(
+                        "{}, whose pool holds at most {most} bytes and has no block of {bytes} left",
+                        core.name
+                    ),
                     requested,
                     free,
                     total: most,
@@ -209,7 +218,9 @@ impl Buddy {
                 MemorySpace::PinnedHost => DeviceError::PinnedMemory {
                     device: core.name.clone(),
                     requested,
-                    reason: format!("the pool holds at most {most} bytes, {free} of them are free"),
+                    reason: format!(
+                        "the pool holds at most {most} bytes, {free} of them are free, but no block of {bytes}"
+                    ),
                 },
             });
         }

@@ -8,7 +8,8 @@ pub struct MemoryPoolConfig {
     pub chunk_bytes: usize,
     /// Most bytes that the pool holds at once; `None` for as many as the driver gives. Default `None`.
     pub max_bytes: Option<usize>,
-    /// Bytes taken from the driver when the pool is made. Default 0.
+    /// Bytes taken from the driver when the pool is made, in whole MiB: where `max_bytes` is no multiple of that, the rest of it is left
+    /// to the driver. Default 0.
     pub initial_bytes: usize,
     /// Bytes of dropped buffers that may wait for the work that uses them; beyond it, allocations wait for that work.
     /// Default 256 MiB.

@@ -33,7 +33,7 @@ use std::{collections::VecDeque, panic::Location};
 use super::{
     Device,
     core::{Core, lock},
-    driver::{MemoryRange, MemorySpace},
+    driver::{DriverError, MemoryRange, MemorySpace},
     error::DeviceError,
     in_flight::InFlight,
     sync::{
@@ -332,7 +332,17 @@ impl Pool {
     }
 
     fn reserve(&self, core: &Core, bytes: usize) -> Result<(), DeviceError> {
-        lock(&self.buddy).reserve(core, bytes)
+        if bytes == 0 {
+            return Ok(());
+        }
+        // Before all there is has been taken, which takes long and is given back again.
+        let (free, _) = core.check(core.driver.memory_info())?;
+        if bytes > free {
+            return core.check(Err(DriverError::OutOfMemory { requested: bytes }));
+        }
+        let reserved = lock(&self.buddy).reserve(core, bytes);
+        // Not what a chunk would take.
+        reserved.map_err(|error| error.with_requested(bytes))
     }
 
     fn trim(&self, core: &Core, keep_bytes: usize) -> Result<usize, DeviceError> {

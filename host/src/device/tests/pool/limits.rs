@@ -399,6 +399,43 @@ fn a_small_buffer_fits_what_is_left_even_where_a_slab_does_not() {
 }
 
 #[test]
+fn a_limit_between_two_blocks_can_be_reserved() {
+    let device = Device::emulated().unwrap();
+    let most = 13 * MIB + MIB / 2;
+    let limits = MemoryPoolConfig {
+        max_bytes: Some(most),
+        initial_bytes: most,
+        ..config()
+    };
+    let pool = pooled(&device, limits);
+    assert_eq!(pool.metrics().held_bytes, 13 * MIB);
+    let all = [8, 4, 1].map(|mib| bytes(&device, mib * MIB));
+    assert_eq!(pool.metrics().held_bytes, 13 * MIB);
+    drop(all);
+}
+
+#[test]
+fn an_error_at_the_limit_names_the_block_that_is_missing() {
+    let device = Device::emulated().unwrap();
+    let limits = MemoryPoolConfig {
+        max_bytes: Some(3 * MIB),
+        max_pinned_bytes: Some(3 * MIB),
+        ..config()
+    };
+    pooled(&device, limits);
+    // Less than what is free, but a power of two of it is not.
+    let len = 2 * MIB + 1;
+    let device_memory = Buffer::<u8>::uninit(&device, len).unwrap_err();
+    let pinned = PinnedBuffer::<u8>::zeroed(&device, len).unwrap_err();
+    for error in [device_memory, pinned] {
+        let text = error.to_string();
+        for value in [len, 3 * MIB, 4 * MIB] {
+            assert!(text.contains(&value.to_string()), "{text}");
+        }
+    }
+}
+
+#[test]
 fn slabs_are_no_larger_than_a_chunk() {
     let device = Device::emulated().unwrap();
     let small = MemoryPoolConfig {
@@ -430,7 +467,8 @@ fn a_pool_that_cannot_have_its_first_memory_is_not_made() {
             ..config()
         };
         let error = device.enable_pool(greedy).unwrap_err();
-        assert!(error.is_out_of_memory(), "{error}");
+        let asked_for = matches!(error, DeviceError::OutOfMemory { requested, .. } if requested == initial_bytes);
+        assert!(asked_for, "{error}");
         assert!(device.pool().is_none());
         assert_eq!(device.memory_info().unwrap().0, free);
     }
