@@ -138,7 +138,16 @@ fn every_option_of_the_model_shows() {
         assert_eq!(model.mismatches, 0);
         model
     };
-    let plain = model(&["--hidden-size", "128", "--num-layers", "1"]);
+    // With a limit that no clock reaches.
+    let forever = u64::MAX.to_string();
+    let plain = model(&[
+        "--hidden-size",
+        "128",
+        "--num-layers",
+        "1",
+        "--time-limit",
+        &forever,
+    ]);
     assert_eq!(
         (plain.num_gpus, plain.batch_size, plain.quantization_bits),
         (1, 1, 2)
@@ -198,6 +207,16 @@ fn every_option_of_the_model_shows() {
     ] {
         let output = bitnet(Driver::None, &["bench", option, "0"]);
         assert_eq!(output.status.code(), Some(2), "{option}");
+    }
+    // What would be more weights or tokens than memory is refused before any of it is asked for.
+    for (option, value, limit) in [
+        ("--hidden-size", "4000000000", "32768"),
+        ("--hidden-size", "1000000", "32768"),
+        ("--batch-size", "4000000000", "65536"),
+    ] {
+        let refusal = refusal(Driver::None, &["bench", option, value]);
+        let named = [option, value, limit];
+        assert!(named.iter().all(|word| refusal.contains(word)), "{refusal}");
     }
 }
 

@@ -74,6 +74,11 @@ impl Plan {
     }
 }
 
+/// The largest hidden size: a layer's random weights are made on the host first, a byte each, 12 times this squared.
+const MAX_HIDDEN_SIZE: i64 = 32_768;
+/// The most tokens of a pass: as many as a long prompt has.
+const MAX_BATCH_SIZE: i64 = 65_536;
+
 /// A chain of layers with a transformer's shapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "Chain of layers")]
@@ -82,10 +87,10 @@ pub struct ModelArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..), hide_default_value = true)]
     pub num_gpus: u16,
     /// Tokens per pass through the model [default: 1]
-    #[arg(long, value_name = "TOKENS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), hide_default_value = true)]
+    #[arg(long, value_name = "TOKENS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MAX_BATCH_SIZE), hide_default_value = true)]
     pub batch_size: u32,
     /// Hidden size of the model [default: 2560, with --smoke 128]
-    #[arg(long, value_name = "FEATURES", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "FEATURES", value_parser = clap::value_parser!(u32).range(1..=MAX_HIDDEN_SIZE))]
     pub hidden_size: Option<u32>,
     /// Number of layers [default: 30, with --smoke 2]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]

@@ -53,7 +53,10 @@ pub fn run(request: &Request) -> Result<Results> {
         request,
         plan: &plan,
         stream: device.default_stream(),
-        deadline: request.time_limit.map(|limit| Instant::now() + limit),
+        // A limit beyond what the clock can count is none.
+        deadline: request
+            .time_limit
+            .and_then(|limit| Instant::now().checked_add(limit)),
         progress,
         results,
     };
