@@ -291,6 +291,52 @@ fn activations_can_begin_anywhere_and_weights_cannot() {
     ));
 }
 
+/// The launcher has nothing to copy unaligned activations to, and a load of theirs would lose the device.
+#[test]
+fn the_launcher_takes_aligned_memory_only() {
+    let device = device();
+    let one = Buffer::from_slice(&device, &[bf16::ONE]).unwrap();
+    let activations = Buffer::<i8>::zeroed(&device, 128 + 16).unwrap();
+    let weights = Buffer::<u8>::zeroed(&device, 16 * 128 / 4 + 16).unwrap();
+    let run = |activations_at: u64, weights_at: u64| {
+        // SAFETY: what they are parts of outlives them.
+        let (activations, weights) = unsafe {
+            (
+                Buffer::from_raw(&device, activations.device_ptr() + activations_at, 128).unwrap(),
+                Buffer::from_raw(&device, weights.device_ptr() + weights_at, 16 * 128 / 4).unwrap(),
+            )
+        };
+        let operands = Int8xInt2 {
+            activations: &activations,
+            weights: &weights,
+            activation_scale: &one,
+            row_scale: &one,
+            output: &mut poisoned::<bf16>(&device, 16),
+        };
+        let sizes = Int8xInt2Sizes {
+            m: 1,
+            n: 16,
+            k: 128,
+            k_pitch: 128,
+            groups: 1,
+        };
+        launch::int8xint2(&device.default_stream(), operands, sizes)?;
+        device.synchronize().map_err(LaunchError::from)
+    };
+    for (activations_at, weights_at) in [(8, 0), (0, 8), (1, 1)] {
+        let error = run(activations_at, weights_at).unwrap_err();
+        let misaligned = DeviceError::MisalignedPointer {
+            address: match activations_at {
+                0 => weights.device_ptr() + weights_at,
+                _ => activations.device_ptr() + activations_at,
+            },
+            alignment: 16,
+        };
+        assert_eq!(error, LaunchError::Device(misaligned));
+    }
+    run(16, 16).unwrap();
+}
+
 /// As it is documented: a graph has launches only.
 #[test]
 fn a_product_is_captured_unless_its_activations_have_to_be_copied() {

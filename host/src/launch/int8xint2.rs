@@ -1,17 +1,20 @@
 //! What Microsoft's `bitlinear_int8xint2` computes: launcher and variant choice.
 
-use super::{Input, LaunchError, Output, estimate, launch, size};
+use super::{Input, LaunchError, Output, estimate, launch, require_alignment, size};
 use crate::device::{Buffer, LaunchConfig, Stream};
 use crate::layout::{Layout, LayoutError};
 use half::bf16;
 use kernels_gpu::gemv::{self, Int8xInt2Variant, TILE_ROWS};
+
+/// Bytes of the kernel's loads: what the addresses of activations and weights have to be multiples of.
+pub(crate) const INT8XINT2_ALIGNMENT: usize = 16;
 
 /// The operands of `bitlinear_int8xint2`, on one device.
 #[derive(Debug)]
 pub struct Int8xInt2<'a> {
     /// `[m, k_pitch]`. Columns from `k` up to the next multiple of 32 are read too, and have to be 0.
     pub activations: &'a Buffer<i8>,
-    /// `[n, k]` in the layout `Ladder`.
+    /// `[n, k]` in the layout `Ladder`, aligned to 16 bytes.
     pub weights: &'a Buffer<u8>,
     /// The factor that each token was multiplied by, `[m]`.
     pub activation_scale: &'a Buffer<bf16>,
@@ -41,7 +44,7 @@ pub struct Int8xInt2Sizes {
 ///
 /// # Errors
 /// When a size is 0 or too large, K is padded beyond `k_pitch`, `k_pitch` is not a multiple of 16, `groups` does not divide `n`,
-/// a buffer is too short or on another device, or the launch fails.
+/// activations or weights are not aligned to 16 bytes, a buffer is too short or on another device, or the launch fails.
 pub fn int8xint2(
     stream: &Stream,
     operands: Int8xInt2<'_>,
@@ -78,6 +81,8 @@ pub fn int8xint2(
         });
     }
     let k_pitch = size("k_pitch", sizes.k_pitch, i32::MAX as usize)?;
+    require_alignment(operands.activations, INT8XINT2_ALIGNMENT)?;
+    require_alignment(operands.weights, INT8XINT2_ALIGNMENT)?;
     let variant = choose(stream, sizes.m, sizes.n, k_padded);
     let n_padded = sizes.n.next_multiple_of(TILE_ROWS);
     let arguments = (

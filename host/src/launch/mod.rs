@@ -27,6 +27,7 @@ pub(crate) use activation::{MAX_WIDTH, activate, gated};
 pub use error::LaunchError;
 pub use gemv::{Float, Gemv};
 pub(crate) use gemv::{Operands, Sizes, gemv};
+pub(crate) use int8xint2::INT8XINT2_ALIGNMENT;
 pub use int8xint2::{Int8xInt2, Int8xInt2Sizes, int8xint2};
 pub use kernels_gpu::Entry;
 pub use kernels_gpu::gemv::Shape as GemvShape;

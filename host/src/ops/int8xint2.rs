@@ -1,11 +1,8 @@
 use super::OpError;
 use super::error::require_matrix;
 use crate::device::{Buffer, Stream};
-use crate::launch::{self, Int8xInt2, Int8xInt2Sizes};
+use crate::launch::{self, INT8XINT2_ALIGNMENT as ALIGNMENT, Int8xInt2, Int8xInt2Sizes};
 use crate::layout::Layout;
-
-/// Bytes of the kernel's loads: what its pointers have to be multiples of.
-const ALIGNMENT: usize = 16;
 
 /// Computes what Microsoft's `bitlinear_int8xint2` does: `output[m, n] = sum_k q[m, k] w[n, k] / s[m] * row_scale[n / (N /
 /// groups)]` in f32, rounded to bf16, for `q`, `[m, k]` without padding. The number of groups is the number of row scales.
@@ -39,6 +36,7 @@ pub fn bitlinear_int8xint2(
         ("1", 1),
     )?;
     require_matrix("output", operands.output.len(), ("m", m), ("n", n))?;
+    // Before anything is copied for it.
     launch::require_alignment(operands.weights, ALIGNMENT)?;
     let sizes = Int8xInt2Sizes {
         m,
