@@ -127,7 +127,8 @@ pub(super) fn latency_cycles(shape: Shape, capabilities: &Capabilities, n: usize
 
 /// Bytes of a block in so many steps of each of its warps.
 fn bytes_of_steps(shape: Shape, steps: usize) -> usize {
-    steps * (shape.warps * shape.splits) as usize * STEP_BYTES
+    // An estimate may be asked for any K, also one that no memory holds.
+    steps.saturating_mul((shape.warps * shape.splits) as usize * STEP_BYTES)
 }
 
 /// Bytes of a tile that a block launched early prefetches into L2 at its start, beyond those of its first loads.

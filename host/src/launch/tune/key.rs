@@ -28,7 +28,7 @@ pub struct TuneKey {
 }
 
 impl TuneKey {
-    /// The key of a product of `m` tokens with weights `[n, k]`. `None` for a device without PTX.
+    /// The key of a product of `m` tokens with weights `[n, k]`. `None` for a device without PTX, or a `k` that cannot be padded.
     pub fn gemv(device: &Device, m: usize, n: usize, k: usize) -> Option<Self> {
         let capabilities = device.capabilities();
         let (arch, ptx) = ptx_for(capabilities.compute_capability)?;
@@ -39,7 +39,7 @@ impl TuneKey {
             op: "gemv".to_owned(),
             dtype: "w2a8".to_owned(),
             n,
-            k: k.next_multiple_of(STEP_COLUMNS),
+            k: k.checked_next_multiple_of(STEP_COLUMNS)?,
             m: m.min(MAX_TOKENS),
         })
     }

@@ -83,7 +83,7 @@ fn choose_from(
     if let Some(choice) = tuned(device, table, m, n, k) {
         return Some(choice);
     }
-    let padded = k.next_multiple_of(STEP_COLUMNS);
+    let padded = k.checked_next_multiple_of(STEP_COLUMNS)?;
     let variant = Gemv::choose(device.capabilities(), Layout::Tiled, m, n, padded)?;
     let score = variant.score(device.capabilities(), n, padded);
     Some(Choice {

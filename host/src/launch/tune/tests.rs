@@ -215,6 +215,26 @@ fn a_variant_that_cannot_be_launched_is_an_error_and_no_winner() {
 }
 
 #[test]
+fn no_size_is_too_large_to_be_asked_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = TuneCache::at(folder.path());
+    let device = device();
+    cache
+        .store(&made_up(&device, 64, "gemv_m1_t1_w8", 7.0))
+        .unwrap();
+    let most = usize::MAX;
+    for (n, k) in [(64, most), (most, most), (64, 1 << 40)] {
+        assert_eq!(choose_gemv(&device, Some(&cache), 1, n, k), None);
+    }
+    assert_eq!(TuneKey::gemv(&device, 1, 64, most), None);
+    assert!(choose_gemv(&device, Some(&cache), most, most, 128).is_some());
+    for variant in Gemv::all(Layout::Tiled) {
+        let score = variant.score(device.capabilities(), most, most);
+        assert!((0.0..=1.0).contains(&score), "{variant}: {score}");
+    }
+}
+
+#[test]
 fn what_was_tuned_is_chosen_on_the_same_kind_of_device_only() {
     let folder = tempfile::tempdir().unwrap();
     let cache = TuneCache::at(folder.path().join("new"));
