@@ -215,6 +215,43 @@ fn a_nan_or_infinity_spoils_its_own_token_alone() {
     }
 }
 
+/// As docs/numerics.md has it. Values of other tests are far from the ends of f32's range.
+#[test]
+fn sums_that_overflow_leave_zero_beta_or_nan() {
+    let device = device();
+    let (gamma, beta) = ([0.5, 1.0, -2.0, 1.0], [0.25, -1.0, 3.0, -0.0]);
+    let rms = Norm::rms(&device, 4, Some(&gamma), EPS).unwrap();
+    let layer = Norm::layer(&device, 4, Some(&gamma), Some(&beta), EPS).unwrap();
+    let no_beta = Norm::layer(&device, 4, Some(&gamma), None, EPS).unwrap();
+    let (zeros, nan, inf) = ([0.0; 4], [f32::NAN; 4], f32::INFINITY);
+    for (token, expected) in [
+        // Squares of 4e38 are beyond f32, the sum of 2e19 is not.
+        ([2e19, -2e19, 2e19, 1.0], [zeros, beta, zeros]),
+        // The sum of 4e38 is.
+        ([2e38, 2e38, 1.0, -1.0], [zeros, nan, nan]),
+        (
+            [inf, 1.0, -2e19, 0.0],
+            [[f32::NAN, 0.0, 0.0, 0.0], nan, nan],
+        ),
+    ] {
+        for (norm, expected) in [&rms, &layer, &no_beta].into_iter().zip(expected) {
+            let input = Buffer::from_slice(&device, &token).unwrap();
+            let mut output = poisoned::<f32>(&device, 4);
+            norm.forward(&device.default_stream(), &input, &mut output)
+                .unwrap();
+            let found = output.to_vec().unwrap();
+            // Zeros of either sign are equal.
+            let same = |(found, expected): (&f32, &f32)| {
+                found == expected || found.is_nan() && expected.is_nan()
+            };
+            assert!(
+                found.iter().zip(&expected).all(same),
+                "{norm:?} of {token:?}: {found:?}, not {expected:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn without_gamma_it_is_one() {
     let (device, mut random) = (device(), random());
