@@ -41,6 +41,9 @@ use crate::layout::{Layout, LayoutError, PackedWeights};
 use crate::reference::Element;
 use crate::whole_file;
 
+/// The one key of a file's header that is no tensor.
+const METADATA: &str = "__metadata__";
+
 /// A safetensors file, read and validated.
 pub struct TensorFile {
     path: PathBuf,
@@ -76,9 +79,9 @@ pub enum TensorFileError {
     },
     /// The bytes are not a complete safetensors file.
     #[error(
-        "{} ({len} bytes) is not a complete safetensors file: {error}; \
+        "{} ({len} bytes) is not a complete safetensors file: {}; \
          it may be truncated, fetch or convert it again",
-        path.display()
+        path.display(), error.to_string().escape_debug()
     )]
     Malformed {
         /// The file.
@@ -144,6 +147,14 @@ pub enum TensorFileError {
         shape: Vec<usize>,
         /// Dimensions asked for.
         expected: usize,
+    },
+    /// The name is not one that a tensor can have.
+    #[error(
+        "a tensor cannot be named {name:?}, which is where the format has its metadata: nothing was written"
+    )]
+    ReservedName {
+        /// The name.
+        name: String,
     },
     /// The data to be written does not fill the shape.
     #[error(
@@ -395,8 +406,8 @@ impl TensorFile {
 /// Writes a matrix as the only tensor of a new file, or in place of an old one, in one step: no reader sees half a file.
 ///
 /// # Errors
-/// When `data.len() != rows * cols`, the file cannot be written, or the path names something other than a file. An old file is
-/// unchanged in that case.
+/// When `data.len() != rows * cols`, the name is `__metadata__`, the file cannot be written, or the path names something other than a file.
+/// An old file is unchanged in that case.
 pub fn write_matrix<T: Element>(
     path: impl AsRef<Path>,
     name: &str,
@@ -405,6 +416,11 @@ pub fn write_matrix<T: Element>(
     data: &[T],
 ) -> Result<(), TensorFileError> {
     let path = path.as_ref();
+    if name == METADATA {
+        return Err(TensorFileError::ReservedName {
+            name: name.to_owned(),
+        });
+    }
     let wrong_length = || TensorFileError::WrongLength {
         name: name.to_owned(),
         rows,

@@ -174,6 +174,33 @@ fn a_wrong_length_writes_nothing() {
 }
 
 #[test]
+fn the_name_of_the_metadata_is_no_tensors() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    let error = write_matrix(&path, "__metadata__", 1, 1, &[1.0_f32]).unwrap_err();
+    assert!(error.to_string().contains("\"__metadata__\""), "{error}");
+    assert!(!path.exists());
+    write_matrix(&path, "metadata", 1, 1, &[1.0_f32]).unwrap();
+    assert_eq!(TensorFile::open(&path).unwrap().names().0, ["metadata"]);
+}
+
+/// A file is somebody else's, and a message may go to a terminal.
+#[test]
+fn what_is_wrong_with_a_header_is_one_line_of_text() {
+    for header in [
+        r#"{"w":{"dtype":"\n\u001b[31mF32","shape":[1],"data_offsets":[0,4]}}"#,
+        r#"{"\n\u001b[31mw":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}}"#,
+    ] {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend([0; 4]);
+        let error = TensorFile::from_bytes("w", bytes).unwrap_err().to_string();
+        assert!(!error.chars().any(char::is_control), "{error:?}");
+        assert!(error.contains(r"\n\u{1b}[31m"), "{error}");
+    }
+}
+
+#[test]
 fn long_lists_of_names_end_early() {
     let names = |n: usize| TensorNames((0..n).map(|i| i.to_string()).collect()).to_string();
     assert_eq!(names(0), "none");
