@@ -83,7 +83,9 @@ impl From<DeviceError> for Error {
             | E::MisalignedPointer { .. }
             | E::ForeignStream { .. }
             | E::DeviceMismatch { .. }
-            | E::LengthMismatch { .. } => Status::InvalidArgument,
+            | E::LengthMismatch { .. }
+            | E::CopyLength { .. }
+            | E::CopyRange { .. } => Status::InvalidArgument,
             _ => Status::DriverError,
         };
         Self {

@@ -100,6 +100,31 @@ pub enum DeviceError {
         /// Elements in the buffer.
         buffer: usize,
     },
+    /// A copy of a whole buffer to one of another length.
+    #[error(
+        "the buffer to copy from has {from} elements, the one to copy to {to}; they have to be equal"
+    )]
+    CopyLength {
+        /// Elements in the buffer to copy from.
+        from: usize,
+        /// Elements in the buffer to copy to.
+        to: usize,
+    },
+    /// A copy of elements that its buffer does not have, or of a range that ends before it starts.
+    #[error(
+        "elements {start}..{end} cannot be copied {direction} a buffer of {len}; \
+         a range ends within its buffer, and not before it starts"
+    )]
+    CopyRange {
+        /// `from` or `to`.
+        direction: &'static str,
+        /// The first element of the range.
+        start: usize,
+        /// The element after its last.
+        end: usize,
+        /// Elements in the buffer.
+        len: usize,
+    },
     /// An address range that is not entirely memory of the device.
     #[error(
         "{bytes} bytes at {address:#x} are not memory of {device}: {}", MemoryAt(.allocation)

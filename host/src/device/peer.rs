@@ -36,14 +36,19 @@ impl<T: Pod> Buffer<T> {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::LengthMismatch`], [`DeviceError::DeviceMismatch`] where the stream is not of this buffer's device,
+    /// [`DeviceError::CopyLength`], [`DeviceError::DeviceMismatch`] where the stream is not of this buffer's device,
     /// [`DeviceError::Capturing`] while it is being captured, [`DeviceError::Unsupported`] on a stream of the caller's.
     pub fn copy_from_buffer(
         &mut self,
         stream: &Stream,
         from: &Buffer<T>,
     ) -> Result<(), DeviceError> {
-        self.require_len(from.len())?;
+        if from.len() != self.len() {
+            return Err(DeviceError::CopyLength {
+                from: from.len(),
+                to: self.len(),
+            });
+        }
         self.copy_range(stream, 0, from, 0..from.len())
     }
 
@@ -51,7 +56,7 @@ impl<T: Pod> Buffer<T> {
     ///
     /// # Errors
     ///
-    /// As [`Buffer::copy_from_buffer`], and [`DeviceError::LengthMismatch`] where a range goes beyond its buffer.
+    /// As [`Buffer::copy_from_buffer`], but [`DeviceError::CopyRange`] where a range goes beyond its buffer, or ends before it starts.
     pub fn copy_range(
         &mut self,
         stream: &Stream,
@@ -60,18 +65,20 @@ impl<T: Pod> Buffer<T> {
         range: Range<usize>,
     ) -> Result<(), DeviceError> {
         const OPERATION: &str = "copy from a buffer";
-        let len = range.end.saturating_sub(range.start);
-        for (first, buffer) in [(first, &*self), (range.start, from)] {
-            match first.checked_add(len) {
-                Some(end) if end <= buffer.len() => {}
-                end => {
-                    return Err(DeviceError::LengthMismatch {
-                        host: end.unwrap_or(usize::MAX),
-                        buffer: buffer.len(),
-                    });
-                }
+        let within = |direction, range: &Range<usize>, buffer: &Self| {
+            if range.start <= range.end && range.end <= buffer.len() {
+                return Ok(());
             }
-        }
+            Err(DeviceError::CopyRange {
+                direction,
+                start: range.start,
+                end: range.end,
+                len: buffer.len(),
+            })
+        };
+        within("from", &range, from)?;
+        let len = range.len();
+        within("to", &(first..first.saturating_add(len)), self)?;
         stream.device().require("the buffer", self.device())?;
         if len == 0 {
             return Ok(());

@@ -270,25 +270,29 @@ fn what_does_not_fit_is_refused() {
     let stream = gpu.new_stream().unwrap();
     let from = Buffer::<u32>::zeroed(&emulated, 8).unwrap();
     let mut to = Buffer::<u32>::zeroed(&gpu, 8).unwrap();
-    let length = |error| match error {
-        DeviceError::LengthMismatch { host, buffer } => (host, buffer),
-        other => panic!("{other:?}"),
-    };
     let mut longer = Buffer::<u32>::zeroed(&gpu, 9).unwrap();
     assert_eq!(
-        length(longer.copy_from_buffer(&stream, &from).unwrap_err()),
-        (8, 9)
+        longer.copy_from_buffer(&stream, &from).unwrap_err(),
+        DeviceError::CopyLength { from: 8, to: 9 }
     );
-    assert_eq!(
-        length(to.copy_range(&stream, 0, &from, 4..9).unwrap_err()),
-        (9, 8)
-    );
-    assert_eq!(
-        length(to.copy_range(&stream, 6, &from, 0..3).unwrap_err()),
-        (9, 8)
-    );
-    let overflowing = to.copy_range(&stream, usize::MAX, &from, 0..3);
-    assert_eq!(length(overflowing.unwrap_err()), (usize::MAX, 8));
+    let (most, reversed) = (usize::MAX, std::ops::Range { start: 2, end: 1 });
+    for (first, range, direction, named) in [
+        (0, 4..9, "from", 4..9),
+        (0, 9..9, "from", 9..9),
+        (0, reversed.clone(), "from", reversed),
+        (6, 0..3, "to", 6..9),
+        (9, 3..3, "to", 9..9),
+        (most, 0..3, "to", most..most),
+    ] {
+        let error = to.copy_range(&stream, first, &from, range).unwrap_err();
+        let expected = DeviceError::CopyRange {
+            direction,
+            start: named.start,
+            end: named.end,
+            len: 8,
+        };
+        assert_eq!(error, expected);
+    }
     to.copy_range(&stream, 8, &from, 3..3).unwrap();
     let elsewhere = emulated.new_stream().unwrap();
     assert!(matches!(
