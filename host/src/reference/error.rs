@@ -65,6 +65,9 @@ pub enum RowScalesError {
     /// There is no range.
     #[error("no row ranges given: pass at least one (end row, scale)")]
     Empty,
+    /// The matrix has no rows.
+    #[error("a matrix without rows has no row scales: n must be at least 1")]
+    NoRows,
     /// A range does not end after the previous one.
     #[error(
         "row range {index} ends at row {end}, not after the one before it, which ends at {previous_end}: sort the ranges by end row"

@@ -64,6 +64,9 @@ impl RowScales {
     /// # Errors
     /// When `n` is 0 or the scale is not finite.
     pub fn per_tensor(n: usize, scale: f32) -> Result<Self, RowScalesError> {
+        if n == 0 {
+            return Err(RowScalesError::NoRows);
+        }
         Self::from_ranges(n, &[(n, scale)])
     }
 
@@ -72,6 +75,9 @@ impl RowScales {
     /// # Errors
     /// When there is none, or one is not finite.
     pub fn per_row(scales: &[f32]) -> Result<Self, RowScalesError> {
+        if scales.is_empty() {
+            return Err(RowScalesError::NoRows);
+        }
         let ranges: Vec<_> = scales
             .iter()
             .enumerate()
@@ -116,6 +122,9 @@ impl RowScales {
     }
 
     /// The scale of each row, [`RowScales::n`] of them.
+    ///
+    /// # Panics
+    /// When these are more than this machine can address; scales of such a matrix can be made, as they are stored by range.
     pub fn expand(&self) -> Vec<f32> {
         let mut scales = Vec::with_capacity(self.n());
         for range in &self.ranges {

@@ -104,7 +104,7 @@ fn the_epilogue_rounds_after_every_step() {
 
 #[test]
 fn row_scales_that_do_not_cover_the_rows_are_refused() {
-    use RowScalesError::{Empty, NotAscending, WrongEnd};
+    use RowScalesError::{Empty, NoRows, NotAscending, WrongEnd};
     let scales = RowScales::from_ranges;
     assert_eq!(scales(3, &[]), Err(Empty));
     assert_eq!(scales(0, &[]), Err(Empty));
@@ -130,6 +130,8 @@ fn row_scales_that_do_not_cover_the_rows_are_refused() {
         "the scale NaN of row range 1 is not finite"
     );
 
+    assert_eq!(RowScales::per_tensor(0, 1.0), Err(NoRows));
+    assert_eq!(RowScales::per_row(&[]), Err(NoRows));
     assert_eq!(RowScales::concat(&[]), Err(Empty));
     let endless = RowScales::per_tensor(usize::MAX, 1.0).unwrap();
     assert!(matches!(
