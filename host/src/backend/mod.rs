@@ -326,8 +326,19 @@ fn enable_pool(device: &Device, bytes: usize) -> Result<(), BackendError> {
                 max_bytes: Some(bytes),
                 ..MemoryPoolConfig::default()
             };
-            device.enable_pool(config)?;
-            Ok(())
+            match device.enable_pool(config) {
+                // By the name that this caller knows.
+                Err(DeviceError::InvalidConfig {
+                    option: "max_bytes",
+                    value,
+                    expected,
+                }) => Err(BackendError::Config {
+                    option: "memory_pool_size",
+                    value,
+                    expected: expected.to_owned(),
+                }),
+                enabled => Ok(enabled.map(drop)?),
+            }
         }
         Some(pool) if pool.config().max_bytes == Some(bytes) => Ok(()),
         Some(pool) => Err(BackendError::Config {

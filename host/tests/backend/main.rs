@@ -284,6 +284,19 @@ fn the_pool_is_as_large_as_asked_for() {
 }
 
 #[test]
+fn a_pool_that_is_too_small_is_refused_by_its_option() {
+    let config = CudaBackendConfig {
+        memory_pool_size: Some(1000),
+        ..on(DeviceId::Emulated)
+    };
+    let error = CudaBackend::new(config).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "memory_pool_size = 1000 is not possible: at least 1 MiB"
+    );
+}
+
+#[test]
 fn streams_are_as_many_as_asked_for_and_taken_in_turn() {
     let backend = CudaBackend::new(CudaBackendConfig {
         num_streams: 3,

@@ -60,8 +60,10 @@ impl MemoryPoolConfig {
             ("max_bytes", self.max_bytes),
             ("max_pinned_bytes", self.max_pinned_bytes),
         ] {
-            if most.is_some_and(|most| most < buddy::MIN_BLOCK) {
-                return Err(invalid(option, format!("{most:?}"), "at least 1 MiB"));
+            if let Some(most) = most
+                && most < buddy::MIN_BLOCK
+            {
+                return Err(invalid(option, most.to_string(), "at least 1 MiB"));
             }
         }
         if self.max_bytes.is_some_and(|most| most < self.initial_bytes) {
