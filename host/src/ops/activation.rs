@@ -1,5 +1,5 @@
 use super::OpError;
-use super::error::{require_matrix, require_size};
+use super::error::{require_matrix, require_size, require_tokens};
 use crate::device::{Buffer, Stream};
 use crate::launch::{self, Float, GateUp};
 use crate::reference::activation::Activation;
@@ -36,9 +36,7 @@ pub fn gated<T: Float>(
     output: &mut Buffer<T>,
 ) -> Result<(), OpError> {
     require_size("width", width, launch::MAX_WIDTH)?;
-    let m = output.len() / width;
-    require_matrix("output", output.len(), ("m", m), ("width", width))?;
-    require_size("m", m, i32::MAX as usize)?;
+    let m = require_tokens("output", output.len(), width)?;
     require_gate_up(&gate_up, m, width)?;
     Ok(launch::gated(
         stream,

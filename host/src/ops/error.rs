@@ -45,12 +45,12 @@ pub enum OpError {
         /// Elements given.
         actual: usize,
     },
-    /// An input whose length is not a positive multiple of the width of a token.
+    /// An operand whose length is not a positive multiple of the width of a token.
     #[error(
         "`{name}` has {actual} elements, which is not a positive multiple of {width}, the features of a token; pass {width} elements for each token"
     )]
     Tokens {
-        /// The input, as the operation's documentation calls it.
+        /// The operand, as the operation's documentation calls it.
         name: &'static str,
         /// Elements given.
         actual: usize,
