@@ -113,11 +113,13 @@ fn a_variant_for_another_layout_is_refused_and_those_that_exist_are_named() {
     ] {
         let variant = Gemv::all(other).next().unwrap();
         let error = layer(layout).with_variant(variant).unwrap_err();
-        let OpError::Launch(LaunchError::UnknownVariant { name, known }) = error else {
-            panic!("{error}");
-        };
         let names: Vec<_> = Gemv::all(layout).map(|own| own.name()).collect();
-        assert_eq!((&name[..], known), (variant.name(), names.join(", ")));
+        let expected = LaunchError::VariantLayout {
+            variant: variant.name().to_owned(),
+            layout,
+            known: names.join(", "),
+        };
+        assert_eq!(error, OpError::Launch(expected));
         let own = Gemv::all(layout).last().unwrap();
         let chosen = layer(layout).with_variant(own).unwrap();
         assert_eq!(chosen.variant(1), own);

@@ -1,4 +1,5 @@
 use crate::device::DeviceError;
+use crate::layout::Layout;
 
 /// Why a kernel was not launched.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -65,6 +66,18 @@ pub enum LaunchError {
         /// The name as given.
         name: String,
         /// The names there are.
+        known: String,
+    },
+    /// A variant for weights in another layout.
+    #[error(
+        "variant {variant} does not take weights in the layout {layout}; the variants that do are {known}"
+    )]
+    VariantLayout {
+        /// The variant.
+        variant: String,
+        /// The layout of the weights.
+        layout: Layout,
+        /// The names of those for that layout.
         known: String,
     },
     /// A device that is older than any PTX in this library.

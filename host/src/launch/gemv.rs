@@ -80,16 +80,18 @@ impl Gemv {
     /// # Errors
     /// [`LaunchError::UnknownVariant`], which lists the names that exist.
     pub fn named(name: &str) -> Result<Self, LaunchError> {
-        let all = || Self::all(Layout::Tiled);
-        all()
+        Self::all(Layout::Tiled)
             .find(|variant| variant.name() == name)
             .ok_or_else(|| LaunchError::UnknownVariant {
                 name: name.to_owned(),
-                known: all()
-                    .map(|variant| variant.name())
-                    .collect::<Vec<_>>()
-                    .join(", "),
+                known: Self::names(Layout::Tiled),
             })
+    }
+
+    /// The names of the variants for weights in `layout`, as a list to read.
+    fn names(layout: Layout) -> String {
+        let names: Vec<_> = Self::all(layout).map(|variant| variant.name()).collect();
+        names.join(", ")
     }
 
     /// The default variant for `[n, k]` weights and `m` tokens on a device. Candidates are the variants for the smallest number
@@ -153,12 +155,10 @@ impl Gemv {
         if Self::all(layout).any(|variant| variant.name() == self.name()) {
             return Ok(());
         }
-        Err(LaunchError::UnknownVariant {
-            name: self.name().to_owned(),
-            known: Self::all(layout)
-                .map(|variant| variant.name())
-                .collect::<Vec<_>>()
-                .join(", "),
+        Err(LaunchError::VariantLayout {
+            variant: self.name().to_owned(),
+            layout,
+            known: Self::names(layout),
         })
     }
 

@@ -168,7 +168,7 @@ impl BitLinear {
     ///
     /// # Errors
     /// [`LaunchError::VariantK`](crate::launch::LaunchError::VariantK) when the variant does not support this K,
-    /// [`LaunchError::UnknownVariant`](crate::launch::LaunchError::UnknownVariant) when it is for another layout.
+    /// [`LaunchError::VariantLayout`](crate::launch::LaunchError::VariantLayout) when it is for another layout.
     pub fn with_variant(mut self, variant: Gemv) -> Result<Self, OpError> {
         variant.require_k(self.k_padded())?;
         variant.require_layout(self.layout)?;
