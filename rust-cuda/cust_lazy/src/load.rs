@@ -13,7 +13,7 @@ use crate::{
     trampolines::{NO_DEVICE, TABLE},
 };
 
-/// Environment variable with the path of the driver library to load instead of the system's `libcuda.so.1`.
+/// Environment variable with the path of the driver library to load instead of the system's `libcuda.so.1`. Empty, it counts as not set.
 pub const LIBRARY_VARIABLE: &str = "CUST_LAZY_LIBCUDA";
 
 const SYSTEM_LIBRARY: &str = "libcuda.so.1";
@@ -93,7 +93,13 @@ impl LoadError {
     /// What to do about it, as an imperative in lower case.
     pub fn remedy(&self) -> &'static str {
         match self {
-            Self::Open { .. } | Self::MissingFunction { .. } => "install an NVIDIA driver",
+            Self::Open { library, .. } | Self::MissingFunction { library, .. } => {
+                if named_by_variable().is_some_and(|named| named == *library) {
+                    "unset CUST_LAZY_LIBCUDA, which names that library"
+                } else {
+                    "install an NVIDIA driver"
+                }
+            }
             Self::Start { code, .. } => match *code {
                 STUB_LIBRARY => {
                     "take the CUDA toolkit's stub of the driver out of the library path"
@@ -121,7 +127,7 @@ static LOADED: OnceLock<Result<Driver, LoadError>> = OnceLock::new();
 ///
 /// Says why there is no driver: no library, a library that is none, or `cuInit`'s error.
 pub fn load() -> Result<&'static Driver, LoadError> {
-    let library = || env::var_os(LIBRARY_VARIABLE).unwrap_or_else(|| SYSTEM_LIBRARY.into());
+    let library = || named_by_variable().unwrap_or_else(|| SYSTEM_LIBRARY.into());
     LOADED
         .get_or_init(|| open(library()))
         .as_ref()
@@ -157,6 +163,10 @@ pub fn error_name(code: i32) -> String {
     unsafe { CStr::from_ptr(name) }
         .to_string_lossy()
         .into_owned()
+}
+
+fn named_by_variable() -> Option<OsString> {
+    env::var_os(LIBRARY_VARIABLE).filter(|name| !name.is_empty())
 }
 
 fn open(name: OsString) -> Result<Driver, LoadError> {

@@ -9,9 +9,14 @@ const CHILD: &str = "CUST_LAZY_TEST_CHILD";
 
 /// Runs the ignored test `child` in a process of its own, with the library that it is to load.
 fn run_child(library: &str) -> String {
+    // Where the system's loader looks first: a machine with a driver has none here either.
+    let no_driver = concat!(env!("CARGO_TARGET_TMPDIR"), "/no-driver");
+    std::fs::create_dir_all(no_driver).expect("the folder is the tests'");
+    std::fs::write(format!("{no_driver}/libcuda.so.1"), "no library").expect("it is a new file");
     let output = Command::new(std::env::current_exe().expect("the test program has a path"))
         .args(["--exact", "child", "--ignored", "--nocapture"])
         .env(LIBRARY_VARIABLE, library)
+        .env("LD_LIBRARY_PATH", no_driver)
         .env(CHILD, "1")
         .output()
         .expect("the test program runs");
@@ -57,6 +62,7 @@ fn child() {
         cust::error::CudaError::NoDevice
     );
     println!("error: {error}");
+    println!("remedy: {}", error.remedy());
 }
 
 #[test]
@@ -67,6 +73,17 @@ fn a_missing_library_is_named() {
         "{text}"
     );
     assert!(text.contains("No such file"), "{text}");
+    assert!(text.contains("remedy: unset CUST_LAZY_LIBCUDA"), "{text}");
+}
+
+#[test]
+fn an_empty_name_is_none() {
+    let text = run_child("");
+    assert!(
+        text.contains("error: cannot open the CUDA driver libcuda.so.1: "),
+        "{text}"
+    );
+    assert!(text.contains("remedy: install"), "{text}");
 }
 
 #[test]
@@ -85,6 +102,7 @@ fn a_library_that_is_no_driver_is_an_error() {
         text.contains("error: libc.so.6 is not a CUDA driver: it has no function cuInit"),
         "{text}"
     );
+    assert!(text.contains("remedy: unset CUST_LAZY_LIBCUDA"), "{text}");
 }
 
 #[test]
