@@ -5,8 +5,8 @@ use crate::operations::{
     WEIGHT_OPERATIONS,
 };
 use crate::output::{Outcome, Output, table};
-use anyhow::{Context, Result, ensure};
-use bitnet_cuda::device::{Device, DeviceKind, EmulatedConfig};
+use anyhow::{Context, Result, bail, ensure};
+use bitnet_cuda::device::{Device, DeviceError, DeviceKind, EmulatedConfig};
 use bitnet_cuda::launch::{Float, Gemv, ptx_for};
 use bitnet_cuda::layout::Layout;
 use bitnet_cuda::reference::Element;
@@ -76,7 +76,13 @@ impl Comparison {
 pub fn run(device: &str, args: &Args, output: Output) -> Result<Outcome> {
     // Without a name, the emulator would not do in a GPU's place.
     let name = if device == "auto" { "cuda" } else { device };
-    let gpu = Device::from_name(name).context("compare runs on a GPU and on the emulator")?;
+    let gpu = match Device::from_name(name) {
+        // That error's own advice is the emulator.
+        Err(DeviceError::NoDriver { reason, remedy }) => {
+            bail!("compare needs a GPU in addition to the emulator: {reason}; {remedy}")
+        }
+        gpu => gpu?,
+    };
     ensure!(
         gpu.kind() == DeviceKind::Cuda,
         "compare needs a GPU in addition to the emulator: use --device cuda, not {device}"
