@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{c_char, c_void};
+use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bitnet_cuda::device::{Buffer, CurrentContext, Device, DeviceKind};
@@ -85,7 +86,9 @@ impl Drop for OpenDevice {
         if let Err(error) = self.device.synchronize_context()
             && !self.device.is_lost()
         {
-            eprintln!(
+            // `eprintln!` would panic where stderr cannot be written to, and end the caller's process.
+            let _ = writeln!(
+                io::stderr(),
                 "libbitnet: memory of {} is not freed: {error}",
                 self.device.name()
             );

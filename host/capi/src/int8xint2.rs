@@ -1,6 +1,7 @@
 //! `bitlinear_int8xint2`, with the signature and meaning of Microsoft's `libbitnet.so`.
 
 use std::ffi::{c_int, c_void};
+use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 
 use bitnet_cuda::device::{CurrentContext, Device, DeviceKind};
@@ -138,7 +139,9 @@ pub unsafe extern "C" fn bitlinear_int8xint2(
         Ok(())
     });
     if let Err(error) = result {
-        eprintln!("bitlinear_int8xint2: {}", error.message.replace('\n', " "));
+        let message = error.message.replace('\n', " ");
+        // `eprintln!` would panic where stderr cannot be written to, and end the caller's process.
+        let _ = writeln!(io::stderr(), "bitlinear_int8xint2: {message}");
     }
 }
 

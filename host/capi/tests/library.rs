@@ -116,6 +116,17 @@ fn the_program_in_the_documentation_runs() {
     );
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn an_error_that_cannot_be_printed_does_not_end_the_program() {
+    let program = "#include \"bitnet.h\"\n
+        int main(void) { bitlinear_int8xint2(0, 0, 0, 0, 0, 1, 0, 1, 0); return 7; }\n";
+    let program = compile("full_stderr", &[write_source("full_stderr.c", program)]);
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let status = Command::new(program).stderr(full.unwrap()).status();
+    assert_eq!(status.unwrap().code(), Some(7));
+}
+
 #[test]
 fn valgrind_finds_neither_errors_nor_leaks() {
     let Some(mut valgrind) = valgrind() else {
