@@ -28,6 +28,8 @@
 //!
 //! [`BitLinear::from_weights`]: crate::ops::BitLinear::from_weights
 
+mod header;
+
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
@@ -216,7 +218,7 @@ impl TensorFile {
     /// Reads a whole file and checks that it is complete.
     ///
     /// # Errors
-    /// When it cannot be read, is truncated or is not in the safetensors format.
+    /// When it cannot be read, is truncated, is not in the safetensors format, or names a tensor twice.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, TensorFileError> {
         let path = path.as_ref();
         match whole_file::read(path) {
@@ -232,13 +234,14 @@ impl TensorFile {
     /// Parses the bytes of a file; errors refer to it as `path`.
     ///
     /// # Errors
-    /// When they are truncated or not in the safetensors format.
+    /// When they are truncated, not in the safetensors format, or name a tensor twice.
     pub fn from_bytes(path: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Self, TensorFileError> {
         let file = Self {
             path: path.as_ref().to_owned(),
             bytes,
         };
         file.parse()?;
+        header::require_distinct_names(&file.bytes).map_err(|error| file.malformed(error))?;
         Ok(file)
     }
 
@@ -395,11 +398,15 @@ impl TensorFile {
     }
 
     fn parse(&self) -> Result<SafeTensors<'_>, TensorFileError> {
-        SafeTensors::deserialize(&self.bytes).map_err(|error| TensorFileError::Malformed {
+        SafeTensors::deserialize(&self.bytes).map_err(|error| self.malformed(error))
+    }
+
+    fn malformed(&self, error: SafeTensorError) -> TensorFileError {
+        TensorFileError::Malformed {
             path: self.path.clone(),
             len: self.bytes.len(),
             error,
-        })
+        }
     }
 }
 

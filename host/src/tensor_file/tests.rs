@@ -184,6 +184,14 @@ fn the_name_of_the_metadata_is_no_tensors() {
     assert_eq!(TensorFile::open(&path).unwrap().names().0, ["metadata"]);
 }
 
+/// A file of one f32 that begins with this header.
+fn of_header(header: &str) -> Result<TensorFile, TensorFileError> {
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.extend([0; 4]);
+    TensorFile::from_bytes("w", bytes)
+}
+
 /// A file is somebody else's, and a message may go to a terminal.
 #[test]
 fn what_is_wrong_with_a_header_is_one_line_of_text() {
@@ -191,13 +199,34 @@ fn what_is_wrong_with_a_header_is_one_line_of_text() {
         r#"{"w":{"dtype":"\n\u001b[31mF32","shape":[1],"data_offsets":[0,4]}}"#,
         r#"{"\n\u001b[31mw":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}}"#,
     ] {
-        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-        bytes.extend(header.as_bytes());
-        bytes.extend([0; 4]);
-        let error = TensorFile::from_bytes("w", bytes).unwrap_err().to_string();
+        let error = of_header(header).unwrap_err().to_string();
         assert!(!error.chars().any(char::is_control), "{error:?}");
         assert!(error.contains(r"\n\u{1b}[31m"), "{error}");
     }
+}
+
+#[test]
+fn a_tensor_is_there_once() {
+    let of = |names: [&str; 2], dtypes: [&str; 2]| {
+        let tensor = |index: usize| {
+            let (name, dtype) = (names[index], dtypes[index]);
+            // The f16 has no elements.
+            let shape = if dtype == "F32" { 1 } else { 0 };
+            format!(
+                r#""{name}":{{"dtype":"{dtype}","shape":[{shape}],"data_offsets":[0,{}]}}"#,
+                4 * shape
+            )
+        };
+        of_header(&format!("{{{},{}}}", tensor(0), tensor(1)))
+    };
+    let error = of(["w", "w"], ["F16", "F32"]).unwrap_err().to_string();
+    assert!(error.contains("there are two of `w`"), "{error}");
+    // The same name in other letters.
+    assert!(of(["w", r"\u0077"], ["F16", "F32"]).is_err());
+    assert_eq!(
+        of(["v", "w"], ["F16", "F32"]).unwrap().names().0,
+        ["v", "w"]
+    );
 }
 
 #[test]
