@@ -51,9 +51,6 @@ impl Warp {
             self.diverge(at, active, pc, pc + 1, crate::load::NO_JOIN);
             return Ok(Flow::Reschedule);
         }
-        if !op.aligned {
-            active = self.part_by_barrier(at, inst, active);
-        }
         let frame = &self.frames[split.frame as usize];
         let uniform = |slot: u32| {
             let row = &frame.rows[slot as usize];
@@ -66,6 +63,7 @@ impl Warp {
         let number = match uniform(inst.src[0]) {
             Some(number @ 0..16) => number as u8,
             Some(number) => return invalid(format!("number {number} is not from 0 to 15")),
+            None if !op.aligned => return self.barrier_of_some(context, at, inst, op, active),
             None => return invalid("lanes of a warp name different barriers".into()),
         };
         let threads = context.launch.threads();
@@ -82,6 +80,7 @@ impl Warp {
                         "{count} threads is not a multiple of 32 up to 1024"
                     ));
                 }
+                None if !op.aligned => return self.barrier_of_some(context, at, inst, op, active),
                 None => return invalid("lanes of a warp give different counts".into()),
             }
         } else {
@@ -128,25 +127,30 @@ impl Warp {
         Ok(Flow::Pause(Pause::Barrier))
     }
 
-    /// Keeps the lanes of a split that name the same barrier and give the same count as its first one, and returns them. The others
-    /// come to the instruction after them.
-    fn part_by_barrier(&mut self, at: usize, inst: &Inst, active: u32) -> u32 {
+    /// The lanes of a split arrive that name the same barrier and give the same count as its first one. The others come to the
+    /// instruction after them. They need not meet again: those at one barrier may be what those at another one wait for.
+    fn barrier_of_some(
+        &mut self,
+        context: &mut Context<'_>,
+        at: usize,
+        inst: &Inst,
+        op: BarrierOp,
+        active: u32,
+    ) -> Step<Flow> {
         let split = self.splits[at];
         let rows = &self.frames[split.frame as usize].rows;
         let [numbers, counts, ..] = inst.src.map(|slot| &rows[slot as usize]);
         let first = active.trailing_zeros() as usize;
-        let same = lanes(active)
+        let some = lanes(active)
             .filter(|&lane| (numbers[lane], counts[lane]) == (numbers[first], counts[first]))
-            .fold(0, |same, lane| same | 1 << lane);
-        let others = active & !same;
-        if others != 0 {
-            // They need not meet again after it: those at one barrier may be what the others wait for.
-            self.diverge(at, others, split.pc, split.pc, crate::load::NO_JOIN);
-            if let Some(apart) = self.splits.last_mut() {
-                // Counted already.
-                apart.wait = Wait::Together(others);
-            }
+            .fold(0, |some, lane| some | 1 << lane);
+        let others = active & !some;
+        self.diverge(at, others, split.pc, split.pc, crate::load::NO_JOIN);
+        // The instruction was counted for all of them.
+        self.splits[at].wait = Wait::Together(some);
+        if let Some(left) = self.splits.last_mut() {
+            left.wait = Wait::Together(others);
         }
-        same
+        self.barrier(context, at, inst, op, some, some)
     }
 }

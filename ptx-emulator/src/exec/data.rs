@@ -25,7 +25,13 @@ pub(crate) fn execute(
         Op::Nop => return Ok(()),
         Op::Mov => {
             let result = *ra;
-            copy(frame, inst.dst, &result, &[(inst.src[0], active)]);
+            let known = frame.initialized[a];
+            write_row(&mut frame.rows[inst.dst as usize], active, &result);
+            if frame.partly_packed.is_empty() {
+                set_initialized(frame, inst.dst, active, known);
+            } else {
+                copy_packing(frame, inst.dst, active, known, &[(inst.src[0], active)]);
+            }
             return Ok(());
         }
         Op::Selp(pred) => {
@@ -36,11 +42,17 @@ pub(crate) fn execute(
                     result[lane] = ra[lane];
                 }
             }
-            let sources = [
-                (inst.src[0], active & choice),
-                (inst.src[1], active & !choice),
-            ];
-            copy(frame, inst.dst, &result, &sources);
+            let known = (frame.initialized[a] & choice) | (frame.initialized[b] & !choice);
+            write_row(&mut frame.rows[inst.dst as usize], active, &result);
+            if frame.partly_packed.is_empty() {
+                set_initialized(frame, inst.dst, active, known);
+            } else {
+                let sources = [
+                    (inst.src[0], active & choice),
+                    (inst.src[1], active & !choice),
+                ];
+                copy_packing(frame, inst.dst, active, known, &sources);
+            }
             return Ok(());
         }
         Op::Pack(elements) => return pack(frame, function, inst, elements, active),
@@ -350,29 +362,20 @@ pub(crate) fn known_bits(frame: &Frame, slot: Slot, first: u32, count: u32) -> u
     lanes
 }
 
-/// Gives a row what other rows hold, each in some lanes, and whether that was written.
-#[inline(always)]
-fn copy(frame: &mut Frame, to: Slot, value: &Row, sources: &[(Slot, u32)]) {
-    let (mut active, mut known) = (0, 0);
-    for &(from, lanes) in sources {
-        active |= lanes;
-        known |= frame.initialized[from as usize] & lanes;
-    }
-    write_row(&mut frame.rows[to as usize], active, value);
-    let packed = if frame.partly_packed.is_empty() {
-        Vec::new()
-    } else {
-        let copied = |packed: &PartlyPacked| {
-            let from = sources.iter().filter(|(slot, _)| *slot == packed.slot);
-            let lanes = packed.lanes & !known & from.fold(0, |all, (_, lanes)| all | lanes);
-            (lanes != 0).then(|| PartlyPacked {
-                slot: to,
-                lanes,
-                ..packed.clone()
-            })
-        };
-        frame.partly_packed.iter().filter_map(copied).collect()
+/// Marks lanes of a row as [`set_initialized`] does, and as packed in the way of the rows that they were copied from, each row in
+/// some lanes.
+#[cold]
+fn copy_packing(frame: &mut Frame, to: Slot, active: u32, known: u32, sources: &[(Slot, u32)]) {
+    let copied = |packed: &PartlyPacked| {
+        let from = sources.iter().filter(|(slot, _)| *slot == packed.slot);
+        let lanes = packed.lanes & !known & from.fold(0, |all, (_, lanes)| all | lanes);
+        (lanes != 0).then(|| PartlyPacked {
+            slot: to,
+            lanes,
+            ..packed.clone()
+        })
     };
+    let packed: Vec<_> = frame.partly_packed.iter().filter_map(copied).collect();
     set_initialized(frame, to, active, known);
     frame.partly_packed.extend(packed);
 }
