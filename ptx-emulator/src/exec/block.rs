@@ -202,7 +202,7 @@ impl Block {
                 _ => Ok(Turn::Done),
             };
         }
-        if !progress && !self.complete_after_exits(launch) {
+        if !progress && !self.stop_waiting(launch) {
             return Err(self.deadlock(launch, stats.effects));
         }
         if launch.config.checks.synchronization && self.is_stuck(stats.effects) {
@@ -211,10 +211,15 @@ impl Block {
         Ok(Turn::Running)
     }
 
-    /// With synchronisation checks off, threads that have exited count as arrived.
-    fn complete_after_exits(&mut self, launch: &Launch<'_>) -> bool {
+    /// With synchronisation checks off, lanes that cannot come to their warp are not waited for any longer, and at barriers
+    /// threads that have exited count as arrived.
+    fn stop_waiting(&mut self, launch: &Launch<'_>) -> bool {
         if launch.config.checks.synchronization {
             return false;
+        }
+        // One warp only: what its lanes do next may be what the others wait for.
+        if self.warps.iter_mut().any(Warp::stop_waiting) {
+            return true;
         }
         let exited: u32 = self
             .warps

@@ -355,7 +355,7 @@ impl Warp {
                         all
                     } else {
                         let needed = collective::members(frame, inst, active)? & self.live();
-                        if needed & !active != 0 && context.checks.synchronization {
+                        if needed & !active != 0 {
                             self.splits[at].wait = Wait::Lanes { needed, active };
                             return Ok(Flow::Reschedule);
                         }

@@ -36,6 +36,7 @@ mod shadow;
 mod shared;
 mod stats;
 mod stop;
+mod together;
 mod warp;
 
 pub(crate) use grid::run;

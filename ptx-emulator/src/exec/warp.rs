@@ -228,60 +228,6 @@ impl Warp {
         index
     }
 
-    fn is_ready(split: &Split) -> bool {
-        matches!(split.wait, Wait::Nothing | Wait::Together(_))
-    }
-
-    /// The split to run next: the youngest that waits for nothing.
-    pub(crate) fn ready(&self) -> Option<usize> {
-        self.splits.iter().rposition(Self::is_ready)
-    }
-
-    /// Whether any split can go on, after lanes that waited for each other were brought together.
-    pub(crate) fn can_run(&mut self) -> bool {
-        self.ready().is_some() || self.gather()
-    }
-
-    /// Lets splits go on that wait at one instruction and together are all the lanes that it needs.
-    fn gather(&mut self) -> bool {
-        let live = self.live();
-        for at in 0..self.splits.len() {
-            let leader = self.splits[at];
-            let Wait::Lanes { .. } = leader.wait else {
-                continue;
-            };
-            let (mut all_needed, mut all_active) = (0, 0);
-            for split in &self.splits {
-                if let Wait::Lanes { needed, active } = split.wait
-                    && (split.frame, split.pc) == (leader.frame, leader.pc)
-                {
-                    all_needed |= needed & live;
-                    all_active |= active;
-                }
-            }
-            if all_needed & !all_active == 0 {
-                self.splits[at].wait = Wait::Together(all_active);
-                return true;
-            }
-        }
-        false
-    }
-
-    /// The splits other than the one at `at` that were brought together with it: those of these lanes.
-    pub(crate) fn companions(&self, at: usize, together: u32) -> Vec<usize> {
-        let leader = self.splits[at];
-        (0..self.splits.len())
-            .filter(|&other| {
-                let split = &self.splits[other];
-                let waits = match split.wait {
-                    Wait::Lanes { active, .. } => active & !together == 0,
-                    _ => false,
-                };
-                other != at && waits && (split.frame, split.pc) == (leader.frame, leader.pc)
-            })
-            .collect()
-    }
-
     pub(crate) fn is_done(&self) -> bool {
         self.splits.is_empty()
     }

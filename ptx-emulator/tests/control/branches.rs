@@ -1,8 +1,8 @@
 //! Branches, where lanes meet again, and blocks that wait for each other.
 
-use ptx_emulator::{Config, LaunchConfig};
+use ptx_emulator::{Checks, Config, LaunchConfig};
 
-use super::harness::{Arg, Bench, HEADER};
+use super::harness::{Arg, Bench, HEADER, line};
 use super::{check, kernel, run};
 
 #[test]
@@ -121,6 +121,74 @@ fn shuffle_after_different_ways() {
         .map(|thread| if thread < 16 { 5 } else { thread - 16 + 100 })
         .collect();
     assert_eq!(run(&ptx, 32), want);
+}
+
+/// Lanes reach the label `meet` in two ways, one of which passes `late` and could also leave `meet` out.
+fn two_ways(late: &str, meet: &str) -> String {
+    format!(
+        "mov.u32 %r3, 0;
+        ld.param.u64 %rd5, [output];
+        and.b32 %r6, %r1, 31;
+        setp.lt.u32 %p1, %r6, 16;
+        @%p1 bra meet;
+        {late}
+        setp.gt.u32 %p2, %r1, 1000;
+        @%p2 bra past;
+        meet:
+        {meet}
+        past:"
+    )
+}
+
+const EXCHANGE: &str = "shfl.sync.bfly.b32 %r3, %r1, 16, 0x1f, -1;";
+
+/// Whether lanes wait for each other does not depend on what is checked.
+#[test]
+fn lanes_wait_whatever_is_checked() {
+    let through_memory = ".shared .b32 cells[64];
+        mov.u32 %r4, cells;
+        mad.lo.u32 %r4, %r1, 4, %r4;
+        xor.b32 %r5, %r4, 64;
+        st.shared.u32 [%r4], %r1;
+        bar.warp.sync -1;
+        ld.shared.u32 %r3, [%r5];";
+    // Four lanes of the first warp wait for the second one.
+    let wait_for_flag = "sub.u32 %r4, %r1, 28;
+        setp.ge.u32 %p3, %r4, 4;
+        @%p3 bra go;
+        wait:
+        ld.volatile.global.u32 %r4, [%rd5+256];
+        setp.eq.u32 %p3, %r4, 0;
+        @%p3 bra wait;
+        go:";
+    let set_flag = format!(
+        "{EXCHANGE}
+        setp.eq.u32 %p3, %r1, 32;
+        @%p3 st.volatile.global.u32 [%rd5+256], 1;"
+    );
+    let races = Checks {
+        races: true,
+        ..Checks::NONE
+    };
+    for (late, meet) in [
+        ("", EXCHANGE),
+        ("", through_memory),
+        (wait_for_flag, &set_flag),
+    ] {
+        let ptx = kernel("", &two_ways(late, meet));
+        for checks in [Checks::ALL, races, Checks::NONE] {
+            let config = Config {
+                checks,
+                ..Config::default()
+            };
+            let mut output = vec![0; 65];
+            Bench::with(&ptx, config)
+                .run("k", line(64), &mut [Arg::Words(&mut output)])
+                .unwrap_or_else(|error| panic!("{error}\n{ptx}"));
+            let want: Vec<u32> = (0..64).map(|thread| thread ^ 16).collect();
+            assert_eq!(output[..64], want, "{checks:?}\n{ptx}");
+        }
+    }
 }
 
 #[test]

@@ -155,6 +155,28 @@ fn shuffles_of_inactive_lanes() {
         32,
     );
     assert_eq!(found.kind, FaultKind::InactiveLane { lane: 16 });
+    // With the check off, lanes go on without those that cannot come.
+    let config = Config {
+        checks: Checks {
+            synchronization: false,
+            ..Checks::ALL
+        },
+        ..Config::default()
+    };
+    let body = "setp.ge.u32 %p1, %r1, 16;
+        @%p1 bra end;
+        shfl.sync.bfly.b32 %r6, %r1, 16, 0x1f, -1;
+        shfl.sync.bfly.b32 %r7, %r1, 1, 0x1f, -1;
+        mad.lo.u32 %r6, %r6, 100, %r7;
+        st.global.u32 [%rd3], %r6;
+        end:
+        bar.sync 0;";
+    let output = outcome(&kernel(body), line(64), config).unwrap();
+    let want: Vec<u32> = (0..16)
+        .map(|lane| 100 * lane + (lane ^ 1))
+        .chain([0; 48])
+        .collect();
+    assert_eq!(output[..64], want);
     // A lane that has exited.
     let exited = fault(
         "setp.eq.u32 %p1, %r1, 5;
