@@ -2,7 +2,7 @@
 
 use super::block::Context;
 use super::control::{Flow, Pause, truth};
-use super::lanes::lanes;
+use super::lanes::{FULL, lanes};
 use super::stop::{Step, Stop};
 use super::warp::{Wait, Warp};
 use crate::fault::FaultKind;
@@ -40,10 +40,7 @@ impl Warp {
                     active,
                 );
             }
-            self.splits[at].wait = Wait::Lanes {
-                needed: live,
-                active,
-            };
+            self.wait_for(at, active, context.site, &[FULL.into(); 32]);
             return Ok(Flow::Reschedule);
         }
         if active != mask && !together {
@@ -51,7 +48,15 @@ impl Warp {
             self.diverge(at, active, pc, pc + 1, crate::load::NO_JOIN);
             return Ok(Flow::Reschedule);
         }
-        let frame = &self.frames[split.frame as usize];
+        let mut members = if together {
+            self.companions(at, active)
+        } else {
+            Vec::new()
+        };
+        let gathered = self.registers(at, &members);
+        let frame = gathered
+            .as_ref()
+            .unwrap_or(&self.frames[split.frame as usize]);
         let uniform = |slot: u32| {
             let row = &frame.rows[slot as usize];
             let first = row[active.trailing_zeros() as usize];
@@ -111,11 +116,6 @@ impl Warp {
             Wait::Barrier(number)
         };
         context.block.changed = Some(number);
-        let mut members = if together {
-            self.companions(at, active)
-        } else {
-            Vec::new()
-        };
         members.push(at);
         for member in members {
             let split = &mut self.splits[member];

@@ -4,18 +4,27 @@ use super::block::Context;
 use super::control::truth;
 use super::data::{set_initialized, set_pred};
 use super::lanes::{FULL, Row, lanes, write_row};
+use super::matrix;
 use super::stop::{Step, Stop};
-use super::warp::Frame;
+use super::warp::{Frame, Wait, Warp};
+use crate::device::Image;
 use crate::fault::FaultKind;
-use crate::isa::{Inst, Op, ReduxOp, ShflMode, VoteMode};
+use crate::isa::{Inst, Op, ReduxOp, ShflMode, Slot, VoteMode};
+
+/// Where lanes name the members that take part; nowhere if the whole warp does.
+fn member_slot(inst: &Inst) -> Option<Slot> {
+    match inst.op {
+        Op::Shfl { .. } => Some(inst.src[3]),
+        Op::Match { .. } | Op::Redux(_) => Some(inst.src[1]),
+        Op::Mma(_) | Op::TransposeMatrix | Op::MoveMatrix(_) => None,
+        _ => Some(inst.src[0]),
+    }
+}
 
 /// The lanes named by the member masks of the active lanes.
-pub(crate) fn members(frame: &Frame, inst: &Inst, active: u32) -> Step<u32> {
-    let slot = match inst.op {
-        Op::Shfl { .. } => inst.src[3],
-        Op::Match { .. } | Op::Redux(_) => inst.src[1],
-        Op::Mma(_) | Op::TransposeMatrix | Op::MoveMatrix(_) => return Ok(FULL),
-        _ => inst.src[0],
+fn members(frame: &Frame, inst: &Inst, active: u32) -> Step<u32> {
+    let Some(slot) = member_slot(inst) else {
+        return Ok(FULL);
     };
     let row = &frame.rows[slot as usize];
     let mut all = 0;
@@ -29,8 +38,62 @@ pub(crate) fn members(frame: &Frame, inst: &Inst, active: u32) -> Step<u32> {
     Ok(all)
 }
 
+impl Warp {
+    /// Lanes of a split run the instruction that they are at, with others of their warp. Returns false if they wait for them.
+    pub(super) fn exchange(
+        &mut self,
+        context: &mut Context<'_>,
+        image: &Image<'_>,
+        at: usize,
+        active: u32,
+    ) -> Step<bool> {
+        let split = self.splits[at];
+        let function = image.function;
+        let inst = &function.code[split.pc as usize];
+        let own = split.frame as usize;
+        let (executing, companions) = if let Wait::Together(all) = split.wait {
+            (all, self.companions(at, all))
+        } else {
+            let needed = members(&self.frames[own], inst, active)? & self.live();
+            if needed & !active != 0 {
+                let masks = match member_slot(inst) {
+                    Some(slot) => self.frames[own].rows[slot as usize],
+                    None => [FULL.into(); 32],
+                };
+                self.wait_for(at, active, context.site, &masks);
+                return Ok(false);
+            }
+            (active, Vec::new())
+        };
+        let mut gathered = self.registers(at, &companions);
+        let frame = gathered.as_mut().unwrap_or(&mut self.frames[own]);
+        match inst.op {
+            Op::Mma(index) => {
+                let mma = &function.mmas[index as usize];
+                matrix::multiply(context, frame, mma, executing)?;
+            }
+            Op::TransposeMatrix => matrix::transpose(context, frame, inst, executing)?,
+            Op::MoveMatrix(index) => {
+                let matrices = &function.matrix_moves[index as usize];
+                context.stats.effects += u64::from(matrices.store);
+                matrix::transfer(context, frame, matrices, executing, self.index)?;
+            }
+            _ => execute(context, frame, inst, executing, self.index)?,
+        }
+        if let Some(gathered) = gathered {
+            self.put_back(at, &companions, &gathered, inst, executing);
+        }
+        for other in companions {
+            self.splits[other].pc += 1;
+            self.splits[other].wait = Wait::Nothing;
+        }
+        self.splits[at].wait = Wait::Nothing;
+        Ok(true)
+    }
+}
+
 /// Runs the instruction for the lanes that have come together.
-pub(crate) fn execute(
+fn execute(
     context: &mut Context<'_>,
     frame: &mut Frame,
     inst: &Inst,

@@ -4,7 +4,7 @@ use super::block::Context;
 use super::lanes::lanes;
 use super::stop::{Step, Stop};
 use super::warp::{Frame, Wait, Warp};
-use super::{access, asynchronous, atomic, collective, data, integer, matrix};
+use super::{access, asynchronous, atomic, data, integer};
 use crate::device::Image;
 use crate::fault::FaultKind;
 use crate::isa::{
@@ -349,41 +349,9 @@ impl Warp {
                 | Op::Mma(_)
                 | Op::TransposeMatrix
                 | Op::MoveMatrix(_) => {
-                    let wait = self.splits[at].wait;
                     self.splits[at].pc = pc;
-                    let executing = if let Wait::Together(all) = wait {
-                        all
-                    } else {
-                        let needed = collective::members(frame, inst, active)? & self.live();
-                        if needed & !active != 0 {
-                            self.splits[at].wait = Wait::Lanes { needed, active };
-                            return Ok(Flow::Reschedule);
-                        }
-                        active
-                    };
-                    let frame = &mut self.frames[frame_index];
-                    let function = image.function;
-                    match inst.op {
-                        Op::Mma(index) => {
-                            let mma = &function.mmas[index as usize];
-                            matrix::multiply(context, frame, mma, executing)?;
-                        }
-                        Op::TransposeMatrix => {
-                            matrix::transpose(context, frame, inst, executing)?;
-                        }
-                        Op::MoveMatrix(index) => {
-                            let matrices = &function.matrix_moves[index as usize];
-                            context.stats.effects += u64::from(matrices.store);
-                            matrix::transfer(context, frame, matrices, executing, self.index)?;
-                        }
-                        _ => collective::execute(context, frame, inst, executing, self.index)?,
-                    }
-                    if wait != Wait::Nothing {
-                        for other in self.companions(at, executing) {
-                            self.splits[other].pc = pc + 1;
-                            self.splits[other].wait = Wait::Nothing;
-                        }
-                        self.splits[at].wait = Wait::Nothing;
+                    if !self.exchange(context, image, at, active)? {
+                        return Ok(Flow::Reschedule);
                     }
                     pc += 1;
                 }

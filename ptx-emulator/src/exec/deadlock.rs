@@ -4,6 +4,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 
 use super::block::{Block, fault};
+use super::lanes::lanes;
 use super::stop::Stop;
 use super::warp::{Split, Wait, Warp};
 use crate::device::Launch;
@@ -116,10 +117,7 @@ impl Block {
             return (warp, split, FaultKind::Deadlock);
         }
         // Lanes that wait for lanes of their own warp are the cause; warps at a barrier only wait for them.
-        if let Some((index, split)) = self
-            .splits(|wait| matches!(wait, Wait::Lanes { .. }))
-            .next()
-        {
+        if let Some((index, split)) = self.splits(|wait| matches!(wait, Wait::Lanes(_))).next() {
             return (index, split, self.missing_lanes(launch, index, split));
         }
         for (index, split) in self.splits(|wait| matches!(wait, Wait::Barrier(_))) {
@@ -138,18 +136,15 @@ impl Block {
 
     fn missing_lanes(&self, launch: &Launch<'_>, index: usize, split: &Split) -> FaultKind {
         let warp = &self.warps[index];
-        let Wait::Lanes { needed, active } = split.wait else {
+        let Wait::Lanes(active) = split.wait else {
             return FaultKind::Deadlock;
         };
-        let needed = needed & warp.live();
-        let present = warp
-            .splits
-            .iter()
-            .filter(|other| (other.frame, other.pc) == (split.frame, split.pc))
-            .fold(active, |lanes, other| match other.wait {
-                Wait::Lanes { active, .. } => lanes | active,
-                _ => lanes,
-            });
+        let missing = lanes(active)
+            .map(|lane| (warp.needed(1 << lane), warp.present(lane)))
+            .find(|(needed, present)| needed & !present != 0);
+        let Some((needed, present)) = missing else {
+            return FaultKind::Deadlock;
+        };
         let function = warp.frames[split.frame as usize].function;
         match launch.images[function as usize].function.code[split.pc as usize].op {
             Op::Barrier(_) => FaultKind::DivergentBarrier {
@@ -182,7 +177,9 @@ impl Block {
                         .map(|file| (file.to_owned(), source_line as usize)),
                     reason: match split.wait {
                         Wait::Nothing | Wait::Together(_) => WaitReason::Memory,
-                        Wait::Lanes { needed, active } => WaitReason::Lanes(needed & !active),
+                        Wait::Lanes(active) => {
+                            WaitReason::Lanes(self.warps[warp].needed(active) & !active)
+                        }
                         Wait::Barrier(number) => WaitReason::Barrier(number.into()),
                     },
                 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::Row;
 use super::lanes::FULL;
+use super::together::Meeting;
 use crate::device::{Image, Launch, RESERVED_SHARED};
 use crate::isa::{ParamPlace, Slot, Special};
 use crate::load::NO_JOIN;
@@ -33,11 +34,8 @@ pub(crate) struct Split {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
     Nothing,
-    /// `active` lanes wait until all `needed` ones are at the same instruction.
-    Lanes {
-        needed: u32,
-        active: u32,
-    },
+    /// These lanes wait for others of their warp: see [`super::together`].
+    Lanes(u32),
     /// Lanes that were waited for are there: run the instruction for all of these.
     Together(u32),
     /// A barrier of the block.
@@ -60,7 +58,7 @@ struct Join {
 }
 
 /// Registers of one function call.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Frame {
     pub(crate) function: u32,
     /// Calls that led here, one inside the other.
@@ -109,6 +107,8 @@ pub(crate) struct Warp {
     pub(crate) lanes: u32,
     pub(crate) exited: u32,
     pub(crate) splits: Vec<Split>,
+    /// For each lane that waits for others, where they meet.
+    pub(super) meetings: [Meeting; 32],
     joins: Vec<Join>,
     free_joins: Vec<u32>,
     pub(crate) frames: Vec<Frame>,
@@ -125,6 +125,7 @@ impl Warp {
             lanes: 0,
             exited: 0,
             splits: Vec::new(),
+            meetings: [Meeting::default(); 32],
             joins: Vec::new(),
             free_joins: Vec::new(),
             frames: Vec::new(),

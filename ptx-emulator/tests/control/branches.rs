@@ -3,7 +3,7 @@
 use ptx_emulator::{Checks, Config, LaunchConfig};
 
 use super::harness::{Arg, Bench, HEADER, line};
-use super::{check, kernel, run};
+use super::{check, kernel, run, two_ways};
 
 #[test]
 fn loops_of_different_lengths() {
@@ -121,23 +121,6 @@ fn shuffle_after_different_ways() {
         .map(|thread| if thread < 16 { 5 } else { thread - 16 + 100 })
         .collect();
     assert_eq!(run(&ptx, 32), want);
-}
-
-/// Lanes reach the label `meet` in two ways, one of which passes `late` and could also leave `meet` out.
-fn two_ways(late: &str, meet: &str) -> String {
-    format!(
-        "mov.u32 %r3, 0;
-        ld.param.u64 %rd5, [output];
-        and.b32 %r6, %r1, 31;
-        setp.lt.u32 %p1, %r6, 16;
-        @%p1 bra meet;
-        {late}
-        setp.gt.u32 %p2, %r1, 1000;
-        @%p2 bra past;
-        meet:
-        {meet}
-        past:"
-    )
 }
 
 const EXCHANGE: &str = "shfl.sync.bfly.b32 %r3, %r1, 16, 0x1f, -1;";

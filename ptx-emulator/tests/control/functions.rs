@@ -1,7 +1,7 @@
 //! Functions: what calls pass, and the lanes that make them.
 
 use super::harness::{Arg, Bench, line};
-use super::{check, kernel, run};
+use super::{check, kernel, run, two_ways};
 
 #[test]
 fn functions() {
@@ -302,6 +302,106 @@ fn indirect_calls() {
             },
         );
     }
+}
+
+/// Lanes that call a function one part after the other wait for each other inside of it.
+#[test]
+fn collectives_in_functions() {
+    let ballot = |thread: u32| if thread < 64 { 0x1111_1111 } else { 0x11 };
+    let sum = |thread: u32| {
+        let warp = thread / 32 * 32;
+        (warp..(warp + 32).min(70)).sum()
+    };
+    let cases: [(&str, &dyn Fn(u32) -> u32); 7] = [
+        // The last warp has no lane 16.
+        (
+            "setp.ge.u32 %p2, %r1, 64; mov.u32 %r2, %r1;
+            @%p2 bra last; shfl.sync.bfly.b32 %r2, %r1, 16, 0x1f, -1; last:",
+            &|thread| if thread < 64 { thread ^ 16 } else { thread },
+        ),
+        ("redux.sync.add.u32 %r2, %r1, -1;", &sum),
+        ("vote.sync.ballot.b32 %r2, %p1, -1;", &ballot),
+        ("match.any.sync.b32 %r2, %r3, -1;", &|thread| {
+            ballot(thread) << (thread % 4) & if thread < 64 { !0 } else { 0x3f }
+        }),
+        (
+            "mov.u32 %r2, cells; mad.lo.u32 %r4, %r1, 4, %r2; st.shared.u32 [%r4], %r1;
+            bar.warp.sync -1;
+            xor.b32 %r5, %r1, 1; mad.lo.u32 %r4, %r5, 4, %r2; ld.shared.u32 %r2, [%r4];",
+            &|thread| thread ^ 1,
+        ),
+        (
+            "mov.u32 %r2, cells; mad.lo.u32 %r4, %r1, 4, %r2; st.shared.u32 [%r4], %r1;
+            add.u32 %r5, %r3, 1; sub.u32 %r5, %r5, %r3; bar.sync %r5;
+            sub.u32 %r5, 69, %r1; mad.lo.u32 %r4, %r5, 4, %r2; ld.shared.u32 %r2, [%r4];",
+            &|thread| 69 - thread,
+        ),
+        ("bar.red.popc.u32 %r2, 0, %p1;", &|_| 18),
+    ];
+    for (instructions, expected) in cases {
+        let prefix = format!(
+            ".shared .b32 cells[70];
+            .func (.param .b32 result) together(.param .b32 x)
+            {{
+            .reg .pred %p<3>;
+            .reg .b32 %r<6>;
+            ld.param.b32 %r1, [x];
+            and.b32 %r3, %r1, 3;
+            setp.eq.u32 %p1, %r3, 0;
+            {instructions}
+            st.param.b32 [result], %r2;
+            ret;
+            }}"
+        );
+        let call = "{ .param .b32 a; .param .b32 r;
+            st.param.b32 [a], %r1;
+            call (r), together, (a);
+            ld.param.b32 %r3, [r]; }";
+        check(&prefix, &two_ways("", call), expected);
+    }
+}
+
+/// A lane that waits inside a function has registers of its own in each call that it comes back to.
+#[test]
+fn shuffle_between_depths() {
+    let prefix = "
+.func (.param .b32 result) deep(.param .b32 x, .param .b32 depth)
+{
+.reg .pred %p<2>;
+.reg .b32 %r<8>;
+ld.param.b32 %r1, [x];
+ld.param.b32 %r2, [depth];
+mad.lo.u32 %r5, %r2, 1000, %r1;
+setp.ne.u32 %p1, %r2, 0;
+@%p1 bra deeper;
+shfl.sync.bfly.b32 %r3, %r1, 1, 0x1f, -1;
+bra end;
+deeper:
+{ .param .b32 a; .param .b32 b; .param .b32 r;
+sub.u32 %r4, %r2, 1;
+st.param.b32 [a], %r1;
+st.param.b32 [b], %r4;
+call (r), deep, (a, b);
+ld.param.b32 %r3, [r]; }
+end:
+add.u32 %r3, %r3, %r5;
+st.param.b32 [result], %r3;
+ret;
+}
+";
+    check(
+        prefix,
+        "{ .param .b32 a; .param .b32 b; .param .b32 r;
+        st.param.b32 [a], %r1;
+        rem.u32 %r2, %r1, 3;
+        st.param.b32 [b], %r2;
+        call (r), deep, (a, b);
+        ld.param.b32 %r3, [r]; }",
+        |thread| {
+            let own: u32 = (0..=thread % 3).map(|depth| depth * 1000 + thread).sum();
+            (thread ^ 1) + own
+        },
+    );
 }
 
 /// Lanes that exit inside a function are not waited for by those that call it.

@@ -30,6 +30,23 @@ ret;
     )
 }
 
+/// Lanes reach the label `meet` in two ways, one of which passes `late` and could also leave `meet` out.
+fn two_ways(late: &str, meet: &str) -> String {
+    format!(
+        "mov.u32 %r3, 0;
+        ld.param.u64 %rd5, [output];
+        and.b32 %r6, %r1, 31;
+        setp.lt.u32 %p1, %r6, 16;
+        @%p1 bra meet;
+        {late}
+        setp.gt.u32 %p2, %r1, 1000;
+        @%p2 bra past;
+        meet:
+        {meet}
+        past:"
+    )
+}
+
 fn run(ptx: &str, threads: u32) -> Vec<u32> {
     let mut output = vec![0; threads as usize];
     Bench::new(ptx)

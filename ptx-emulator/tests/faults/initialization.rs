@@ -283,6 +283,35 @@ fn uninitialized_registers() {
         32,
     );
     assert_eq!(shuffled.thread, [2, 0, 0]);
+    // So does one between lanes that called its function one part after the other.
+    let ptx = kernel(
+        "setp.lt.u32 %p1, %r1, 16;
+        @%p1 bra meet;
+        mov.u32 %r7, 3;
+        setp.gt.u32 %p2, %r1, 1000;
+        @%p2 bra past;
+        meet:
+        { .param .b32 a; .param .b32 r;
+        st.param.b32 [a], %r7;
+        call (r), exchange, (a);
+        ld.param.b32 %r8, [r]; }
+        past:
+        @%p1 add.u32 %r6, %r8, 1;
+        /*!*/ add.u32 %r6, %r8, 1;",
+    )
+    .replace(
+        ".visible .entry",
+        ".func (.param .b32 result) exchange(.param .b32 x) { .reg .b32 %r<3>; ld.param.b32 %r1, [x];
+        shfl.sync.bfly.b32 %r2, %r1, 16, 0x1f, -1; st.param.b32 [result], %r2; ret; }
+        .visible .entry",
+    );
+    let Err(LaunchError::Fault(exchanged)) = outcome(&ptx, line(32), Config::default()) else {
+        panic!("values that were never written");
+    };
+    assert_eq!(
+        (exchanged.ptx_line, exchanged.thread),
+        (marked_line(&ptx), [16, 0, 0])
+    );
     let ptx = format!(
         "{HEADER}
 .func (.param .b32 result) same(.param .b32 x) {{ .reg .b32 %r<2>; ld.param.b32 %r1, [x]; st.param.b32 [result], %r1; ret; }}
