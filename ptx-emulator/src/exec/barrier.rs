@@ -40,7 +40,7 @@ impl Warp {
                     active,
                 );
             }
-            self.wait_for(at, active, context.site, &[FULL.into(); 32]);
+            self.wait_for(at, active, Some(context.site), &[FULL.into(); 32]);
             return Ok(Flow::Reschedule);
         }
         if active != mask && !together {

@@ -51,6 +51,7 @@ impl Warp {
         let function = image.function;
         let inst = &function.code[split.pc as usize];
         let own = split.frame as usize;
+        let anywhere = matches!(inst.op, Op::WarpSync);
         let (executing, companions) = if let Wait::Together(all) = split.wait {
             (all, self.companions(at, all))
         } else {
@@ -60,12 +61,17 @@ impl Warp {
                     Some(slot) => self.frames[own].rows[slot as usize],
                     None => [FULL.into(); 32],
                 };
-                self.wait_for(at, active, context.site, &masks);
+                let site = (!anywhere).then_some(context.site);
+                self.wait_for(at, active, site, &masks);
                 return Ok(false);
             }
             (active, Vec::new())
         };
-        let mut gathered = self.registers(at, &companions);
+        let mut gathered = if anywhere {
+            None
+        } else {
+            self.registers(at, &companions)
+        };
         let frame = gathered.as_mut().unwrap_or(&mut self.frames[own]);
         match inst.op {
             Op::Mma(index) => {

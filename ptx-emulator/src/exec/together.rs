@@ -8,8 +8,9 @@ use crate::isa::Inst;
 /// Where a lane meets others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Meeting {
-    /// The instruction among those of all functions. Lanes may have come to it by different calls.
-    site: usize,
+    /// The instruction among those of all functions. Lanes may have come to it by different calls. `None` for
+    /// `bar.warp.sync`, which lanes may execute anywhere.
+    site: Option<usize>,
     /// The lanes that are to come, unless they exit.
     members: u32,
 }
@@ -47,7 +48,7 @@ impl Warp {
     }
 
     /// Lanes of a split start to wait for the `members` that each of them names.
-    pub(super) fn wait_for(&mut self, at: usize, active: u32, site: usize, members: &Row) {
+    pub(super) fn wait_for(&mut self, at: usize, active: u32, site: Option<usize>, members: &Row) {
         for lane in lanes(active) {
             self.meetings[lane] = Meeting {
                 site,

@@ -174,6 +174,37 @@ fn lanes_wait_whatever_is_checked() {
     }
 }
 
+/// `bar.warp.sync` is for all lanes that execute one with the same members, wherever they do.
+#[test]
+fn warp_barriers_in_different_places() {
+    let body = "mov.u32 %r2, cells;
+        mad.lo.u32 %r2, %r1, 4, %r2;
+        xor.b32 %r4, %r2, 64;
+        st.shared.u32 [%r2], %r1;
+        setp.lt.u32 %p1, %r1, 16;
+        @%p1 bra low;
+        HIGH
+        ld.shared.u32 %r3, [%r4];
+        add.u32 %r3, %r3, 100;
+        bra end;
+        low:
+        bar.warp.sync -1;
+        ld.shared.u32 %r3, [%r4];
+        end:";
+    let prefix = ".shared .b32 cells[32];
+        .func meet() { bar.warp.sync -1; ret; }
+        .func meet_below() { .reg .b32 %r<2>; mov.u32 %r1, 1; call meet; ret; }";
+    // Of the upper lanes alone as well, while the others wait already.
+    let twice = "bar.warp.sync 0xffff0000; bar.warp.sync -1;";
+    for high in ["bar.warp.sync -1;", "call meet_below;", twice] {
+        let ptx = kernel(prefix, &body.replace("HIGH", high));
+        let want: Vec<u32> = (0..32)
+            .map(|thread| (thread ^ 16) + if thread < 16 { 0 } else { 100 })
+            .collect();
+        assert_eq!(run(&ptx, 32), want, "{high}");
+    }
+}
+
 #[test]
 fn indexed_branches() {
     check(

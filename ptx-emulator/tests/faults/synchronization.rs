@@ -209,6 +209,38 @@ fn shuffles_of_inactive_lanes() {
     );
 }
 
+/// Lanes meet where they execute the same instruction, or `bar.warp.sync` with the same members.
+#[test]
+fn lanes_that_do_not_meet() {
+    for (high, low) in [
+        (
+            "vote.sync.ballot.b32 %r6, %p1, -1;",
+            "vote.sync.ballot.b32 %r6, %p1, -1;",
+        ),
+        ("bar.warp.sync 0xffffff00;", "bar.warp.sync -1;"),
+        ("bar.warp.sync -1;", "redux.sync.add.u32 %r6, %r1, -1;"),
+    ] {
+        let found = fault(
+            &format!(
+                "setp.lt.u32 %p1, %r1, 16;
+                @%p1 bra low;
+                /*!*/ {high}
+                bra end;
+                low:
+                {low}
+                end:"
+            ),
+            32,
+        );
+        let first = if high.contains("00;") { 8 } else { 0 };
+        assert_eq!(
+            found.kind,
+            FaultKind::InactiveLane { lane: first },
+            "{found}"
+        );
+    }
+}
+
 /// Thread 0 of each warp takes a lock that is never given back.
 const LOCK: &str = "setp.eq.u32 %p3, %r1, %r1;
     rem.u32 %r6, %r1, 32;
