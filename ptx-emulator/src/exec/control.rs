@@ -243,6 +243,7 @@ impl Warp {
                 self.splits[at].pc = pc;
                 // Another split of this warp gets the next turn.
                 self.splits.rotate_right(1);
+                self.gather_all();
                 return Ok(Flow::Pause(Pause::Turn));
             }
             *budget -= 1;

@@ -109,10 +109,24 @@ impl Warp {
         }
     }
 
-    /// Lets splits go on whose lanes have all met those that they wait for.
+    /// Lets lanes go on that have met all those they wait for, with the rest of their splits if possible.
     fn gather(&mut self) -> bool {
         let complete = self.complete();
-        complete != 0 && self.bring_together(|company| company & !complete == 0)
+        if complete == 0 {
+            return false;
+        }
+        let suffices = |company: u32| company & !complete == 0;
+        if !self.bring_together(suffices) {
+            self.part(self.present(complete.trailing_zeros() as usize));
+            self.bring_together(suffices);
+        }
+        true
+    }
+
+    /// Lets all lanes go on that can. They need not wait until no other lane of the warp can run: one may run for ever, until one
+    /// of these does something.
+    pub(super) fn gather_all(&mut self) {
+        while self.gather() {}
     }
 
     /// Lets lanes go on without those that they wait for.
@@ -131,6 +145,26 @@ impl Warp {
             }
         }
         false
+    }
+
+    /// Takes waiting lanes out of splits in which others, with other members, have to wait longer.
+    fn part(&mut self, group: u32) {
+        for at in 0..self.splits.len() {
+            let split = self.splits[at];
+            let Wait::Lanes(active) = split.wait else {
+                continue;
+            };
+            let (go, stay) = (active & group, active & !group);
+            if go != 0 && stay != 0 {
+                self.splits[at].mask &= !go;
+                self.splits[at].wait = Wait::Lanes(stay);
+                self.splits.push(Split {
+                    mask: go,
+                    wait: Wait::Lanes(go),
+                    ..split
+                });
+            }
+        }
     }
 
     /// The splits other than the one at `at` that were brought together with it: those of these lanes.

@@ -205,6 +205,43 @@ fn warp_barriers_in_different_places() {
     }
 }
 
+/// Lanes wait for those that they name, and for no others: not for lanes that are with them and name others, nor for
+/// lanes that run in a loop until they go on.
+#[test]
+fn lanes_wait_for_their_members_only() {
+    // Lanes from 0 and from `second` come to `meet` at once, lanes from `looping` after lane 0 has been there.
+    for (second, looping) in [(4, 8), (12, 12)] {
+        let body = format!(
+            "ld.param.u64 %rd5, [output];
+            and.b32 %r4, %r1, 8;
+            mov.u32 %r5, 0xff;
+            shl.b32 %r4, %r5, %r4;
+            setp.lt.u32 %p1, %r1, {second};
+            @%p1 bra meet;
+            setp.lt.u32 %p1, %r1, {looping};
+            @%p1 bra meet;
+            wait:
+            ld.volatile.global.u32 %r6, [%rd5+64];
+            setp.eq.u32 %p1, %r6, 0;
+            @%p1 bra wait;
+            mov.u32 %r3, 0;
+            setp.gt.u32 %p1, %r1, 1000;
+            @%p1 bra past;
+            meet:
+            redux.sync.add.u32 %r3, %r1, %r4;
+            setp.eq.u32 %p1, %r1, 0;
+            @%p1 st.volatile.global.u32 [%rd5+64], 1;
+            past:"
+        );
+        let mut output = vec![0; 17];
+        Bench::new(&kernel("", &body))
+            .run("k", line(16), &mut [Arg::Words(&mut output)])
+            .unwrap_or_else(|error| panic!("{error}\n{body}"));
+        let want = [[(0..8).sum(); 8], [(8..16).sum(); 8]].concat();
+        assert_eq!(output[..16], want);
+    }
+}
+
 #[test]
 fn indexed_branches() {
     check(

@@ -241,6 +241,23 @@ fn lanes_that_do_not_meet() {
     }
 }
 
+/// Of lanes that name different members, those are found for which one is missing.
+#[test]
+fn members_that_are_missing() {
+    let found = fault(
+        "and.b32 %r6, %r1, 8;
+        mov.u32 %r7, 0xff;
+        shl.b32 %r6, %r7, %r6;
+        setp.eq.u32 %p1, %r1, 9;
+        @%p1 bra end;
+        /*!*/ bar.warp.sync %r6;
+        end:",
+        16,
+    );
+    assert_eq!(found.kind, FaultKind::InactiveLane { lane: 9 });
+    assert_eq!(found.thread, [8, 0, 0]);
+}
+
 /// Thread 0 of each warp takes a lock that is never given back.
 const LOCK: &str = "setp.eq.u32 %p3, %r1, %r1;
     rem.u32 %r6, %r1, 32;
