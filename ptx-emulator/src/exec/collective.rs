@@ -7,9 +7,9 @@ use super::lanes::{FULL, Row, lanes, write_row};
 use super::matrix;
 use super::stop::{Step, Stop};
 use super::warp::{Frame, Wait, Warp};
-use crate::device::Image;
 use crate::fault::FaultKind;
 use crate::isa::{Inst, Op, ReduxOp, ShflMode, Slot, VoteMode};
+use crate::load::Function;
 
 /// Where lanes name the members that take part; nowhere if the whole warp does.
 fn member_slot(inst: &Inst) -> Option<Slot> {
@@ -43,79 +43,103 @@ impl Warp {
     pub(super) fn exchange(
         &mut self,
         context: &mut Context<'_>,
-        image: &Image<'_>,
+        function: &Function,
         at: usize,
+        inst: &Inst,
         active: u32,
     ) -> Step<bool> {
-        let split = self.splits[at];
-        let function = image.function;
-        let inst = &function.code[split.pc as usize];
-        let own = split.frame as usize;
-        let anywhere = matches!(inst.op, Op::WarpSync);
-        let (executing, companions) = if let Wait::Together(all) = split.wait {
-            (all, self.companions(at, all))
-        } else {
-            let needed = members(&self.frames[own], inst, active)? & self.live();
-            if needed & !active != 0 {
-                let masks = match member_slot(inst) {
-                    Some(slot) => self.frames[own].rows[slot as usize],
-                    None => [FULL.into(); 32],
-                };
-                let site = (!anywhere).then_some(context.site);
-                self.wait_for(at, active, site, &masks);
-                return Ok(false);
-            }
-            (active, Vec::new())
+        let split = &self.splits[at];
+        if let Wait::Together(all) = split.wait {
+            self.exchange_together(context, function, at, inst, all)?;
+            return Ok(true);
+        }
+        let frame = &mut self.frames[split.frame as usize];
+        let needed = members(frame, inst, active)? & self.lanes & !self.exited;
+        if needed & !active == 0 {
+            perform(context, frame, function, inst, active, self.index)?;
+            return Ok(true);
+        }
+        let masks = match member_slot(inst) {
+            Some(slot) => frame.rows[slot as usize],
+            None => [FULL.into(); 32],
         };
-        let mut gathered = if anywhere {
+        let site = (!is_warp_sync(inst)).then_some(context.site);
+        self.wait_for(at, active, site, &masks);
+        Ok(false)
+    }
+
+    /// Runs the instruction for all splits that were brought together.
+    fn exchange_together(
+        &mut self,
+        context: &mut Context<'_>,
+        function: &Function,
+        at: usize,
+        inst: &Inst,
+        executing: u32,
+    ) -> Step<()> {
+        let companions = self.companions(at, executing);
+        let gathered = if is_warp_sync(inst) {
             None
         } else {
             self.registers(at, &companions)
         };
-        let frame = gathered.as_mut().unwrap_or(&mut self.frames[own]);
-        match inst.op {
-            Op::Mma(index) => {
-                let mma = &function.mmas[index as usize];
-                matrix::multiply(context, frame, mma, executing)?;
-            }
-            Op::TransposeMatrix => matrix::transpose(context, frame, inst, executing)?,
-            Op::MoveMatrix(index) => {
-                let matrices = &function.matrix_moves[index as usize];
-                context.stats.effects += u64::from(matrices.store);
-                matrix::transfer(context, frame, matrices, executing, self.index)?;
-            }
-            _ => execute(context, frame, inst, executing, self.index)?,
-        }
-        if let Some(gathered) = gathered {
-            self.put_back(at, &companions, &gathered, inst, executing);
+        if let Some(mut frame) = gathered {
+            perform(context, &mut frame, function, inst, executing, self.index)?;
+            self.put_back(at, &companions, &frame, inst, executing);
+        } else {
+            let frame = &mut self.frames[self.splits[at].frame as usize];
+            perform(context, frame, function, inst, executing, self.index)?;
         }
         for other in companions {
             self.splits[other].pc += 1;
             self.splits[other].wait = Wait::Nothing;
         }
         self.splits[at].wait = Wait::Nothing;
-        Ok(true)
+        Ok(())
     }
 }
 
+/// The instruction for which lanes need not be in one place, nor in one function.
+fn is_warp_sync(inst: &Inst) -> bool {
+    matches!(inst.op, Op::WarpSync)
+}
+
 /// Runs the instruction for the lanes that have come together.
-fn execute(
+fn perform(
     context: &mut Context<'_>,
     frame: &mut Frame,
+    function: &Function,
     inst: &Inst,
     active: u32,
     warp: u32,
 ) -> Step<()> {
     match inst.op {
-        Op::Shfl { mode, dst } => return shuffle(context, frame, inst, active, mode, dst),
+        Op::Mma(index) => {
+            let mma = &function.mmas[index as usize];
+            matrix::multiply(context, frame, mma, active)
+        }
+        Op::TransposeMatrix => matrix::transpose(context, frame, inst, active),
+        Op::MoveMatrix(index) => {
+            let matrices = &function.matrix_moves[index as usize];
+            context.stats.effects += u64::from(matrices.store);
+            matrix::transfer(context, frame, matrices, active, warp)
+        }
+        Op::Shfl { mode, dst } => shuffle(context, frame, inst, active, mode, dst),
         Op::WarpSync => {
             if context.checks.races {
                 context.block.order.warp_sync(warp as usize);
             }
-            return Ok(());
+            Ok(())
         }
-        _ => {}
+        _ => {
+            by_members(frame, inst, active);
+            Ok(())
+        }
     }
+}
+
+/// Runs `vote`, `match`, `redux` or `elect`.
+fn by_members(frame: &mut Frame, inst: &Inst, active: u32) {
     let slot = match inst.op {
         Op::Match { .. } | Op::Redux(_) => inst.src[1],
         _ => inst.src[0],
@@ -180,14 +204,13 @@ fn execute(
         | Op::Redux(_) => {}
         Op::Vote { dst, .. } => {
             set_pred(frame, dst, active, pred);
-            return Ok(());
+            return;
         }
         Op::Match { dst, .. } | Op::Elect { dst } => set_pred(frame, dst, active, pred),
         _ => {}
     }
     write_row(&mut frame.rows[inst.dst as usize], active, &result);
     frame.initialized[inst.dst as usize] |= active;
-    Ok(())
 }
 
 fn fill(row: &mut Row, mask: u32, value: u64) {

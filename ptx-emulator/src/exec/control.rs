@@ -351,7 +351,7 @@ impl Warp {
                 | Op::TransposeMatrix
                 | Op::MoveMatrix(_) => {
                     self.splits[at].pc = pc;
-                    if !self.exchange(context, image, at, active)? {
+                    if !self.exchange(context, image.function, at, inst, active)? {
                         return Ok(Flow::Reschedule);
                     }
                     pc += 1;
