@@ -31,7 +31,7 @@ pub type Words = [u32; CHUNK];
 
 /// A float type in device memory.
 pub trait Element: Copy {
-    /// Reads `CHUNK` consecutive elements as they are in memory: in the first words, without a dependence on their arrival.
+    /// Reads `CHUNK` consecutive elements as they are in memory, without waiting for them to arrive.
     ///
     /// # Safety
     /// `source` is valid for `CHUNK` elements and 16-byte aligned.

@@ -103,7 +103,7 @@ pub(crate) trait Sink: Copy {
 /// Quantizes a chunk; returns its bytes, and `sum` plus their sum.
 ///
 /// No value is larger than the one that determined the scale, so all products are within -127.5..127.5. Adding `1.5 * 2^23` rounds such a
-/// product as `rint` does, and leaves the integer in the low byte. (`cvt` to an integer gives a quarter of an addition's results per cycle.) Only
+/// product as `rint` does, and leaves the integer in the low byte. (`cvt` to an integer would take the slower pipe of reciprocals and roots.) Only
 /// where the scale is 0 or NaN may products be NaN; then every value is 0.
 #[inline(always)]
 pub(crate) fn round_chunk(values: &[f32; CHUNK], scale: f32, mut sum: i32) -> (U32x2, i32) {
