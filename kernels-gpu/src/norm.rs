@@ -262,8 +262,8 @@ impl<const WHOLE: bool> Norm<WHOLE> {
 
     /// Normalizes a token, with all threads of the block.
     ///
-    /// `gamma` is this thread's chunk of gamma, if it was loaded before, which saves latency and requires one chunk per thread. It costs
-    /// registers and therefore, with many tokens, bytes in flight.
+    /// `gamma` is this thread's chunk of gamma, if it was loaded before, which saves latency; with several chunks per thread it is not used. It
+    /// costs registers and therefore, with many tokens, bytes in flight.
     ///
     /// # Safety
     /// Launched on buffers as the module describes; no other block writes this token's. `CHUNKS` chunks per thread hold a padded row, or `CHUNKS`
@@ -325,7 +325,10 @@ impl<const WHOLE: bool> Norm<WHOLE> {
             let mut absmax = 0;
             unroll!(i < CHUNKS <= 4, {
                 let chunk = thread + i as u32 * threads;
-                let gamma = || gamma.unwrap_or_else(|| self.gamma(chunk));
+                let gamma = || match gamma {
+                    Some(gamma) if CHUNKS == 1 => gamma,
+                    _ => self.gamma(chunk),
+                };
                 values[i] = self.scale(&values[i], inverse, gamma, || self.beta(chunk));
                 absmax = quantize::absmax_bits(&values[i], absmax);
             });

@@ -150,7 +150,8 @@ impl<const TILES: usize> Weights<TILES> {
     }
 }
 
-/// Has L2 fetch what the block loads first of its first group's weights.
+/// Has L2 fetch what the block loads first of its first group's weights. Not a method of [`Weights`]: with those made before the token is
+/// loaded, launches that do not prefetch would compute their addresses before it, too.
 ///
 /// # Safety
 /// The weights are as the module describes, and the group exists.
