@@ -13,16 +13,17 @@
 //! | dynamic shared memory | [`shared_bytes`]: the int8 values, then the sums of two groups; then a wide row | | |
 //!
 //! The grid is at most what the device can run at once: block `b` computes groups `b`, `b + grid_dim`, ... of `TILES` tiles of 16 rows, and the
-//! norm once. `early` is 1 if it may start before the preceding kernel has ended, and then it prefetches its weights. The warps of a block split K
-//! and add up their sums in shared memory. If the row is one chunk per thread (up to 8192), a warp has at most two steps of 128 columns, so that all
-//! weights of a group are in flight at once: those of the first group while the norm is computed, those of the next while one is multiplied and
-//! reduced. Bound by the norm's latency and instructions if there are few groups per block, else by weight bytes.
+//! norm once. `early` is 1 if it may start before the preceding kernel has ended, and then it prefetches its weights. Of K, each warp computes the
+//! columns that it has quantized itself; the warps add up their sums in shared memory. If the row is one chunk per thread (up to 8192), these are
+//! two steps of 128 columns, so that all weights of a group are in flight at once: those of the first group while the norm is computed, those of
+//! the next while one is multiplied and reduced. Bound by the norm's latency and instructions if there are few groups per block, else by weight
+//! bytes.
 
 use super::epilogue::{Operands, Rows};
 use super::layout::{Layout, Tiled};
 use super::one_token::{first_value, reduce_scatter};
 use super::{STEP_BYTES, STEP_COLUMNS, TILE_ROWS, UNIT_BYTES, UNIT_COLUMNS, UNIT_ROWS, UNIT_WORDS};
-use crate::block::{self, WARP};
+use crate::block::{self, FULL_WARP, WARP};
 use crate::element::{AnyFloat, Floats, Words};
 use crate::grid;
 use crate::norm::{Norm, Source};
@@ -31,10 +32,10 @@ use crate::row::{ANY, CHUNK, MAX_THREADS, WHOLE, WIDE};
 use core::mem::MaybeUninit;
 use cuda_std::ptr::{self, U32x2, U32x4};
 use cuda_std::shared::{self, SharedPtr};
-use cuda_std::{kernel, thread};
+use cuda_std::{kernel, thread, warp};
 
-/// Steps of a tile whose weights a warp loads together.
-const STEPS: usize = 2;
+/// Steps that a warp computes together, and whose weights it loads together: those of the activations that its lanes quantize, a chunk each.
+const STEPS: usize = WARP as usize * CHUNK / STEP_COLUMNS;
 
 /// Maximum number of registers per thread: each thread's share with `MAX_THREADS` threads per block.
 pub const REGISTERS: u32 = 64;
@@ -108,10 +109,10 @@ impl<const WHOLE: bool> Source for Token<WHOLE> {
     }
 }
 
-/// A lane's view of the weights.
+/// The weights, as a lane loads them.
 #[derive(Clone, Copy)]
 struct Weights<const TILES: usize> {
-    /// This lane's unit of the first step of the first tile.
+    /// This lane's unit of its warp's first step of the first tile.
     first: *const u8,
     tiles: u32,
     /// Steps of a tile.
@@ -128,26 +129,26 @@ impl<const TILES: usize> Weights<TILES> {
         step < self.steps && group * (TILES as u32) < self.tiles
     }
 
-    /// A lane's units of a step of a group, which has it. Tiles past the last repeat the last one; their results are not written.
+    /// This lane's unit of its warp's first step of each tile of a group. Tiles past the last repeat the last one; their results are not written.
     #[inline(always)]
-    fn units(&self, group: u32, step: u32) -> [*const U32x4; TILES] {
+    fn of_group(&self, group: u32) -> [*const u8; TILES] {
+        let tile_bytes = self.steps * STEP_BYTES as u32;
         core::array::from_fn(|tile| {
             let index = (group * TILES as u32 + tile as u32).min(self.tiles - 1);
-            let offset = (index as usize * self.steps as usize + step as usize) * STEP_BYTES;
-            self.first.wrapping_add(offset).cast()
+            self.first
+                .wrapping_add(index as usize * tile_bytes as usize)
         })
     }
+}
 
-    /// Loads a lane's units of a step of a group.
-    ///
-    /// # Safety
-    /// The group has the step; the weights are as the module describes.
-    #[inline(always)]
-    unsafe fn load(&self, group: u32, step: u32) -> Units<TILES> {
-        // SAFETY: the units exist.
-        self.units(group, step)
-            .map(|unit| unsafe { ptr::load_nc_streaming_v4(unit) }.0)
-    }
+/// Loads a lane's units of the step `step` steps after that of `units`.
+///
+/// # Safety
+/// The units exist.
+#[inline(always)]
+unsafe fn load<const TILES: usize>(units: [*const u8; TILES], step: usize) -> Units<TILES> {
+    // SAFETY: the caller's contract.
+    units.map(|unit| unsafe { ptr::load_nc_streaming_v4(unit.add(step * STEP_BYTES).cast()) }.0)
 }
 
 /// Has L2 fetch what the block loads first of its first group's weights. Not a method of [`Weights`]: with those made before the token is
@@ -191,7 +192,8 @@ unsafe fn normed<const TILES: usize, const COUNT: usize, const CHUNKS: usize, co
     let values: SharedPtr<U32x2> = shared::dynamic_shared_mem();
     let mut group = thread::block_idx_x();
     let groups = n.div_ceil(rows_of_group);
-    let mut step = warp;
+    let own_step = warp * STEPS as u32;
+    let mut step = own_step;
     // The warp that writes the group's outputs: a different one each time, since the others go on to the next group.
     let mut writer = 0;
     // SAFETY: here and below, the caller's contract; all threads reach the barriers, because they agree on `group`.
@@ -212,16 +214,16 @@ unsafe fn normed<const TILES: usize, const COUNT: usize, const CHUNKS: usize, co
             (Some(input.fetch(0, thread)), Some(norm.gamma(thread)))
         };
         let weights = Weights::<TILES> {
-            first: weights.add(lane as usize * UNIT_BYTES),
+            first: weights.add(own_step as usize * STEP_BYTES + lane as usize * UNIT_BYTES),
             tiles: n.div_ceil(TILE_ROWS as u32),
             steps: k / STEP_COLUMNS as u32,
         };
+        let mut next = weights.of_group(group);
         // Of steps that exist, and read only for those.
         let mut units = [MaybeUninit::<Units<TILES>>::uninit(); STEPS];
         unroll!(i < STEPS <= 2, {
-            let step = step + i as u32 * warps;
-            if weights.has(group, step) {
-                units[i].write(weights.load(group, step));
+            if weights.has(group, step + i as u32) {
+                units[i].write(load(next, i));
             }
         });
         // A lane has the same row of each group, and the same place for its sum.
@@ -243,14 +245,15 @@ unsafe fn normed<const TILES: usize, const COUNT: usize, const CHUNKS: usize, co
         }
         let quantized = InShared { values, k };
         let used = shared_bytes(k);
-        // The barrier after the norm is between this and the first additions.
+        // The norm's barriers are between this and the additions of other warps.
         if warp == 0 {
             own_sum.write(0);
             other_sum.write(0);
         }
         let token = Token::<WHOLE> { input, fetched };
         let (scale, of_warp) = norm.run::<_, _, CHUNKS>(0, token, gamma, quantized, used);
-        thread::sync_threads();
+        // A warp reads only activations that it has written.
+        warp::sync_warp(FULL_WARP);
 
         let activations = values
             .cast::<U32x4>()
@@ -271,17 +274,19 @@ unsafe fn normed<const TILES: usize, const COUNT: usize, const CHUNKS: usize, co
                 // With a chunk per thread, the block has a warp for every two steps.
                 is_last = CHUNKS != WIDE || step >= weights.steps;
                 if is_last {
-                    step = warp;
+                    step = own_step;
                     group += thread::grid_dim_x();
+                    next = weights.of_group(group);
                     writer = if writer + 1 < warps { writer + 1 } else { 0 };
                     if group < groups {
                         rows.prefetch((group * rows_of_group) as usize);
                     }
+                } else {
+                    next = next.map(|unit| unit.wrapping_add(warps as usize * STEPS * STEP_BYTES));
                 }
                 unroll!(i < STEPS <= 2, {
-                    let distance = i as u32 * warps;
-                    if first + distance < weights.steps {
-                        let column = (first + distance) * (STEP_COLUMNS / UNIT_COLUMNS) as u32;
+                    if first + (i as u32) < weights.steps {
+                        let column = (first + i as u32) * (STEP_COLUMNS / UNIT_COLUMNS) as u32;
                         let U32x4(q) = activations.add(column).read();
                         let units = units[i].assume_init_ref();
                         for word in 0..UNIT_WORDS {
@@ -291,8 +296,8 @@ unsafe fn normed<const TILES: usize, const COUNT: usize, const CHUNKS: usize, co
                         }
                     }
                     // Loads into the registers that have just become free.
-                    if weights.has(group, step + distance) {
-                        units[i].write(weights.load(group, step + distance));
+                    if weights.has(group, step + i as u32) {
+                        units[i].write(load(next, i));
                     }
                 });
             }
