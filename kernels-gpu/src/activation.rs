@@ -232,7 +232,7 @@ pub unsafe fn activation(
     layout: u32,
     width: u32,
 ) {
-    grid::follow();
+    grid::synchronize_and_trigger();
     let source = Gated::new(gate, up, dtype, kind, layout, width);
     // SAFETY: the host launches it on buffers as the module describes.
     unsafe { run(source, Floats::new(output, dtype, width)) }

@@ -5,14 +5,10 @@
 
 use cuda_std::shared::{SharedPtr, SharedValue};
 use cuda_std::thread;
-use cuda_std::warp::{self, WarpValue};
+use cuda_std::warp::{self, FULL_MASK, WARP_SIZE, WarpValue};
 
-/// Lanes per warp.
-pub const WARP: u32 = 32;
 /// Maximum number of warps per block.
 pub const MAX_WARPS: usize = 32;
-
-pub const FULL_WARP: u32 = u32::MAX;
 
 /// Combines `value` over the lanes of a warp, at distances 16, 8, 4, 2, 1; every lane gets the result.
 ///
@@ -20,10 +16,10 @@ pub const FULL_WARP: u32 = u32::MAX;
 /// All lanes of the warp call it together.
 #[inline(always)]
 unsafe fn reduce_warp<T: WarpValue>(mut value: T, combine: impl Fn(T, T) -> T) -> T {
-    let mut distance = WARP / 2;
+    let mut distance = WARP_SIZE / 2;
     while distance > 0 {
         // SAFETY: the caller's contract: all lanes of the full mask take part.
-        let other = unsafe { warp::warp_shuffle_xor(FULL_WARP, value, distance, WARP) };
+        let other = unsafe { warp::warp_shuffle_xor(FULL_MASK, value, distance, WARP_SIZE) };
         value = combine(value, other);
         distance /= 2;
     }
@@ -39,7 +35,7 @@ pub unsafe fn sum_warp(value: i32) -> i32 {
     // SAFETY: the caller's contract.
     unsafe {
         #[cfg(target_feature = "sm_80")]
-        return warp::warp_reduce_add_i32(FULL_WARP, value);
+        return warp::warp_reduce_add_i32(FULL_MASK, value);
         #[cfg(not(target_feature = "sm_80"))]
         return reduce_warp(value, |a, b| a + b);
     }
@@ -54,7 +50,7 @@ unsafe fn max_warp(value: i32) -> i32 {
     // SAFETY: the caller's contract.
     unsafe {
         #[cfg(target_feature = "sm_80")]
-        return warp::warp_reduce_max_i32(FULL_WARP, value);
+        return warp::warp_reduce_max_i32(FULL_MASK, value);
         #[cfg(not(target_feature = "sm_80"))]
         return reduce_warp(value, |a, b| a.max(b));
     }
@@ -103,8 +99,11 @@ unsafe fn reduce<T: WarpValue + SharedValue>(
     identity: T,
     of_warp: impl Fn(T) -> T,
 ) -> T {
-    let warps = thread::block_dim_x() / WARP;
-    let (warp, lane) = (thread::thread_idx_x() / WARP, thread::thread_idx_x() % WARP);
+    let warps = thread::block_dim_x() / WARP_SIZE;
+    let (warp, lane) = (
+        thread::thread_idx_x() / WARP_SIZE,
+        thread::thread_idx_x() % WARP_SIZE,
+    );
     // SAFETY: whole warps take part, each writes its own slot, and a barrier separates the writes from the reads.
     unsafe {
         let own = of_warp(value);

@@ -61,7 +61,7 @@ macro_rules! variants {
                 let norm = Norm::<$whole> { kind: norm, gamma, beta, eps, width };
                 // SAFETY: the host launches it on buffers as the modules describe.
                 unsafe { norm.prefetch() };
-                grid::follow();
+                grid::synchronize_and_trigger();
                 let source = Gated::<$whole>::new(gate, up, dtype, activation, layout, width);
                 let output = Quantized { values, scale, sum, k_padded };
                 // SAFETY: the host launches it on buffers as the modules describe.

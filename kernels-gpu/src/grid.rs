@@ -9,7 +9,7 @@ use cuda_std::grid;
 /// From sm_90 on, the host may launch a kernel before the preceding one has finished (programmatic dependent launch). Such a kernel calls
 /// this before it reads or writes memory; it may prefetch earlier. On older architectures the grids of a stream do not overlap.
 #[inline(always)]
-pub(crate) fn follow() {
+pub(crate) fn synchronize_and_trigger() {
     #[cfg(target_feature = "sm_90")]
     {
         grid::grid_dependency_synchronize();

@@ -17,7 +17,7 @@
 //! Sums are f32, added in a fixed order: pairs, then pairs of pairs within a chunk; the chunks of a thread in ascending order; lanes and
 //! warps with shuffles. Division and square root are correctly rounded, so the results are the same on every device, bit for bit.
 
-use crate::block::{self, MAX_WARPS, WARP};
+use crate::block::{self, MAX_WARPS};
 use crate::element::{AnyFloat, Element, Floats, QUAD};
 use crate::grid;
 use crate::quantize::{self, Quantized, Sink};
@@ -26,6 +26,7 @@ use crate::row::Variant;
 use crate::row::{ANY, CHUNK, MAX_THREADS, WHOLE, WIDE, WideRow};
 #[cfg(target_feature = "sm_90")]
 use cuda_std::ptr;
+use cuda_std::warp::WARP_SIZE;
 use cuda_std::{GpuFloat, kernel, shared_array, thread};
 
 /// The values to normalize.
@@ -109,7 +110,7 @@ pub enum Kind {
 }
 
 /// Elements of gamma or beta whose order is changed together: a warp's chunks.
-pub const PARAMETER_BLOCK: usize = CHUNK * WARP as usize;
+pub const PARAMETER_BLOCK: usize = CHUNK * WARP_SIZE as usize;
 
 /// Distance between the halves of a chunk of gamma or beta.
 const HALF: usize = PARAMETER_BLOCK / 2;
@@ -117,7 +118,7 @@ const HALF: usize = PARAMETER_BLOCK / 2;
 /// Where the first half of chunk `chunk` of gamma or beta is stored. Of each block, the first halves of all chunks come first, then the second
 /// halves, so that each of a warp's two loads is contiguous.
 const fn first_half(chunk: u32) -> usize {
-    let of_whole_blocks = chunk / WARP * WARP;
+    let of_whole_blocks = chunk / WARP_SIZE * WARP_SIZE;
     (chunk + of_whole_blocks) as usize * QUAD
 }
 
@@ -461,7 +462,7 @@ macro_rules! variants {
                 let norm = Norm::<$whole> { kind, gamma, beta, eps, width };
                 // SAFETY: the host launches it on buffers as the module describes.
                 unsafe { norm.prefetch() };
-                grid::follow();
+                grid::synchronize_and_trigger();
                 let floats = |start| Floats::new(start, dtype, width);
                 let source = Input::<$whole> { input: floats(input), residual: floats(residual) };
                 // SAFETY: the host launches it on buffers as the module describes.
@@ -490,7 +491,7 @@ macro_rules! variants {
                 let norm = Norm::<$whole> { kind, gamma, beta, eps, width };
                 // SAFETY: the host launches it on buffers as the module describes.
                 unsafe { norm.prefetch() };
-                grid::follow();
+                grid::synchronize_and_trigger();
                 let floats = |start| Floats::new(start, dtype, width);
                 let source = Input::<$whole> { input: floats(input), residual: floats(residual) };
                 let output = Quantized { values, scale, sum, k_padded };

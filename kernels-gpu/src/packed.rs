@@ -11,9 +11,9 @@
 //! Threads: a block processes 4 rows, a warp 32 columns of them at a time, a lane 4 columns (a *quad*) of one row. Warps thus access
 //! whole sectors of the floats, of the int8 values and of `Tiled`. Bound by memory bandwidth.
 
-use crate::block::{FULL_WARP, WARP};
 use crate::element::{AnyFloat, Floats, QUAD};
 use cuda_std::atomic::atomic_fetch_max_relaxed_u32_device;
+use cuda_std::warp::{FULL_MASK, WARP_SIZE};
 use cuda_std::{kernel, thread, warp};
 
 /// The packed layouts, with the numbers that are passed to kernels. `bitnet_cuda::layout` describes them.
@@ -31,7 +31,7 @@ pub enum Layout {
 /// Rows that a block of threads processes.
 pub const ROWS: u32 = 4;
 /// Lanes that share a row.
-const ROW_LANES: u32 = WARP / ROWS;
+const ROW_LANES: u32 = WARP_SIZE / ROWS;
 /// Columns that a warp processes at a time.
 pub const WARP_COLUMNS: u32 = ROW_LANES * QUAD as u32;
 /// Maximum number of threads per block.
@@ -151,8 +151,8 @@ impl Packed {
         let distance = if self.is_tiled() { ROW_LANES } else { 1 };
         // SAFETY: all lanes take part, because the layout is the same for all; the padded matrix consists of whole words.
         unsafe {
-            word |= warp::warp_shuffle_xor(FULL_WARP, word, distance, WARP);
-            word |= warp::warp_shuffle_xor(FULL_WARP, word, 2 * distance, WARP);
+            word |= warp::warp_shuffle_xor(FULL_MASK, word, distance, WARP_SIZE);
+            word |= warp::warp_shuffle_xor(FULL_MASK, word, 2 * distance, WARP_SIZE);
             if shift == 0 && inside {
                 *self.bytes.add(offset).cast() = word;
             }
@@ -163,12 +163,15 @@ impl Packed {
 /// Calls `each` with the row and column of every quad of this lane within `columns` columns; the lanes of a warp make the calls together.
 #[inline(always)]
 pub(crate) fn for_each_quad(columns: u32, mut each: impl FnMut(u32, u32)) {
-    let (warp, lane) = (thread::thread_idx_x() / WARP, thread::thread_idx_x() % WARP);
+    let (warp, lane) = (
+        thread::thread_idx_x() / WARP_SIZE,
+        thread::thread_idx_x() % WARP_SIZE,
+    );
     let row = thread::block_idx_x() * ROWS + lane / ROW_LANES;
     let mut first = warp * WARP_COLUMNS;
     while first < columns {
         each(row, first + lane % ROW_LANES * QUAD as u32);
-        first += thread::block_dim_x() / WARP * WARP_COLUMNS;
+        first += thread::block_dim_x() / WARP_SIZE * WARP_COLUMNS;
     }
 }
 

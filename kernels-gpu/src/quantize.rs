@@ -353,7 +353,7 @@ macro_rules! variants {
                 k: u32,
                 k_padded: u32,
             ) {
-                grid::follow();
+                grid::synchronize_and_trigger();
                 let input = Floats::new(input, dtype, k);
                 let output = Quantized { values, scale, sum, k_padded };
                 // SAFETY: the host launches it on buffers as the module describes.
@@ -385,7 +385,7 @@ pub unsafe fn quantize_tensor_absmax(
     tokens: u32,
     k: u32,
 ) {
-    grid::follow();
+    grid::synchronize_and_trigger();
     // SAFETY: the host launches it on buffers as the module describes.
     unsafe { absmax(Floats::new(input, dtype, k), partial, tokens) }
 }
@@ -403,7 +403,7 @@ pub unsafe fn quantize_tensor(
     k: u32,
     k_padded: u32,
 ) {
-    grid::follow();
+    grid::synchronize_and_trigger();
     let output = Quantized {
         values,
         scale,
@@ -424,7 +424,7 @@ pub unsafe fn dequantize_activations(
     k: u32,
     k_padded: u32,
 ) {
-    grid::follow();
+    grid::synchronize_and_trigger();
     // SAFETY: the host launches it on buffers as the module describes.
     unsafe { dequantize(values, scale, Floats::new(output, dtype, k), k_padded) }
 }

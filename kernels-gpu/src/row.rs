@@ -1,14 +1,15 @@
 //! Rows of floats, processed by the threads of a block in chunks of 8: thread `t` processes chunks `t`, `t + block_dim`, ...
 
-use crate::block::{MAX_WARPS, WARP};
+use crate::block::MAX_WARPS;
 pub use crate::element::CHUNK;
 use crate::element::QUAD;
 use cuda_std::ptr::U32x4;
 use cuda_std::shared::{self, SharedPtr};
 use cuda_std::thread;
+use cuda_std::warp::WARP_SIZE;
 
 /// Maximum number of threads per block.
-pub const MAX_THREADS: u32 = MAX_WARPS as u32 * WARP;
+pub const MAX_THREADS: u32 = MAX_WARPS as u32 * WARP_SIZE;
 
 /// Accepts only rows of whole chunks.
 pub(crate) const WHOLE: bool = true;

@@ -13,16 +13,16 @@
 //! Threads, for the sums: a warp processes a row, lane `l` its columns `l, l + 32, ...`. Sums are f64, added in the order of the CPU
 //! reference, so that the scales are the same, bit for bit. For the values: as in the `packed` module. Bound by memory bandwidth.
 
-use crate::block::{FULL_WARP, WARP};
 use crate::element::{AnyFloat, Floats, QUAD};
 use crate::packed::{self, Layout, MAX_THREADS, Packed, ZEROS};
 use cuda_std::shared::SharedPtr;
+use cuda_std::warp::{FULL_MASK, WARP_SIZE};
 use cuda_std::{intrinsics, kernel, shared_array, thread, warp};
 
 /// Rows whose sums a block computes.
-pub const SUM_ROWS: u32 = MAX_THREADS / WARP;
+pub const SUM_ROWS: u32 = MAX_THREADS / WARP_SIZE;
 
-const LANES: usize = WARP as usize;
+const LANES: usize = WARP_SIZE as usize;
 
 /// Sums `value` over all lanes in the order of the reference: at distances 16, 8, 4, 2, 1. All lanes get the sum.
 ///
@@ -30,14 +30,14 @@ const LANES: usize = WARP as usize;
 /// All lanes of the warp call it together.
 #[inline(always)]
 unsafe fn sum_of_warp(mut value: f64) -> f64 {
-    let mut distance = WARP / 2;
+    let mut distance = WARP_SIZE / 2;
     while distance > 0 {
         let bits = value.to_bits();
         // SAFETY: the caller's contract.
         let (low, high) = unsafe {
             (
-                warp::warp_shuffle_xor(FULL_WARP, bits as u32, distance, WARP),
-                warp::warp_shuffle_xor(FULL_WARP, (bits >> 32) as u32, distance, WARP),
+                warp::warp_shuffle_xor(FULL_MASK, bits as u32, distance, WARP_SIZE),
+                warp::warp_shuffle_xor(FULL_MASK, (bits >> 32) as u32, distance, WARP_SIZE),
             )
         };
         value += f64::from_bits(u64::from(low) | u64::from(high) << 32);
@@ -54,8 +54,8 @@ unsafe fn sum_of_warp(mut value: f64) -> f64 {
 unsafe fn sum_rows(weights: Floats, abs_sums: *mut f64, sums: *mut f64, n: u32) {
     /// Loads in flight.
     const STEPS: usize = 8;
-    let lane = (thread::thread_idx_x() % WARP) as usize;
-    let row = (thread::block_idx_x() * SUM_ROWS + thread::thread_idx_x() / WARP) as usize;
+    let lane = (thread::thread_idx_x() % WARP_SIZE) as usize;
+    let row = (thread::block_idx_x() * SUM_ROWS + thread::thread_idx_x() / WARP_SIZE) as usize;
     if row >= n as usize {
         return;
     }
@@ -115,12 +115,12 @@ unsafe fn means(
     unsafe {
         let mut of_all = 0.0;
         if per_tensor != 0 {
-            if thread < WARP {
+            if thread < WARP_SIZE {
                 let mut sum = 0.0f64;
                 let mut row = thread;
                 while row < n {
                     sum += *sums.add(row as usize);
-                    row += WARP;
+                    row += WARP_SIZE;
                 }
                 let sum = sum_of_warp(sum);
                 if thread == 0 {

@@ -73,7 +73,7 @@ fn every_variant_reads_each_weight_byte_once_in_whole_sectors() {
         assert_eq!(reports.len(), 1, "{}", variant.name());
         let weights = &reports[0].arguments[WEIGHTS];
         assert_eq!(weights.bytes_read, packed, "{}", variant.name());
-        // By loads of 16 bytes a lane that leave L1 to the activations.
+        // By loads of 16 bytes per lane that leave L1 to the activations.
         let streamed: u64 = reports[0]
             .lines
             .iter()

@@ -1,4 +1,4 @@
-//! One file a promise. `cargo test -p integration-tests gemv::` runs one file's tests.
+//! One file per promise. `cargo test -p integration-tests gemv::` runs one file's tests.
 
 mod activation;
 mod bad_input;

@@ -106,7 +106,7 @@ fn kernel(report: KernelReport) -> (String, Kernel) {
     (report.kernel, kernel)
 }
 
-/// A line a loop, so that a change of one is a changed line.
+/// One line per loop, so that a change of one is a changed line.
 fn text(record: &Record) -> Result<String> {
     let mut text = format!(
         "{{\n\"arch\": {},\n\"ptxas\": {},\n\"kernels\": {{",

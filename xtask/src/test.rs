@@ -102,7 +102,7 @@ fn passed(steps: &[Step], ci: bool) -> bool {
     })
 }
 
-/// A line a step; a failed or skipped one says why.
+/// One line per step; a failed or skipped one says why.
 fn summary(steps: &[Step], ci: bool) -> String {
     let mut text = String::new();
     for Step {

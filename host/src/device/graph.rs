@@ -114,7 +114,7 @@ impl Graph {
             .allocations
             .iter()
             .map(|allocation| allocation.in_flight());
-        stream.inner().submit_launch(
+        stream.inner().submit_now(
             &mut queue,
             stream.raw(),
             Work::named(Arc::clone(&self.name), self.bytes),

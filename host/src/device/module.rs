@@ -136,8 +136,7 @@ impl Function {
     }
 }
 
-/// Fails early, and in the same words on every device, where the PTX is for an architecture that the device is
-/// not.
+/// Refuses PTX for an architecture that the device cannot run, with the same message on every device.
 ///
 /// PTX runs on its own architecture and newer ones; a target with the suffix `a` only on exactly its
 /// own, with `f` only within its family of the same major version.

@@ -128,11 +128,11 @@ impl StreamInner {
             return Ok(());
         }
         let in_flight = allocations.map(|allocation| allocation.in_flight());
-        self.submit_launch(&mut queue, raw, work, in_flight, submit)
+        self.submit_now(&mut queue, raw, work, in_flight, submit)
     }
 
-    /// Submits a launch; the queue's guard shows that no capture is going on.
-    pub(super) fn submit_launch<'a>(
+    /// Submits work outside a capture, which the queue's guard excludes.
+    pub(super) fn submit_now<'a>(
         self: &Arc<Self>,
         queue: &mut Queue,
         raw: RawStream,

@@ -181,7 +181,7 @@ impl Stream {
         let in_flight = allocations.iter().map(|allocation| allocation.in_flight());
         let work = Work::named(operation, bytes);
         self.inner
-            .submit_launch(&mut queue, self.raw, work, in_flight, submit)
+            .submit_now(&mut queue, self.raw, work, in_flight, submit)
     }
 
     /// Fails where the stream is one of the caller's.
@@ -195,8 +195,8 @@ impl Stream {
         }
     }
 
-    /// Whether what is launched next runs after what was launched before, as far as this library knows: not while launches are captured into a
-    /// graph, and not on a caller's streams, which look all the same.
+    /// Whether the next launch is known to run after all earlier ones: not during a capture, and not on a caller's stream, because all callers'
+    /// streams share one record.
     pub(crate) fn orders_its_launches(&self) -> bool {
         self.inner.raw.is_some() && !self.inner.is_capturing()
     }

@@ -175,7 +175,7 @@ mod tests {
     use super::*;
     use crate::device::Device;
 
-    /// As beyond 65535 blocks a row, where memory would be short: two blocks of 32 threads take 5 segments of a row, and a part.
+    /// As beyond 65535 blocks per row, where memory would be short: two blocks of 32 threads take 5 segments of a row, and a part.
     #[test]
     fn blocks_take_several_segments_of_a_row() {
         let device = Device::emulated().unwrap();

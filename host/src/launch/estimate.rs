@@ -3,13 +3,13 @@
 //! ```text
 //! cycles  = overlap(memory, latency, issue) + ends + splitting
 //! overlap = the root of the sum of squares: more than the longest where others take about as long
-//! memory  = LATENCY + max(weights / (dram * processors), weights of the busiest processor / PROCESSOR_BYTES)
-//! latency = waves * (LATENCY + later rounds * way + rounds * instructions of a batch * PIPE_CYCLES)     a round: from a warp's loads to their products
-//! issue   = warps of the busiest processor * instructions of a warp * ISSUE / SCHEDULERS
+//! memory  = LATENCY + max(weights / (dram * multiprocessors), weights of the busiest multiprocessor / L2_BYTES_PER_SM)
+//! latency = waves * (LATENCY + later rounds * later_latency + rounds * instructions of a batch * PIPE_CYCLES)     a round: from a warp's loads to their products
+//! issue   = warps of the busiest multiprocessor * instructions of a warp * ISSUE / SCHEDULERS
 //! ends    = (ENDS + warps of a block) * DEPENDENT_ISSUE
 //! ```
 //!
-//! `way` is LATENCY, or L2_LATENCY for the share that a kernel has prefetched into L2, where kernels can be launched early. `dram`,
+//! `later_latency` is LATENCY, or L2_LATENCY for the share that a kernel has prefetched into L2, where kernels can be launched early. `dram`,
 //! in bytes per cycle and multiprocessor, follows from the clocks and the bus width that the driver reports: 19 on an H200, 10 on
 //! an A100.
 
@@ -17,7 +17,7 @@ use kernels_gpu::gemv::{STEP_BYTES, STEP_COLUMNS, Shape, TILE_ROWS};
 
 use crate::device::{Capabilities, Device};
 
-/// Warp instructions that a multiprocessor issues a cycle.
+/// Warp instructions that a multiprocessor issues per cycle.
 pub(super) const SCHEDULERS: f64 = 4.0;
 
 /// Cycles for which an instruction of a warp occupies its pipe: `dp4a` the FMA pipe, additions and logic the ALU pipe. Each gives 64
@@ -25,7 +25,7 @@ pub(super) const SCHEDULERS: f64 = 4.0;
 /// Nsight Compute, Profiling Guide, pipelines).
 pub(super) const PIPE_CYCLES: f64 = 2.0;
 
-/// Cycles a scheduler and instruction where many warps execute about as many `dp4a` as other instructions: 1 if the pipes were always
+/// Cycles per scheduler and instruction where many warps execute about as many `dp4a` as other instructions: 1 if the pipes were always
 /// busy side by side, 2 if never.
 const ISSUE: f64 = 1.5;
 
@@ -42,11 +42,11 @@ const L2_LATENCY: f64 = 300.0;
 /// GHz, as on an H100.
 const DRAM_BYTES: f64 = 14.0;
 
-/// Bytes a cycle that one multiprocessor can take from L2.
-pub(super) const PROCESSOR_BYTES: f64 = 64.0;
+/// Bytes per cycle that one multiprocessor can take from L2.
+pub(super) const L2_BYTES_PER_SM: f64 = 64.0;
 
 /// Instructions for 16 rows and 128 columns: 16 `dp4a`, 12 masks, and loads and loop control.
-const INSTRUCTIONS_A_STEP: f64 = 32.0;
+const INSTRUCTIONS_PER_STEP: f64 = 32.0;
 
 /// Instructions before the first load and after the last product.
 const ENDS: f64 = 130.0;
@@ -71,10 +71,10 @@ pub(super) fn prefetched_bytes(device: &Device) -> u32 {
     }
 }
 
-/// Bytes a cycle and multiprocessor from DRAM.
+/// Bytes per cycle and multiprocessor from DRAM.
 pub(super) fn dram_bytes(capabilities: &Capabilities) -> f64 {
     let of = |clock: u32, memory_clock: u32, bus_bits: u32| {
-        // Two transfers a clock.
+        // Two transfers per clock.
         let bytes = 2.0 * f64::from(memory_clock) * f64::from(bus_bits) / 8.0;
         bytes / (f64::from(clock) * f64::from(capabilities.multiprocessors))
     };
@@ -90,12 +90,12 @@ pub(super) fn dram_bytes(capabilities: &Capabilities) -> f64 {
 
 /// Cycles in which DRAM could deliver `[n, k]` weights.
 pub(super) fn ideal_cycles(capabilities: &Capabilities, n: usize, k: usize) -> f64 {
-    let processors = f64::from(capabilities.multiprocessors);
-    n as f64 * k as f64 / 4.0 / (dram_bytes(capabilities) * processors)
+    let multiprocessors = f64::from(capabilities.multiprocessors);
+    n as f64 * k as f64 / 4.0 / (dram_bytes(capabilities) * multiprocessors)
 }
 
 /// Steps of 128 columns that the slowest warp of a block takes.
-fn steps_a_warp(shape: Shape, k: usize) -> usize {
+fn steps_per_warp(shape: Shape, k: usize) -> usize {
     k.div_ceil(STEP_COLUMNS)
         .div_ceil((shape.warps * shape.splits) as usize)
 }
@@ -113,16 +113,16 @@ pub(super) fn latency_cycles(shape: Shape, capabilities: &Capabilities, n: usize
     let threads = by_registers.min(capabilities.max_threads_per_multiprocessor);
     let resident = f64::from(threads / capabilities.warp_size);
     let waves = (warps_of_busiest(shape, capabilities, n) / resident).max(1.0);
-    let instructions = f64::from(shape.steps * shape.tiles) * INSTRUCTIONS_A_STEP;
+    let instructions = f64::from(shape.steps * shape.tiles) * INSTRUCTIONS_PER_STEP;
     let rounds = rounds(shape, k);
-    let later = steps_a_warp(shape, k) - first_steps(shape, k);
+    let later = steps_per_warp(shape, k) - first_steps(shape, k);
     let fetched = match bytes_of_steps(shape, later) {
         0 => 0.0,
         bytes => prefetched(shape, capabilities, k) as f64 / bytes as f64,
     };
-    let way = LATENCY + (L2_LATENCY - LATENCY) * fetched;
+    let later_latency = LATENCY + (L2_LATENCY - LATENCY) * fetched;
     // A warp's instructions on one load do not depend on those on another.
-    waves * (LATENCY + (rounds - 1.0) * way + rounds * instructions * PIPE_CYCLES)
+    waves * (LATENCY + (rounds - 1.0) * later_latency + rounds * instructions * PIPE_CYCLES)
 }
 
 /// Bytes of a block in so many steps of each of its warps.
@@ -136,7 +136,7 @@ fn prefetched(shape: Shape, capabilities: &Capabilities, k: usize) -> usize {
     if !capabilities.programmatic_launch || shape.tokens > 1 {
         return 0;
     }
-    let tile = bytes_of_steps(shape, steps_a_warp(shape, k));
+    let tile = bytes_of_steps(shape, steps_per_warp(shape, k));
     let first_loads = bytes_of_steps(shape, first_steps(shape, k));
     tile.min(PREFETCHED_BYTES).saturating_sub(first_loads)
 }
@@ -144,7 +144,7 @@ fn prefetched(shape: Shape, capabilities: &Capabilities, k: usize) -> usize {
 /// Steps that a warp has in flight when it first waits: a batch plus the steps left over from whole batches. With one token and nothing
 /// left over, the second batch is in flight as well.
 fn first_steps(shape: Shape, k: usize) -> usize {
-    let (steps, batch) = (steps_a_warp(shape, k), shape.steps as usize);
+    let (steps, batch) = (steps_per_warp(shape, k), shape.steps as usize);
     let (batches, rest) = (steps / batch, steps % batch);
     let at_once = if rest == 0 {
         batches_in_flight(shape)
@@ -161,7 +161,7 @@ fn batches_in_flight(shape: Shape) -> usize {
 
 /// How often a warp waits for everything that it has in flight.
 fn rounds(shape: Shape, k: usize) -> f64 {
-    let later = steps_a_warp(shape, k) - first_steps(shape, k);
+    let later = steps_per_warp(shape, k) - first_steps(shape, k);
     let in_flight = shape.steps as usize * batches_in_flight(shape);
     1.0 + later as f64 / in_flight as f64
 }
@@ -176,12 +176,12 @@ pub(super) fn cycles(shape: Shape, capabilities: &Capabilities, n: usize, k: usi
     if shape.splits > 1 && k.div_ceil(STEP_COLUMNS) < (shape.warps * shape.splits) as usize {
         return f64::INFINITY;
     }
-    let steps = (steps_a_warp(shape, k) * shape.tiles as usize) as f64;
+    let steps = (steps_per_warp(shape, k) * shape.tiles as usize) as f64;
     let warps = warps_of_busiest(shape, capabilities, n);
-    let of_busiest = warps * steps * STEP_BYTES as f64 / PROCESSOR_BYTES;
+    let of_busiest = warps * steps * STEP_BYTES as f64 / L2_BYTES_PER_SM;
     let memory = LATENCY + ideal_cycles(capabilities, n, k).max(of_busiest);
     let latency = latency_cycles(shape, capabilities, n, k);
-    let issue = warps * (steps * INSTRUCTIONS_A_STEP + ENDS) * ISSUE / SCHEDULERS;
+    let issue = warps * (steps * INSTRUCTIONS_PER_STEP + ENDS) * ISSUE / SCHEDULERS;
     let ends = (ENDS + f64::from(shape.warps)) * DEPENDENT_ISSUE;
     let splitting = if shape.splits > 1 { SPLITTING } else { 0.0 };
     overlap([memory, latency, issue]) + ends + splitting
@@ -231,7 +231,7 @@ mod tests {
     use crate::layout::Layout;
     use proptest::prelude::*;
 
-    /// An emulated device's capabilities with a GPU's processors, and its clocks and bus as a driver reports them.
+    /// An emulated device's capabilities with a GPU's multiprocessors, and its clocks and bus as a driver reports them.
     fn gpu(multiprocessors: u32, clock: u32, memory_clock: u32, bus_bits: u32) -> Capabilities {
         Capabilities {
             multiprocessors,
@@ -254,7 +254,7 @@ mod tests {
         }
     }
 
-    /// Bytes of one token's product that the chosen variant has on their way to the busiest processor, or into L2 for it, after its first loads.
+    /// Bytes of one token's product that the chosen variant has on their way to the busiest multiprocessor, or into L2 for it, after its first loads.
     fn in_flight(capabilities: &Capabilities, n: usize, k: usize) -> f64 {
         let shape = Gemv::choose(capabilities, Layout::Tiled, 1, n, k)
             .unwrap()
@@ -270,8 +270,8 @@ mod tests {
         // 4.8 TB/s and 320 GB/s.
         for (capabilities, bytes_a_second) in [(h200(), 4.8e12), (t4(), 320e9)] {
             let clock = f64::from(capabilities.clock_khz.unwrap()) * 1e3;
-            let processors = f64::from(capabilities.multiprocessors);
-            let found = dram_bytes(&capabilities) * clock * processors;
+            let multiprocessors = f64::from(capabilities.multiprocessors);
+            let found = dram_bytes(&capabilities) * clock * multiprocessors;
             assert!((found / bytes_a_second - 1.0).abs() < 0.03, "{found}");
         }
         let unknown = Device::emulated().unwrap();
@@ -281,7 +281,7 @@ mod tests {
     /// The module's formulas, worked by hand.
     #[test]
     fn cycles_are_those_of_the_formulas() {
-        // Bytes a cycle of all processors.
+        // Bytes per cycle of all multiprocessors.
         let (h200_dram, t4_dram) = (
             2.0 * 3_201_000.0 * 768.0 / 1_980_000.0,
             2.0 * 5_001_000.0 * 32.0 / 1_590_000.0,
@@ -299,7 +299,7 @@ mod tests {
                     "{name} {n} x {k}: {found}, by hand {expected}"
                 );
             };
-        // 20 steps, 5 a warp; 864 blocks, 7 of them on the busiest of 132 processors: 28 warps. A warp's first batch of
+        // 20 steps, 5 per warp; 864 blocks, 7 of them on the busiest of 132 multiprocessors: 28 warps. A warp's first batch of
         // three and the two steps beyond it are loaded together.
         check(
             &h200(),
@@ -313,9 +313,9 @@ mod tests {
                 134.0 * 4.0,
             ],
         );
-        // 32 steps a warp, ten batches and two steps. 27 steps come later, six at a time, 54 KiB of the tile: of its first 16 KiB, the 6 beyond the first
+        // 32 steps per warp, ten batches and two steps. 27 steps come later, six at a time, 54 KiB of the tile: of its first 16 KiB, the 6 beyond the first
         // loads are prefetched.
-        let way = 800.0 - 500.0 * 6.0 / 54.0;
+        let later_latency = 800.0 - 500.0 * 6.0 / 54.0;
         for (n, warps) in [(2560, 8.0), (16, 4.0)] {
             check(
                 &h200(),
@@ -324,13 +324,13 @@ mod tests {
                 h200_dram,
                 warps * 32.0 * 512.0 / 64.0,
                 [
-                    800.0 + 4.5 * way + 5.5 * 96.0 * 2.0,
+                    800.0 + 4.5 * later_latency + 5.5 * 96.0 * 2.0,
                     warps * (32.0 * 32.0 + 130.0) * 1.5 / 4.0,
                     134.0 * 4.0,
                 ],
             );
         }
-        // 8 steps a warp: the 3 later ones are all prefetched.
+        // 8 steps per warp: the 3 later ones are all prefetched.
         check(
             &h200(),
             "gemv_m1_t1_w4",
@@ -356,7 +356,7 @@ mod tests {
                 134.0 * 4.0,
             ],
         );
-        // 64 registers a thread leave room for 32 warps: 52 are 1.6 waves.
+        // 64 registers per thread leave room for 32 warps: 52 are 1.6 waves.
         check(
             &t4(),
             "gemv_m1_t2_w1",
@@ -369,7 +369,7 @@ mod tests {
                 131.0 * 4.0,
             ],
         );
-        // Eight tokens, 5 steps a warp: a batch of two and a step, and then another batch. 4 blocks of 8 warps on the busiest of 40 processors.
+        // Eight tokens, 5 steps per warp: a batch of two and a step, and then another batch. 4 blocks of 8 warps on the busiest of 40 multiprocessors.
         check(
             &t4(),
             "gemv_m8_t2_w8",
@@ -382,7 +382,7 @@ mod tests {
                 138.0 * 4.0,
             ],
         );
-        // Eight tokens are not prefetched: 32 steps a warp, 16 rounds.
+        // Eight tokens are not prefetched: 32 steps per warp, 16 rounds.
         check(
             &h200(),
             "gemv_m8_t2_w8",
@@ -446,7 +446,7 @@ mod tests {
             let found = in_flight(&capabilities, n, k);
             assert!(found > needed, "{n} x {k}: {found} of {needed}");
         }
-        // As many bytes in all would be more for each of fewer processors.
+        // As many bytes in all would be more for each of fewer multiprocessors.
         let of_all = |capabilities: &Capabilities| {
             in_flight(capabilities, 13824, 2560) * f64::from(capabilities.multiprocessors)
         };
@@ -480,9 +480,9 @@ mod tests {
         fn no_launch_is_faster_than_memory(
             n in 1usize..100_000,
             k in (1usize..300).prop_map(|steps| steps * STEP_COLUMNS),
-            processors in 1u32..200,
+            multiprocessors in 1u32..200,
         ) {
-            for capabilities in [gpu(processors, 1_980_000, 3_201_000, 6144), gpu(processors, 1_590_000, 5_001_000, 256)] {
+            for capabilities in [gpu(multiprocessors, 1_980_000, 3_201_000, 6144), gpu(multiprocessors, 1_590_000, 5_001_000, 256)] {
                 for variant in Gemv::all(Layout::Tiled).chain(Gemv::all(Layout::Ladder)) {
                     let score = variant.score(&capabilities, n, k);
                     prop_assert!((0.0..1.0).contains(&score), "{}: {score}", variant.name());

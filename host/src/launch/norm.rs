@@ -84,7 +84,7 @@ pub(crate) fn norm<T: Float>(
         norm.kind as u32,
         width_argument,
     );
-    // SAFETY: a block a token, and the variant takes its row; the kernel touches `width` of each row, and the
+    // SAFETY: one block per token, and the variant takes its row; the kernel touches `width` of each row, and the
     // parameters.
     unsafe { launch(stream, entry, config, arguments) }
 }

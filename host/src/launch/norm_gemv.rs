@@ -79,8 +79,8 @@ impl Plan {
         // A block that did not fit would be an error of the launch.
         let resident = by_registers.min(by_threads).min(by_shared).max(1);
         let groups = n.div_ceil(TILE_ROWS * variant.tiles as usize) as u32;
-        (1..=resident).map(move |blocks_a_multiprocessor| {
-            let blocks = groups.min(blocks_a_multiprocessor * capabilities.multiprocessors);
+        (1..=resident).map(move |blocks_per_multiprocessor| {
+            let blocks = groups.min(blocks_per_multiprocessor * capabilities.multiprocessors);
             let busiest = f64::from(blocks.div_ceil(capabilities.multiprocessors));
             let groups = f64::from(groups.div_ceil(blocks));
             let tiles = f64::from(variant.tiles);
@@ -192,19 +192,19 @@ mod tests {
 
     #[test]
     fn a_multiprocessor_computes_the_norm_as_rarely_as_its_latency_allows() {
-        let processors = Device::emulated().unwrap().capabilities().multiprocessors;
+        let multiprocessors = Device::emulated().unwrap().capabilities().multiprocessors;
         // At most one block for each multiprocessor: all of them, rather than two tiles a block.
         assert_eq!(plan(1024, 2560), ("norm_gemv_c1_t1", 64));
         // More tiles than multiprocessors: one block with two tiles, not two blocks with one.
         assert_eq!(plan(2560, 2560), ("norm_gemv_c1_t2", 80));
         assert_eq!(plan(3840, 2560), ("norm_gemv_c1_t2", 120));
         // Several groups for each block, which computes the norm once.
-        assert_eq!(plan(13824, 2560), ("norm_gemv_c1_t2", processors));
-        // Few warps a block, each of which waits for memory with every group: up to four blocks a multiprocessor.
+        assert_eq!(plan(13824, 2560), ("norm_gemv_c1_t2", multiprocessors));
+        // Few warps per block, each of which waits for memory with every group: up to four blocks per multiprocessor.
         assert_eq!(plan(16_384, 1024), ("norm_gemv_c1_t2", 512));
         assert_eq!(plan(2560, 2561).0, "norm_gemv_wide_t1");
         // The registers of a multiprocessor are those of 1024 threads.
-        assert_eq!(plan(13824, 20480), ("norm_gemv_wide_t1", processors));
+        assert_eq!(plan(13824, 20480), ("norm_gemv_wide_t1", multiprocessors));
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub(crate) fn quantize_activations<T: Float>(
         k_argument,
         k_padded as u32,
     );
-    // SAFETY: a block a token, and the variant takes its row; the kernel touches `k` of each row of `input` and
+    // SAFETY: one block per token, and the variant takes its row; the kernel touches `k` of each row of `input` and
     // `k_padded` of each row of `values`.
     unsafe { launch(stream, entry, config, arguments) }
 }
@@ -83,7 +83,7 @@ pub(crate) fn quantize_activations_per_tensor<T: Float>(
         k_argument,
     );
     let absmax = Entry::of::<quantize::quantize_tensor_absmax>();
-    // SAFETY: the kernel reads the `m` rows of `input` and writes a number a block.
+    // SAFETY: the kernel reads the `m` rows of `input` and writes one value per block.
     unsafe { launch(stream, absmax, config, arguments)? };
 
     let arguments = (
@@ -101,7 +101,7 @@ pub(crate) fn quantize_activations_per_tensor<T: Float>(
         grid: [tokens, 1, 1],
         ..config
     };
-    // SAFETY: a block a token; the kernel touches `k` of each row of `input` and `k_padded` of each row of `values`.
+    // SAFETY: one block per token; the kernel touches `k` of each row of `input` and `k_padded` of each row of `values`.
     unsafe {
         launch(
             stream,
@@ -134,7 +134,7 @@ pub(crate) fn dequantize_activations<T: Float>(
         super::size("k", k, MAX_K)?,
         k_padded as u32,
     );
-    // SAFETY: a block a token; the kernel touches `k_padded` of each row of `values` and `k` of each row of `output`.
+    // SAFETY: one block per token; the kernel touches `k_padded` of each row of `values` and `k` of each row of `output`.
     unsafe {
         launch(
             stream,

@@ -1,4 +1,4 @@
-//! Kernels that take a row a block: how many threads, and which variant.
+//! Kernels whose blocks process one row each: how many threads, and which variant.
 
 use super::LaunchError;
 use crate::device::{Buffer, Capabilities, LaunchConfig};

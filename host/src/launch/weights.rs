@@ -50,7 +50,7 @@ impl Matrix {
     }
 }
 
-/// A block for the rows that it takes, with a warp for the columns that one takes, as far as a block has warps.
+/// One block per [`ROWS`] rows; one warp per [`WARP_COLUMNS`] columns, up to [`MAX_THREADS`] threads.
 fn by_quads(rows: u32, columns: u32) -> LaunchConfig {
     let threads = columns.div_ceil(WARP_COLUMNS) * 32;
     blocks(rows.div_ceil(ROWS), threads.min(MAX_THREADS))
@@ -86,7 +86,7 @@ pub(crate) fn weight_sums<T: Float>(
     );
     let config = blocks(sizes.n.div_ceil(SUM_ROWS), MAX_THREADS);
     let entry = Entry::of::<weights::weight_sums>();
-    // SAFETY: a warp a row; the kernel reads `[n, k]` and writes a number a row.
+    // SAFETY: one warp per row; the kernel reads `[n, k]` and writes one value per row.
     unsafe { launch(stream, entry, config, arguments) }
 }
 
@@ -120,7 +120,7 @@ pub(crate) fn weight_scales(
     );
     let config = blocks(1, MAX_THREADS);
     let entry = Entry::of::<weights::weight_scales>();
-    // SAFETY: one block; the kernel reads and writes a number a row in each buffer.
+    // SAFETY: one block; the kernel reads and writes one value per row in each buffer.
     unsafe { launch(stream, entry, config, arguments) }
 }
 

@@ -15,7 +15,7 @@ pub(super) trait Layout {
     /// Row group (0..4) of a lane.
     fn row_group(lane: usize) -> usize;
     /// Group of 16 columns (0..8) of a lane.
-    fn sixteen(lane: usize) -> usize;
+    fn column_group(lane: usize) -> usize;
     /// Adds the products with activation word `word` (0..4).
     fn add(sums: &mut Self::Sums, unit: &[u32; UNIT_WORDS], word: usize, q: i32);
     /// The dot products of the four rows.
@@ -24,7 +24,7 @@ pub(super) trait Layout {
     /// Whether K may end with a partial step.
     const HAS_PARTIAL_STEPS: bool;
     /// Index, within a step, of the unit with this row group and this group of 16 columns.
-    fn unit(row_group: usize, sixteen: usize) -> usize;
+    fn unit(row_group: usize, column_group: usize) -> usize;
     /// The bytes to multiply with activation word `word` (0..4): four sums of rows, from which [`Layout::of_sums`] computes the rows.
     fn of_columns(unit: &[u32; UNIT_WORDS], word: usize) -> [u32; UNIT_ROWS];
     /// The four rows' dot products, from those of the words of [`Layout::of_columns`].
@@ -47,7 +47,7 @@ impl Layout for Tiled {
     }
 
     #[inline(always)]
-    fn sixteen(lane: usize) -> usize {
+    fn column_group(lane: usize) -> usize {
         lane % 8
     }
 
@@ -73,8 +73,8 @@ impl Layout for Tiled {
     const HAS_PARTIAL_STEPS: bool = false;
 
     #[inline(always)]
-    fn unit(row_group: usize, sixteen: usize) -> usize {
-        row_group * 8 + sixteen
+    fn unit(row_group: usize, column_group: usize) -> usize {
+        row_group * 8 + column_group
     }
 
     #[inline(always)]
@@ -105,7 +105,7 @@ impl Layout for Ladder {
     }
 
     #[inline(always)]
-    fn sixteen(lane: usize) -> usize {
+    fn column_group(lane: usize) -> usize {
         lane / 8 * 2 + lane / 2 % 2
     }
 
@@ -125,8 +125,8 @@ impl Layout for Ladder {
     const HAS_PARTIAL_STEPS: bool = true;
 
     #[inline(always)]
-    fn unit(row_group: usize, sixteen: usize) -> usize {
-        row_group % 2 + sixteen % 2 * 2 + row_group / 2 * 4 + sixteen / 2 * 8
+    fn unit(row_group: usize, column_group: usize) -> usize {
+        row_group % 2 + column_group % 2 * 2 + row_group / 2 * 4 + column_group / 2 * 8
     }
 
     #[inline(always)]

@@ -157,7 +157,7 @@ impl<const UNITS: usize, const DISTANCE: usize> Place<UNITS, DISTANCE> {
 /// # Safety
 /// All threads of the block call it; the problem's weights and activations are valid, and every block along the grid's x has at least one tile.
 #[inline(always)]
-unsafe fn follow<const TILES: usize>(problem: &Problem) {
+unsafe fn prefetch_and_synchronize<const TILES: usize>(problem: &Problem) {
     #[cfg(target_feature = "sm_90")]
     if thread::thread_idx_x() == 0 && thread::block_idx_y() == 0 {
         let &Problem {
@@ -185,5 +185,5 @@ unsafe fn follow<const TILES: usize>(problem: &Problem) {
     }
     #[cfg(not(target_feature = "sm_90"))]
     let _ = problem.prefetched_bytes;
-    grid::follow();
+    grid::synchronize_and_trigger();
 }

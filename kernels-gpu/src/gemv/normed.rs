@@ -23,7 +23,7 @@ use super::epilogue::{Operands, Rows};
 use super::layout::{Layout, Tiled};
 use super::one_token::{first_value, reduce_scatter};
 use super::{STEP_BYTES, STEP_COLUMNS, TILE_ROWS, UNIT_BYTES, UNIT_COLUMNS, UNIT_ROWS, UNIT_WORDS};
-use crate::block::{self, FULL_WARP, WARP};
+use crate::block;
 use crate::element::{AnyFloat, Floats, Words};
 use crate::grid;
 use crate::norm::{Norm, Source};
@@ -32,17 +32,18 @@ use crate::row::{ANY, CHUNK, MAX_THREADS, WHOLE, WIDE};
 use core::mem::MaybeUninit;
 use cuda_std::ptr::{self, U32x2, U32x4};
 use cuda_std::shared::{self, SharedPtr};
-use cuda_std::{kernel, thread, warp};
+use cuda_std::warp::{self, FULL_MASK, WARP_SIZE};
+use cuda_std::{kernel, thread};
 
 /// Steps that a warp computes together, and whose weights it loads together: those of the activations that its lanes quantize, a chunk each.
-const STEPS: usize = WARP as usize * CHUNK / STEP_COLUMNS;
+const STEPS: usize = WARP_SIZE as usize * CHUNK / STEP_COLUMNS;
 
 /// Maximum number of registers per thread: each thread's share with `MAX_THREADS` threads per block.
 pub const REGISTERS: u32 = 64;
 
 /// Dynamic shared memory, in bytes, of a block; `k` is the padded width.
 pub const fn shared_bytes(k: u32) -> u32 {
-    k + 2 * size_of::<i32>() as u32 * WARP
+    k + 2 * size_of::<i32>() as u32 * WARP_SIZE
 }
 
 /// Chunks of a wide token that a thread has in registers: weights need them.
@@ -163,7 +164,7 @@ unsafe fn prefetch<const TILES: usize>(weights: *const u8, group: u32, n: u32, k
     let tiles = (n.div_ceil(TILE_ROWS as u32) - first).min(TILES as u32);
     let steps = k / STEP_COLUMNS as u32;
     // All of them, or those of the only tile: in either case they are contiguous.
-    let loaded = steps.min(thread::block_dim_x() / WARP * STEPS as u32);
+    let loaded = steps.min(thread::block_dim_x() / WARP_SIZE * STEPS as u32);
     // SAFETY: the caller's contract.
     unsafe {
         let start = weights.add((first * steps) as usize * STEP_BYTES);
@@ -185,10 +186,12 @@ unsafe fn normed<const TILES: usize, const COUNT: usize, const CHUNKS: usize, co
     k: u32,
     is_early: bool,
 ) {
-    const { assert!(COUNT == TILES * UNIT_ROWS && COUNT <= 8 && TILES * TILE_ROWS <= WARP as usize) };
+    const {
+        assert!(COUNT == TILES * UNIT_ROWS && COUNT <= 8 && TILES * TILE_ROWS <= WARP_SIZE as usize)
+    };
     let rows_of_group = const { (TILES * TILE_ROWS) as u32 };
-    let (thread, warps) = (thread::thread_idx_x(), thread::block_dim_x() / WARP);
-    let (warp, lane) = (thread / WARP, thread % WARP);
+    let (thread, warps) = (thread::thread_idx_x(), thread::block_dim_x() / WARP_SIZE);
+    let (warp, lane) = (thread / WARP_SIZE, thread % WARP_SIZE);
     let values: SharedPtr<U32x2> = shared::dynamic_shared_mem();
     let mut group = thread::block_idx_x();
     let groups = n.div_ceil(rows_of_group);
@@ -206,7 +209,7 @@ unsafe fn normed<const TILES: usize, const COUNT: usize, const CHUNKS: usize, co
             }
             norm.prefetch();
         }
-        grid::follow();
+        grid::synchronize_and_trigger();
         // What the norm waits for is loaded first, and converted after the other loads, which would otherwise wait for it.
         let (fetched, gamma) = if CHUNKS == WIDE {
             (None, None)
@@ -228,7 +231,7 @@ unsafe fn normed<const TILES: usize, const COUNT: usize, const CHUNKS: usize, co
         });
         // A lane has the same row of each group, and the same place for its sum.
         let mut own_sum = values.cast::<i32>().add(k / 4 + lane);
-        let mut other_sum = own_sum.add(WARP);
+        let mut other_sum = own_sum.add(WARP_SIZE);
         let value = first_value::<COUNT>(lane as usize, Tiled::COLUMN_BITS);
         let own_row = value / UNIT_ROWS * TILE_ROWS
             + Tiled::row_group(lane as usize) * UNIT_ROWS
@@ -253,11 +256,11 @@ unsafe fn normed<const TILES: usize, const COUNT: usize, const CHUNKS: usize, co
         let token = Token::<WHOLE> { input, fetched };
         let (scale, of_warp) = norm.run::<_, _, CHUNKS>(0, token, gamma, quantized, used);
         // A warp reads only activations that it has written.
-        warp::sync_warp(FULL_WARP);
+        warp::sync_warp(FULL_MASK);
 
         let activations = values
             .cast::<U32x4>()
-            .add(Tiled::sixteen(lane as usize) as u32);
+            .add(Tiled::column_group(lane as usize) as u32);
         loop {
             let row = group * rows_of_group + own_row;
             let is_writer = warp == writer && has_row;

@@ -14,12 +14,12 @@ use super::epilogue::Epilogue;
 use super::layout::Layout;
 use super::{
     Place, Problem, STEP_BYTES, STEP_COLUMNS, TILE_ROWS, UNIT_BYTES, UNIT_COLUMNS, UNIT_ROWS,
-    UNIT_WORDS, follow,
+    UNIT_WORDS, prefetch_and_synchronize,
 };
-use crate::block;
 use core::mem::MaybeUninit;
 use cuda_std::ptr::{self, U32x4};
-use cuda_std::{intrinsics, thread, warp};
+use cuda_std::warp::{self, FULL_MASK, WARP_SIZE};
+use cuda_std::{intrinsics, thread};
 
 /// A lane's units of up to `STEPS` steps, for each of its tiles.
 type Units<const TILES: usize, const STEPS: usize> = [[[u32; UNIT_WORDS]; TILES]; STEPS];
@@ -142,7 +142,7 @@ pub(super) unsafe fn reduce_scatter<const COUNT: usize>(
         let half = COUNT >> (round + 1);
         if half == 0 {
             // SAFETY: the caller's contract.
-            values[0] += unsafe { warp::warp_shuffle_xor(block::FULL_WARP, values[0], bit, block::WARP) };
+            values[0] += unsafe { warp::warp_shuffle_xor(FULL_MASK, values[0], bit, WARP_SIZE) };
         } else {
             // All ones in the upper lanes. Computed by arithmetic: LLVM has turned an `if` here into two paths with a shuffle in each
             // (docs/toolchain.md).
@@ -151,7 +151,7 @@ pub(super) unsafe fn reduce_scatter<const COUNT: usize>(
                 let swap = (values[i] ^ values[i + half]) & upper;
                 let (keep, send) = (values[i] ^ swap, values[i + half] ^ swap);
                 // SAFETY: the caller's contract.
-                values[i] = keep + unsafe { warp::warp_shuffle_xor(block::FULL_WARP, send, bit, block::WARP) };
+                values[i] = keep + unsafe { warp::warp_shuffle_xor(FULL_MASK, send, bit, WARP_SIZE) };
             });
         }
     });
@@ -199,7 +199,7 @@ pub(super) unsafe fn gemv<
     let (warp, lane) = if WARPS == 1 {
         (0, thread as usize)
     } else {
-        (thread / 32, (thread % 32) as usize)
+        (thread / WARP_SIZE, (thread % WARP_SIZE) as usize)
     };
     let first_tile = thread::block_idx_x() * TILES as u32;
     // This warp's first step.
@@ -209,7 +209,7 @@ pub(super) unsafe fn gemv<
         thread::block_idx_y() * WARPS as u32 + warp
     };
     let k = problem.k;
-    let column = first * STEP_COLUMNS as u32 + (L::sixteen(lane) * UNIT_COLUMNS) as u32;
+    let column = first * STEP_COLUMNS as u32 + (L::column_group(lane) * UNIT_COLUMNS) as u32;
 
     // Tiles past the last repeat the last one; their results are not written.
     let last_tile = (problem.n - 1) / TILE_ROWS as u32;
@@ -228,7 +228,7 @@ pub(super) unsafe fn gemv<
     };
     block_sums::prefetch::<E, TILES>(&epilogue);
     // SAFETY: the caller's contract.
-    unsafe { follow::<TILES>(&problem) };
+    unsafe { prefetch_and_synchronize::<TILES>(&problem) };
     // SAFETY: the caller's contract.
     let operands =
         unsafe { block_sums::operands::<E, TILES, WARPS, SPLITS, 1>(&problem, &epilogue) };

@@ -23,6 +23,7 @@ use core::mem::MaybeUninit;
 use cuda_std::mma;
 use cuda_std::ptr::{self, U32x4};
 use cuda_std::thread;
+use cuda_std::warp::WARP_SIZE;
 
 /// Tiles per block: the lanes of a warp cover the row groups of two tiles.
 pub(super) const TILES: usize = 2;
@@ -166,7 +167,7 @@ pub(super) unsafe fn gemv<
 ) {
     const { assert!(STEPS <= 2 && DISTANCE == WARPS * SPLITS) };
     let thread = thread::thread_idx_x();
-    let (warp, lane) = (thread / 32, (thread % 32) as usize);
+    let (warp, lane) = (thread / WARP_SIZE, (thread % WARP_SIZE) as usize);
     let (group, quarter) = (lane / 4, lane % 4);
     let (tile, row_group) = (group / UNIT_ROWS, group % UNIT_ROWS);
     // Tiles past the last repeat the last one, and so do tokens; their results are not written.
@@ -216,7 +217,7 @@ pub(super) unsafe fn gemv<
         }
     }
     block_sums::prefetch::<E, TILES>(&epilogue);
-    grid::follow();
+    grid::synchronize_and_trigger();
     // Partial steps and two steps a batch leave no registers for them.
     let operands = if L::HAS_PARTIAL_STEPS && STEPS > 1 {
         None

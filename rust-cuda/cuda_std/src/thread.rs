@@ -73,11 +73,11 @@ pub fn index_1d() -> u32 {
 /// before is then visible to all of them. CUDA's `__syncthreads`. PTX: `bar.sync 0`; any architecture.
 ///
 /// All threads of the block must reach the same call, or all have returned; a barrier in a branch that
-/// only some of them take never completes.
+/// only some of them take is undefined in PTX. That this is not an `unsafe` function is Rust-CUDA's choice, kept so
+/// that kernels written for it compile.
 #[gpu_only]
 pub fn sync_threads() {
-    // SAFETY: barrier 0 exists in every block. That all threads reach it is the documented contract; if it is
-    // broken, the launch hangs or fails, and no memory is accessed.
+    // SAFETY: barrier 0 exists in every block. That all threads reach it is the documented contract.
     unsafe { llvm::barrier_sync(0) }
 }
 

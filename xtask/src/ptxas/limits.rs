@@ -24,7 +24,7 @@ pub fn reject_many_registers(reports: &[KernelReport]) -> Result<()> {
         })
         .collect();
     if !rejected.is_empty() {
-        bail!("kernels with more than {MAX_REGISTERS} registers a thread:{rejected}");
+        bail!("kernels with more than {MAX_REGISTERS} registers per thread:{rejected}");
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 #[derive(Debug, Default, PartialEq)]
 pub struct Resources {
     pub kernel: String,
-    /// 32-bit registers a thread.
+    /// 32-bit registers per thread.
     pub registers: u32,
     /// Bytes a thread.
     pub spill_stores: u32,

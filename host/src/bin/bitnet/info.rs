@@ -106,7 +106,7 @@ fn text(report: &Report) -> String {
     let head = [
         "device",
         "capability",
-        "processors",
+        "SMs",
         "memory",
         "L2",
         "shared/block",

@@ -22,7 +22,7 @@ pub(super) const CLASSES: [usize; 23] = {
 };
 
 /// Blocks that a slab has at least, where a chunk and the memory that is left have room for them.
-const BLOCKS_A_SLAB: usize = 8;
+const BLOCKS_PER_SLAB: usize = 8;
 
 /// The smallest class that holds `bytes`; `None` for the buddy allocator.
 pub(super) fn class_of(bytes: usize) -> Option<usize> {
@@ -69,7 +69,7 @@ pub(super) struct SlabBlock {
 
 impl Class {
     pub(super) fn new(index: usize, chunk_bytes: usize) -> Self {
-        let slab_bytes = (CLASSES[index] * BLOCKS_A_SLAB)
+        let slab_bytes = (CLASSES[index] * BLOCKS_PER_SLAB)
             .next_power_of_two()
             .clamp(MIN_BLOCK, chunk_bytes);
         Self {

@@ -3,18 +3,18 @@
 //! ```text
 //! cycles = max(issue, tensor, dram, l2, latency) + tail
 //! issue  = max(warp instructions, 2 * integer ones, 2 * dp4a) / (4 * busy)     two pipes, each at half rate
-//! tensor = 8 * mma / (4 * busy)                            m16n8k32: 4096 products, an A100's tensor core takes 512 a cycle
-//! dram   = sum over buffers of min(sectors * 32, length) / (bytes a cycle and processor * processors)
+//! tensor = 8 * mma / (4 * busy)                            m16n8k32: 4096 products, an A100's tensor core takes 512 per cycle
+//! dram   = sum over buffers of min(sectors * 32, length) / (bytes per cycle and multiprocessor * multiprocessors)
 //! l2     = all sectors * 32 / (64 * busy)
 //! tail   = 4 * warp instructions / warps                   a last warp's dependent instructions
-//! busy   = min(processors, blocks)
+//! busy   = min(multiprocessors, blocks)
 //! ```
 //!
 //! `latency` and the rates are those of the estimate without counts (`launch/estimate.rs`).
 
 use super::super::Gemv;
 use super::super::estimate::{
-    self, DEPENDENT_ISSUE, PIPE_CYCLES, PROCESSOR_BYTES, SCHEDULERS, dram_bytes,
+    self, DEPENDENT_ISSUE, L2_BYTES_PER_SM, PIPE_CYCLES, SCHEDULERS, dram_bytes,
 };
 use crate::device::{Capabilities, LaunchReport};
 
@@ -28,7 +28,7 @@ pub(super) fn cycles(
     variant: Gemv,
     (n, k): (usize, usize),
 ) -> f64 {
-    let processors = f64::from(capabilities.multiprocessors);
+    let multiprocessors = f64::from(capabilities.multiprocessors);
     let blocks: f64 = report
         .config
         .grid
@@ -37,7 +37,7 @@ pub(super) fn cycles(
         .product();
     let threads: u32 = report.config.block.iter().product();
     let warps = blocks * f64::from(threads.div_ceil(capabilities.warp_size));
-    let busy = processors.min(blocks);
+    let busy = multiprocessors.min(blocks);
 
     let instructions = &report.counters.warp;
     let of_busier_pipe = PIPE_CYCLES * instructions.integer.max(instructions.dp4a) as f64;
@@ -59,8 +59,8 @@ pub(super) fn cycles(
                 .min(argument.len as u64)
         })
         .sum();
-    let dram = compulsory as f64 / (dram_bytes(capabilities) * processors);
-    let l2 = (report.counters.global.sectors() * SECTOR) as f64 / (PROCESSOR_BYTES * busy);
+    let dram = compulsory as f64 / (dram_bytes(capabilities) * multiprocessors);
+    let l2 = (report.counters.global.sectors() * SECTOR) as f64 / (L2_BYTES_PER_SM * busy);
     let latency = estimate::latency_cycles(variant.shape(), capabilities, n, k);
     issue.max(tensor).max(dram).max(l2).max(latency)
         + DEPENDENT_ISSUE * instructions.total as f64 / warps
@@ -99,7 +99,7 @@ mod tests {
         const MANY: u64 = 1 << 40;
         let device = Device::emulated().unwrap();
         let (mut plain, variant) = report(&device);
-        // 20 blocks of 3 warps, on as many of the processors.
+        // 20 blocks of 3 warps, on as many of the multiprocessors.
         (plain.config.grid, plain.config.block) = ([10, 2, 1], [40, 2, 1]);
         plain.lines.clear();
         plain.arguments.truncate(2);
@@ -107,7 +107,7 @@ mod tests {
         let plain = plain;
         let cycles = |report: &LaunchReport| cycles(device.capabilities(), report, variant, SIZES);
 
-        // Issued by four schedulers of 20 processors: one a cycle, or the busier pipe at half of that; and the last of 60 warps.
+        // Issued by four schedulers of 20 multiprocessors: one a cycle, or the busier pipe at half of that; and the last of 60 warps.
         for (integer, dp4a, issued) in [(3, 2, 10.0), (7, 2, 14.0), (3, 6, 12.0)] {
             let mut report = plain.clone();
             report.counters.warp.total = 10 * MANY;
@@ -134,7 +134,7 @@ mod tests {
         let expected = 7.0 * 32.0 * MANY as f64 / (64.0 * 20.0);
         assert!((cycles(&report) / expected - 1.0).abs() < 1e-9);
 
-        // More blocks than processors.
+        // More blocks than multiprocessors.
         report.config.grid = [1000, 1, 1];
         let expected = 7.0 * 32.0 * MANY as f64 / (64.0 * f64::from(capabilities.multiprocessors));
         assert!((cycles(&report) / expected - 1.0).abs() < 1e-9);

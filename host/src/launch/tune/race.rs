@@ -32,7 +32,7 @@ impl Runner {
 /// Measures `count` contestants in up to `rounds` rounds.
 ///
 /// A round measures each once, starting with another one each time, so that a drift of the clock meets all alike. After
-/// [`GRACE_ROUNDS`], who was never within [`MARGIN`] of the leader's median is dropped.
+/// [`GRACE_ROUNDS`], contestants that were never within [`MARGIN`] of the leader's median are dropped.
 pub(super) fn race<E>(
     count: usize,
     rounds: usize,
