@@ -168,12 +168,14 @@ impl<const WHOLE: bool> Norm<WHOLE> {
         #[cfg(target_feature = "sm_90")]
         if thread::thread_idx_x() == 0 && thread::block_idx_x() == 0 {
             let bytes = self.width.next_multiple_of(PARAMETER_BLOCK as u32) * 4;
-            for parameter in [self.gamma, self.beta] {
+            let prefetch = |parameter: *const f32| {
                 if !parameter.is_null() {
                     // SAFETY: gamma and beta are padded to whole blocks.
                     unsafe { ptr::prefetch_l2_bulk(parameter, bytes.min(ptr::MAX_BULK_BYTES)) };
                 }
-            }
+            };
+            prefetch(self.gamma);
+            prefetch(self.beta);
         }
     }
 

@@ -307,8 +307,9 @@ unsafe fn normed<const TILES: usize, const COUNT: usize, const CHUNKS: usize, co
 
             let mut totals = [0; COUNT];
             for tile in 0..TILES {
-                for (row, total) in Tiled::rows(sums[tile]).into_iter().enumerate() {
-                    totals[tile * UNIT_ROWS + row] = total;
+                let rows = Tiled::rows(sums[tile]);
+                for row in 0..UNIT_ROWS {
+                    totals[tile * UNIT_ROWS + row] = rows[row];
                 }
             }
             reduce_scatter(&mut totals, Tiled::COLUMN_BITS);

@@ -144,12 +144,10 @@ pub(super) unsafe fn reduce_scatter<const COUNT: usize>(
             // SAFETY: the caller's contract.
             values[0] += unsafe { warp::warp_shuffle_xor(FULL_MASK, values[0], bit, WARP_SIZE) };
         } else {
-            // All ones in the upper lanes. Computed by arithmetic: LLVM has turned an `if` here into two paths with a shuffle in each
-            // (docs/toolchain.md).
-            let upper = -i32::from(lane & bit != 0);
+            let upper = lane & bit != 0;
             unroll!(i < half <= 4, {
-                let swap = (values[i] ^ values[i + half]) & upper;
-                let (keep, send) = (values[i] ^ swap, values[i + half] ^ swap);
+                let (low, high) = (values[i], values[i + half]);
+                let (keep, send) = if upper { (high, low) } else { (low, high) };
                 // SAFETY: the caller's contract.
                 values[i] = keep + unsafe { warp::warp_shuffle_xor(FULL_MASK, send, bit, WARP_SIZE) };
             });
@@ -161,8 +159,8 @@ pub(super) unsafe fn reduce_scatter<const COUNT: usize>(
 #[inline(always)]
 pub(super) fn first_value<const COUNT: usize>(lane: usize, lane_bits: [u32; 3]) -> usize {
     let mut first = 0;
-    for (round, bit) in lane_bits.into_iter().enumerate() {
-        first += (COUNT >> (round + 1)) * usize::from(lane as u32 & bit != 0);
+    for round in 0..3 {
+        first += (COUNT >> (round + 1)) * usize::from(lane as u32 & lane_bits[round] != 0);
     }
     first
 }
@@ -313,8 +311,9 @@ pub(super) unsafe fn gemv<
     };
     let mut values = [0; COUNT];
     for tile in 0..TILES {
-        for (row, sum) in L::rows(sums.tiles[tile]).into_iter().enumerate() {
-            values[tile * UNIT_ROWS + row] = sum - own;
+        let rows = L::rows(sums.tiles[tile]);
+        for row in 0..UNIT_ROWS {
+            values[tile * UNIT_ROWS + row] = rows[row] - own;
         }
     }
     // SAFETY: all lanes of the warp have left the loops above, and each address is written by one lane.

@@ -19,7 +19,6 @@ use super::{
     UNIT_ROWS, UNIT_WORDS,
 };
 use crate::grid;
-use core::mem::MaybeUninit;
 use cuda_std::mma;
 use cuda_std::ptr::{self, U32x4};
 use cuda_std::thread;
@@ -203,8 +202,8 @@ pub(super) unsafe fn gemv<
     #[cfg(target_feature = "sm_90")]
     if !L::HAS_PARTIAL_STEPS && problem.prefetched_bytes > 0 {
         let prefetch = |place: Place<LOADS, DISTANCE>| {
-            for start in place.weights {
-                ptr::prefetch_l2(start);
+            for unit in 0..LOADS {
+                ptr::prefetch_l2(place.weights[unit]);
             }
         };
         if batches > 0 {
@@ -233,24 +232,24 @@ pub(super) unsafe fn gemv<
     // The leftover step is loaded together with the first batch.
     // SAFETY: all lanes of the warp have the same number of steps: `batches` batches, and `rest` steps after them.
     unsafe {
-        // Written only if there is a leftover step, and read only then.
-        let mut of_rest = MaybeUninit::<Loaded<1>>::uninit();
-        if rest > 0 {
-            of_rest.write(after_batches.load_both::<1, true>(0));
-        }
-        if batches > 0 {
-            let loaded = next.load_both::<STEPS, true>(0);
+        if batches == 0 {
             if rest > 0 {
-                sums.add::<L, E, 1>(of_rest.assume_init_ref());
+                sums.add::<L, E, 1>(&after_batches.load_both::<1, true>(0));
             }
-            sums.add::<L, E, STEPS>(&loaded);
+        } else {
+            if rest > 0 {
+                let of_rest = after_batches.load_both::<1, true>(0);
+                let loaded = next.load_both::<STEPS, true>(0);
+                sums.add::<L, E, 1>(&of_rest);
+                sums.add::<L, E, STEPS>(&loaded);
+            } else {
+                sums.add::<L, E, STEPS>(&next.load_both::<STEPS, true>(0));
+            }
             while batches > 1 {
                 next = next.after(STEPS);
                 sums.add::<L, E, STEPS>(&next.load_both::<STEPS, true>(0));
                 batches -= 1;
             }
-        } else if rest > 0 {
-            sums.add::<L, E, 1>(of_rest.assume_init_ref());
         }
         if L::HAS_PARTIAL_STEPS {
             let column = (first + steps * DISTANCE as u32) * STEP_COLUMNS as u32;

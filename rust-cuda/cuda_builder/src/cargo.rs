@@ -93,13 +93,17 @@ pub fn flags(arch: NvvmArch) -> Vec<String> {
         let name = name.to_lowercase().replace('_', "-");
         format!("profile.release.{name}={value}")
     });
-    arch_flags(arch).into_iter().chain(profile).collect()
+    compiler_flags(arch).into_iter().chain(profile).collect()
 }
 
-fn arch_flags(arch: NvvmArch) -> [String; 2] {
+/// Of the kernels and of what they depend on.
+fn compiler_flags(arch: NvvmArch) -> [String; 3] {
     [
         format!("-Ctarget-cpu={}", arch.target_cpu()),
         format!("-Ctarget-feature=+{}", arch.ptx_feature()),
+        // This pass of rustc copies what stands between two branches on one condition into both sides of the first, also a barrier or
+        // shuffle, which all threads then no longer execute together (docs/toolchain.md).
+        "-Zmir-enable-passes=-JumpThreading".to_owned(),
     ]
 }
 
@@ -200,9 +204,9 @@ fn cargo_program() -> PathBuf {
 }
 
 fn rustflags(arch: NvvmArch) -> String {
-    let [cpu, feature] = arch_flags(arch);
+    let [cpu, feature, passes] = compiler_flags(arch);
     // The PTX is the assembly file; nothing is linked.
-    [cpu, feature, "-Clinker=/bin/true".to_owned()].join("\x1f")
+    [cpu, feature, passes, "-Clinker=/bin/true".to_owned()].join("\x1f")
 }
 
 #[derive(Deserialize)]

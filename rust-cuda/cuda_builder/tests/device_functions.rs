@@ -142,6 +142,23 @@ fn a_vote_stays_on_its_side_of_a_branch() {
 }
 
 #[test]
+fn barriers_and_votes_between_branches_are_not_copied_into_them() {
+    for arch in NvvmArch::ALL {
+        let Some(bodies) = compiled(arch) else {
+            return;
+        };
+        let body = &bodies["between_branches"];
+        for instruction in ["bar.sync", "vote.sync.ballot"] {
+            assert_eq!(
+                body.matches(instruction).count(),
+                1,
+                "{instruction}\n{body}"
+            );
+        }
+    }
+}
+
+#[test]
 fn launch_bounds_alignment_and_architecture_reach_the_ptx() {
     let Some(compiler) = machine::compiler() else {
         return;

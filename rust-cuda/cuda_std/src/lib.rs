@@ -24,7 +24,8 @@
 //!
 //! What the lanes of a warp or the threads of a block execute together (shuffles, votes, barriers) uses
 //! LLVM's intrinsics, which LLVM knows not to move across branches. Inline assembly is not marked that
-//! way on this target, and is used only for what a lane executes on its own.
+//! way on this target, and is used only for what a lane executes on its own. rustc itself does copy such
+//! calls into branches, unless it is told not to (`-Zmir-enable-passes=-JumpThreading`), as `cuda_builder` does.
 
 #![no_std]
 #![cfg_attr(

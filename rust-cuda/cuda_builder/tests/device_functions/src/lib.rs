@@ -242,6 +242,28 @@ pub unsafe fn vote_in_a_branch(out: *mut u32, p: u32) {
     unsafe { *out.add(lane as usize) = votes };
 }
 
+/// A barrier and a vote, each between two branches on one condition, which no compiler may copy into both sides of the first.
+#[kernel]
+pub unsafe fn between_branches(out: *mut u32, x: *const u32, n: u32) {
+    let shared = shared_array![u32; 64];
+    let (thread, i) = (thread::thread_idx_x(), thread::index_1d());
+    unsafe {
+        if i < n {
+            shared.add(thread).write(*x.add(i as usize));
+        }
+        thread::sync_threads();
+        if i < n {
+            *out.add(i as usize) = shared.read() + shared.add(thread).read();
+        }
+        let large = *x.add(thread as usize) > 5;
+        if large {
+            *out = 1;
+        }
+        let votes = warp::warp_vote_ballot(warp::FULL_MASK, *x.add(i as usize) & 1 == 0);
+        *out.add(thread as usize) += if large { votes } else { votes * 3 };
+    }
+}
+
 /// A bounds check: it panics, and a panic is a trap.
 #[kernel(launch_bounds(256, 2))]
 pub unsafe fn checked_index(out: *mut f32, x: *const f32, n: u32) {
