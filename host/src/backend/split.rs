@@ -1,10 +1,7 @@
 use crate::{
     device::{Buffer, Device, Stream},
     layout::{Layout, PackedWeights},
-    ops::{
-        BitLinear, OpError, QuantizedActivations, quantize_activations, require_matrix,
-        require_tokens,
-    },
+    ops::{BitLinear, OpError, require_matrix, require_tokens},
     reference::RowScales,
 };
 use std::ops::Range;
@@ -42,6 +39,8 @@ struct Part {
 
 /// Work that a device was given.
 struct Submitted {
+    /// The part's own, which it reads. Dropped before all devices have their work, it would be waited for.
+    _input: Option<Buffer<f32>>,
     output: Buffer<f32>,
     rows: Range<usize>,
     tokens: Range<usize>,
@@ -132,6 +131,7 @@ impl SplitLinear {
             let input = Buffer::from_slice(part.layer.device(), values)?;
             submitted.push(Submitted {
                 output: part.submit(&input)?,
+                _input: Some(input),
                 rows,
                 tokens,
             });
@@ -141,6 +141,7 @@ impl SplitLinear {
             output,
             rows,
             tokens,
+            ..
         } in submitted
         {
             let output = output.to_vec()?;
@@ -174,17 +175,18 @@ impl SplitLinear {
         let mut submitted = Vec::new();
         for (part, rows, tokens) in self.work(m) {
             part.stream.wait(&ready)?;
-            let output = if part.layer.device() == device && tokens.len() == m {
-                part.submit(input)?
+            let (output, own) = if part.layer.device() == device && tokens.len() == m {
+                (part.submit(input)?, None)
             } else {
                 let mut own = Buffer::uninit(part.layer.device(), tokens.len() * self.k)?;
                 let range = tokens.start * self.k..tokens.end * self.k;
                 own.copy_range(&part.stream, 0, input, range)?;
-                part.submit(&own)?
+                (part.submit(&own)?, Some(own))
             };
             let done = part.stream.record()?;
             submitted.push((
                 Submitted {
+                    _input: own,
                     output,
                     rows,
                     tokens,
@@ -210,6 +212,7 @@ impl SplitLinear {
             output: from,
             rows,
             tokens,
+            ..
         } = part;
         if tokens.len() == 1 || rows.len() == self.n {
             let first = tokens.start * self.n + rows.start;
@@ -245,14 +248,11 @@ impl SplitLinear {
 }
 
 impl Part {
+    /// Submits the part's work. What it needs in between is freed in stream order, which waits for nothing.
     fn submit(&self, input: &Buffer<f32>) -> Result<Buffer<f32>, OpError> {
-        let device = self.layer.device();
         let m = input.len() / self.layer.k();
-        let mut quantized = QuantizedActivations::uninit(device, m, self.layer.k())?;
-        quantize_activations(&self.stream, input, &mut quantized)?;
-        let mut output = Buffer::uninit(device, m * self.layer.n())?;
-        self.layer
-            .forward_quantized(&self.stream, &quantized, &mut output)?;
+        let mut output = Buffer::uninit(self.layer.device(), m * self.layer.n())?;
+        self.layer.forward(&self.stream, input, &mut output)?;
         Ok(output)
     }
 }

@@ -5,6 +5,7 @@
 //! driver: the tests that need the double's injected errors say that they are skipped, and the others take turns, each
 //! with a device of its own on the first GPU.
 
+mod backend;
 mod dependent_launches;
 mod external;
 mod faults;
