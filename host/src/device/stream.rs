@@ -9,7 +9,6 @@ use super::{
     launch::{self, KernelArg, LaunchConfig},
     module::Function,
     queue::{StreamInner, Work},
-    sync::atomic::Ordering,
 };
 
 /// A queue of work on one device. Work runs in the order of submission, asynchronously on a GPU.
@@ -25,6 +24,8 @@ pub struct Stream {
     inner: Arc<StreamInner>,
     /// What work is submitted to: the stream of `inner`, or one of the caller's.
     raw: RawStream,
+    /// Whether launches through this handle may be programmatic.
+    programmatic: bool,
 }
 
 impl Stream {
@@ -43,7 +44,23 @@ impl Stream {
             device: device.clone(),
             inner,
             raw,
+            programmatic: true,
         }
+    }
+
+    /// Another handle of the same queue, through which no kernel is launched early, whatever [`Device::programmatic_launch`]
+    /// says: each starts when the preceding one has finished, also in a graph that is captured through it.
+    pub fn in_turn(&self) -> Self {
+        Self {
+            programmatic: false,
+            ..self.clone()
+        }
+    }
+
+    /// Whether a kernel that can start early is launched so: [`Device::programmatic_launch`], unless the handle is of
+    /// [`Stream::in_turn`].
+    pub(crate) fn launches_early(&self) -> bool {
+        self.programmatic && self.device.programmatic_launch()
     }
 
     /// The device that the stream belongs to.
@@ -124,9 +141,7 @@ impl Stream {
     ) -> Result<(), DeviceError> {
         let parameters = launch::check(&self.device, function, &config, args)?;
         let core = &self.inner.core;
-        let early = function.info().waits
-            && !config.cooperative
-            && core.programmatic_launch.load(Ordering::Relaxed);
+        let early = function.info().waits && !config.cooperative && self.launches_early();
         let submit = |stream| {
             // SAFETY: `check` has established that function, arguments and limits are this device's. The
             // allocations are kept alive by the marks below, or by the capture.

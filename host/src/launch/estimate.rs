@@ -15,7 +15,7 @@
 
 use kernels_gpu::gemv::{STEP_BYTES, STEP_COLUMNS, Shape, TILE_ROWS};
 
-use crate::device::{Capabilities, Device};
+use crate::device::{Capabilities, Stream};
 
 /// Warp instructions that a multiprocessor issues per cycle.
 pub(super) const SCHEDULERS: f64 = 4.0;
@@ -63,8 +63,8 @@ const SPLITTING: f64 = 1400.0;
 
 /// Bytes of each tile for a product to prefetch into L2. A kernel that starts while the preceding one runs has time for it. In one that starts
 /// alone the first loads would only wait behind the prefetches of all blocks.
-pub(super) fn prefetched_bytes(device: &Device) -> u32 {
-    if device.programmatic_launch() {
+pub(super) fn prefetched_bytes(stream: &Stream) -> u32 {
+    if stream.launches_early() {
         PREFETCHED_BYTES as u32
     } else {
         0

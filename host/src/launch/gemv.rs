@@ -257,7 +257,7 @@ pub(crate) fn gemv<T: Float>(
         k as u32,
         k_pitch as u32,
         m_argument,
-        estimate::prefetched_bytes(stream.device()),
+        estimate::prefetched_bytes(stream),
     );
     let config = LaunchConfig {
         grid: [shape.blocks(n_argument), shape.splits, 1],

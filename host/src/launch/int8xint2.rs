@@ -101,7 +101,7 @@ pub fn int8xint2(
         k_padded as u32,
         k_pitch,
         m,
-        estimate::prefetched_bytes(stream.device()),
+        estimate::prefetched_bytes(stream),
     );
     let config = LaunchConfig {
         grid: [variant.shape.blocks(n), m.div_ceil(variant.shape.tokens), 1],

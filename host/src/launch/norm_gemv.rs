@@ -160,7 +160,7 @@ pub(crate) fn norm_gemv<X: Float, Y: Float>(
         activation::kind_or_none(rows.activation),
         n_argument,
         k_padded as u32,
-        u32::from(stream.device().programmatic_launch()),
+        u32::from(stream.launches_early()),
     );
     let config = LaunchConfig {
         grid: [plan.blocks, 1, 1],

@@ -66,7 +66,11 @@ fn kernel(device: &Device, name: &str) -> Function {
     module.function(name).expect("the kernel is in the PTX")
 }
 
-fn add_one_by(stream: &Stream, name: &str, buffer: &Buffer<u32>) -> Result<(), DeviceError> {
+pub(super) fn add_one_by(
+    stream: &Stream,
+    name: &str,
+    buffer: &Buffer<u32>,
+) -> Result<(), DeviceError> {
     let n = buffer.len() as u32;
     let function = kernel(stream.device(), name);
     stream.launch(

@@ -1,5 +1,6 @@
 //! What the tuner has a device do.
 
+use super::programmatic::add_one_by;
 use super::*;
 use crate::launch::tune::{TuneConfig, tune_gemv};
 
@@ -41,6 +42,32 @@ fn tuning_measures_launches_that_do_not_overlap_and_leaves_the_choice_as_it_was(
             (capabilities.driver_version, true)
         );
     }
+}
+
+#[test]
+fn what_others_launch_while_variants_are_captured_is_launched_early() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let device = gpu.open();
+    let (stream, other) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+    let buffer = Buffer::<u32>::zeroed(&device, 100).unwrap();
+    // Loads the kernel.
+    add_one_by(&stream, "follow", &buffer).unwrap();
+    let early = gpu.calls("cuLaunchKernelEx");
+    let config = TuneConfig { rounds: 1 };
+    std::thread::scope(|scope| {
+        let held = gpu.hold("cuLaunchKernel");
+        let tuned = scope.spawn(|| tune_gemv(&device, (8, 16, 128), &config, |_, _| {}));
+        while held.calls() == 0 && !tuned.is_finished() {
+            std::thread::yield_now();
+        }
+        // The first launch of the first capture.
+        assert_eq!(held.calls(), 1);
+        assert!(device.programmatic_launch());
+        add_one_by(&other, "follow", &buffer).unwrap();
+        assert_eq!(gpu.calls("cuLaunchKernelEx"), early + 1);
+        drop(held);
+        tuned.join().unwrap().unwrap();
+    });
 }
 
 #[test]

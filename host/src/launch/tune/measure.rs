@@ -113,9 +113,10 @@ pub fn tune_gemv(
         }
         DeviceKind::Emulated => {
             let mut bench = Bench::new(device, &key)?;
+            let stream = bench.stream.clone();
             let mut candidates = Vec::new();
             for &variant in &variants {
-                let (launched, reports) = device.profile(|| bench.launch(variant, 0))?;
+                let (launched, reports) = device.profile(|| bench.launch(&stream, variant, 0))?;
                 launched?;
                 let value = reports
                     .iter()
@@ -215,7 +216,7 @@ impl Bench {
     }
 
     /// Submits one product with a copy of the weights.
-    fn launch(&mut self, variant: Gemv, copy: usize) -> Result<(), LaunchError> {
+    fn launch(&mut self, stream: &Stream, variant: Gemv, copy: usize) -> Result<(), LaunchError> {
         let operands = Operands {
             weights: &self.weights[copy],
             activations: &self.activations,
@@ -229,23 +230,19 @@ impl Bench {
             first_token: 0,
             workspaces: &self.workspaces,
         };
-        gemv(&self.stream, variant, operands, self.sizes)
+        gemv(stream, variant, operands, self.sizes)
     }
 
     /// A graph that goes over all copies, and how many launches it has.
     fn capture(&mut self, variant: Gemv) -> Result<(Graph, usize), LaunchError> {
         let copies = self.weights.len();
         let launches = MIN_LAUNCHES.next_multiple_of(copies);
-        let stream = self.stream.clone();
-        let device = stream.device();
         // Launched early, each would hide behind the one in front. In a program that is another kernel, and a product's own time counts.
-        let early = device.programmatic_launch();
-        device.set_programmatic_launch(false);
-        let graph = Graph::capture(&stream, |_| {
-            (0..launches).try_for_each(|launch| self.launch(variant, launch % copies))
-        });
-        device.set_programmatic_launch(early);
-        Ok((graph?, launches))
+        let in_turn = self.stream.in_turn();
+        let graph = Graph::capture(&in_turn, |stream| {
+            (0..launches).try_for_each(|launch| self.launch(stream, variant, launch % copies))
+        })?;
+        Ok((graph, launches))
     }
 
     /// Milliseconds of one replay, behind another one: the GPU is busy until the timed one is submitted, whose time is then its own and

@@ -62,7 +62,7 @@ impl<'a> Shape<'a> {
             if !self.data.fits(Layout::Tiled, variant, m) {
                 continue;
             }
-            let mut case = self.measured("gemv", m, variant, &expected)?;
+            let mut case = self.measured("gemv", self.stream, m, variant, &expected)?;
             case.chosen = variant.name() == chosen.name();
             cases.push(case);
         }
@@ -74,22 +74,21 @@ impl<'a> Shape<'a> {
     pub fn programmatic(&mut self, m: usize) -> Result<Case> {
         let chosen = self.chosen(m)?;
         let expected = Rc::new(self.data.expected(m)?);
-        let device = self.stream.device();
-        launched_early(device, || {
-            self.measured(LAUNCHED_EARLY, m, chosen, &expected)
-        })
+        let stream = self.early();
+        self.measured(LAUNCHED_EARLY, &stream, m, chosen, &expected)
     }
 
     /// One variant. Where it cannot be measured, the weights are still there for what follows.
     fn measured(
         &mut self,
         op: &str,
+        stream: &Stream,
         m: usize,
         variant: Gemv,
         expected: &Rc<Vec<bf16>>,
     ) -> Result<Case> {
         let mut sets = self.products(m, Some(variant), expected)?;
-        let measured = measure(self.stream, &mut sets, self.cold, &self.plan.settings);
+        let measured = measure(stream, &mut sets, self.cold, &self.plan.settings);
         let shape = (m, Some(self.data.n), self.data.k);
         let case = measured.map(|measured| Case {
             kernels: vec![variant.name().to_owned()],
@@ -114,6 +113,11 @@ impl<'a> Shape<'a> {
         let case = case(op, shape, &sets[0], measured);
         self.layers = sets.into_iter().map(Fused::into_layer).collect();
         Ok(case)
+    }
+
+    /// The same queue, with programmatic launches. All other measurements are of kernels one after another.
+    fn early(&self) -> Stream {
+        self.stream.device().default_stream()
     }
 
     /// The variant that the library chooses.
@@ -195,7 +199,7 @@ impl<'a> Shape<'a> {
         );
         let own = match programmatic {
             false => Replay::new(stream, &mut ours, settings)?,
-            true => launched_early(stream.device(), || Replay::new(stream, &mut ours, settings))?,
+            true => Replay::new(&self.early(), &mut ours, settings)?,
         };
         let replays = [own, Replay::new(stream, theirs, settings)?];
         let mut times = Replay::times(stream, &[&replays[0], &replays[1]], settings)?;
@@ -225,14 +229,6 @@ impl<'a> Shape<'a> {
             tolerance: peer.tolerance(),
         })
     }
-}
-
-/// Runs `body` with programmatic launches, which are off in all other measurements: those are of kernels one after another.
-fn launched_early<R>(device: &Device, body: impl FnOnce() -> R) -> R {
-    device.set_programmatic_launch(true);
-    let result = body();
-    device.set_programmatic_launch(false);
-    result
 }
 
 /// Marks the case with the least median, where there are times.

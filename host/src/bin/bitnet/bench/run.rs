@@ -20,8 +20,6 @@ pub fn run(request: &Request) -> Result<Results> {
     let device = &request.device;
     let gpu = device.kind() == DeviceKind::Cuda;
     let plan = Plan::new(device, request.smoke);
-    // Kernels are measured one after another, but where it is said.
-    device.set_programmatic_launch(false);
     let clocks = machine::clocks(device);
     let results = Results {
         format: FORMAT,
@@ -52,7 +50,8 @@ pub fn run(request: &Request) -> Result<Results> {
     let mut run = Run {
         request,
         plan: &plan,
-        stream: device.default_stream(),
+        // Kernels are measured one after another, but where it is said.
+        stream: device.default_stream().in_turn(),
         // A limit beyond what the clock can count is none.
         deadline: request
             .time_limit
@@ -75,8 +74,6 @@ pub fn run(request: &Request) -> Result<Results> {
         run.part("model, launched early", |run| run.model(true))?;
     }
     run.part("model", |run| run.model(false))?;
-    // Also where an error has ended the first of them.
-    device.set_programmatic_launch(false);
     for operation in ROW_OPERATIONS {
         for &width in &plan.widths {
             let what = format!("{}, width {width}", operation.0);
@@ -281,8 +278,10 @@ impl Run<'_> {
         };
         let mut chains: Vec<(Stream, Box<dyn Chain>)> = Vec::new();
         for device in model_devices {
-            device.set_programmatic_launch(programmatic);
-            let stream = device.default_stream();
+            let stream = match programmatic {
+                false => device.default_stream().in_turn(),
+                true => device.default_stream(),
+            };
             let mut chain = chain(&stream, shape, bits, *seed).with_context(|| {
                 format!(
                     "{} layers of {} features on {}",
