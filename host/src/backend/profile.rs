@@ -135,8 +135,9 @@ impl Recorder {
     }
 
     pub(super) fn take(&self, device: &Device) -> Result<Vec<OpProfile>, DeviceError> {
-        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
-        let recorded = std::mem::take(&mut *recorded);
+        // Unlocked at once: what follows takes its time, and operations are recorded meanwhile.
+        let recorded =
+            std::mem::take(&mut *self.recorded.lock().unwrap_or_else(PoisonError::into_inner));
         let first = recorded
             .first()
             .and_then(|recorded| recorded.events.as_ref());

@@ -1,9 +1,9 @@
-//! What the backend has several GPUs do at the same time.
+//! What the backend has several GPUs, and several threads, do at the same time.
 
-use std::thread;
+use std::{sync::mpsc, thread, time::Duration};
 
 use super::*;
-use crate::backend::{Split, SplitLinear};
+use crate::backend::{CudaBackend, CudaBackendConfig, DeviceId, Split, SplitLinear};
 use crate::layout::{Layout, PackedWeights};
 use crate::reference::RowScales;
 
@@ -58,4 +58,35 @@ fn a_split_layer_waits_for_no_gpu_before_all_have_their_work() {
         assert_eq!(on_host, vec![k as f32; m * n]);
         assert_eq!(output.to_vec().unwrap(), on_host);
     }
+}
+
+#[test]
+fn operations_are_recorded_while_the_ceilings_are_measured() {
+    let Some(gpu) = FakeGpu::take() else { return };
+    let config = CudaBackendConfig {
+        device_id: DeviceId::Cuda(gpu.ordinal),
+        enable_profiling: true,
+        ..CudaBackendConfig::default()
+    };
+    let backend = CudaBackend::new(config).unwrap();
+    let nothing = || backend.record("nothing", backend.stream(0), |_| Ok::<_, DeviceError>(()));
+    nothing().unwrap();
+    thread::scope(|scope| {
+        // Replays are a part of the measurement.
+        let held = gpu.hold("cuGraphLaunch");
+        let taken = scope.spawn(|| backend.take_profile().unwrap().len());
+        while held.calls() == 0 && !taken.is_finished() {
+            thread::yield_now();
+        }
+        assert_eq!(held.calls(), 1);
+        let (done, recorded) = mpsc::channel();
+        scope.spawn(move || done.send(nothing()));
+        let recorded = recorded.recv_timeout(Duration::from_secs(20));
+        drop(held);
+        recorded
+            .expect("an operation does not wait for the measurement")
+            .unwrap();
+        assert_eq!(taken.join().unwrap(), 1);
+    });
+    assert_eq!(backend.take_profile().unwrap().len(), 1);
 }
