@@ -1,7 +1,7 @@
 use super::{BackendError, DeviceCapabilities};
 use crate::{
     device::{Device, DeviceError},
-    launch::{Gemv, LaunchError},
+    launch::Gemv,
     layout::Layout,
     ops::BitLinear,
 };
@@ -104,6 +104,14 @@ impl W2A8GemvConfig {
         self.block_size.is_none() && self.grid_strategy == GridStrategy::Auto
     }
 
+    /// The options that leave variants out, as a caller writes them.
+    fn restriction(&self) -> String {
+        format!(
+            "block_size: {:?}, grid_strategy: {:?}",
+            self.block_size, self.grid_strategy
+        )
+    }
+
     fn leaves(&self, variant: &Gemv) -> bool {
         let shape = variant.shape();
         let rows = shape.tiles as usize * TILE_ROWS;
@@ -132,7 +140,7 @@ impl W2A8GemvConfig {
             .collect();
         Err(BackendError::Config {
             option: "w2a8_config",
-            value: format!("{:?}, {:?}", self.block_size, self.grid_strategy),
+            value: self.restriction(),
             expected: format!(
                 "for {layout} weights, threads x rows of a block are one of {}",
                 known.join(", ")
@@ -152,15 +160,18 @@ impl W2A8GemvConfig {
             Gemv::choose_from(left, &capabilities, n, padded)
         };
         if best(1).is_none() {
-            return Err(BackendError::Launch(LaunchError::VariantK {
-                variant: format!("{:?}, {:?}", self.block_size, self.grid_strategy),
-                limit: Gemv::all(layout)
-                    .filter(|variant| variant.tokens() == 1 && self.leaves(variant))
-                    .map(|variant| variant.shape().max_k())
-                    .max()
-                    .unwrap_or(0),
-                k,
-            }));
+            let limit = Gemv::all(layout)
+                .filter(|variant| variant.tokens() == 1 && self.leaves(variant))
+                .map(|variant| variant.shape().max_k())
+                .max()
+                .unwrap_or(0);
+            return Err(BackendError::Config {
+                option: "w2a8_config",
+                value: self.restriction(),
+                expected: format!(
+                    "the weights have K = {k}, padded to {padded}, but these variants take K up to {limit}"
+                ),
+            });
         }
         Ok(layer.with_variants(best))
     }
