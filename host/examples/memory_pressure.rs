@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let refused = loop {
         match Buffer::<f32>::uninit(&device, 500_000) {
             Ok(buffer) => buffers.push(buffer),
-            Err(error @ DeviceError::OutOfMemory { .. }) => break error,
+            Err(error @ DeviceError::PoolExhausted { .. }) => break error,
             Err(error) => return Err(error.into()),
         }
     };

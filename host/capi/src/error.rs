@@ -74,9 +74,10 @@ impl From<DeviceError> for Error {
         use DeviceError as E;
         let status = match error {
             E::NoDriver { .. } | E::NoSuchDevice { .. } => Status::NoDevice,
-            E::OutOfMemory { .. } | E::PinnedMemory { .. } | E::BufferTooLarge { .. } => {
-                Status::OutOfMemory
-            }
+            E::OutOfMemory { .. }
+            | E::PoolExhausted { .. }
+            | E::PinnedMemory { .. }
+            | E::BufferTooLarge { .. } => Status::OutOfMemory,
             E::Lost { .. } => Status::DeviceLost,
             E::UnknownDevice { .. }
             | E::NotDeviceMemory { .. }

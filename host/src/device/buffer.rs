@@ -205,8 +205,9 @@ impl<T: Pod> Buffer<T> {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::OutOfMemory`] if the device, or its pool, does not have enough memory left, [`DeviceError::BufferTooLarge`]
-    /// if the size exceeds the address space, [`DeviceError::Lost`] on a lost device.
+    /// [`DeviceError::OutOfMemory`] if the device does not have enough memory left, [`DeviceError::PoolExhausted`] if its pool
+    /// may not hold as much, [`DeviceError::BufferTooLarge`] if the size exceeds the address space, [`DeviceError::Lost`] on a
+    /// lost device.
     #[track_caller]
     pub fn uninit(device: &Device, len: usize) -> Result<Self, DeviceError> {
         let allocation = Allocation::new(device.core(), MemorySpace::Device, Self::bytes(len)?)?;

@@ -71,6 +71,23 @@ pub enum DeviceError {
         /// Bytes of memory that the device has.
         total: usize,
     },
+    /// The device's memory pool may not hold as much more as its limit says.
+    #[error(
+        "{device}: the memory pool is exhausted: {requested} bytes asked for, {free} of the {limit} bytes that it may hold are \
+         free, but no block of {block}; drop buffers that are no longer needed, or raise its limit"
+    )]
+    PoolExhausted {
+        /// The device.
+        device: String,
+        /// Bytes asked for.
+        requested: usize,
+        /// Bytes that the pool may hold: [`MemoryPoolConfig::max_bytes`](super::MemoryPoolConfig::max_bytes).
+        limit: usize,
+        /// How many of them are not in use, in blocks of the pool or not taken from the driver yet.
+        free: usize,
+        /// Bytes of the block that is missing, which holds those asked for.
+        block: usize,
+    },
     /// Host memory that cannot be allocated or page-locked.
     #[error(
         "{device}: {requested} bytes of pinned host memory cannot be allocated: {reason}; \
@@ -344,15 +361,19 @@ pub enum DeviceError {
 }
 
 impl DeviceError {
-    /// Whether the error is about a lack of memory, on the device or, page-locked, on the host.
+    /// Whether the error is about a lack of memory, on the device, in its pool or, page-locked, on the host.
     pub fn is_out_of_memory(&self) -> bool {
-        matches!(self, Self::OutOfMemory { .. } | Self::PinnedMemory { .. })
+        matches!(
+            self,
+            Self::OutOfMemory { .. } | Self::PoolExhausted { .. } | Self::PinnedMemory { .. }
+        )
     }
 
     /// The same error for so many bytes, where it is about memory that is not to be had.
     pub(super) fn with_requested(mut self, bytes: usize) -> Self {
-        if let Self::OutOfMemory { requested, .. } | Self::PinnedMemory { requested, .. } =
-            &mut self
+        if let Self::OutOfMemory { requested, .. }
+        | Self::PoolExhausted { requested, .. }
+        | Self::PinnedMemory { requested, .. } = &mut self
         {
             *requested = bytes;
         }

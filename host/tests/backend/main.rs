@@ -266,7 +266,7 @@ fn the_pool_is_as_large_as_asked_for() {
         assert_eq!(memory.pool().unwrap().pressure(), PressureLevel::Critical);
         let error = memory.allocate::<u8>(3 << 20).unwrap_err();
         assert!(
-            matches!(error, DeviceError::OutOfMemory { total, .. } if total == 4 << 20),
+            matches!(error, DeviceError::PoolExhausted { limit, .. } if limit == 4 << 20),
             "{error}"
         );
         drop(buffer);

@@ -206,14 +206,12 @@ impl Buddy {
         {
             let free = self.headroom() + self.free_bytes;
             return Err(match self.space {
-                MemorySpace::Device => DeviceError::OutOfMemory {
-                    device: format!(
-                        "{}, whose pool holds at most {most} bytes and has no block of {bytes} left",
-                        core.name
-                    ),
+                MemorySpace::Device => DeviceError::PoolExhausted {
+                    device: core.name.clone(),
                     requested,
+                    limit: most,
                     free,
-                    total: most,
+                    block: bytes,
                 },
                 MemorySpace::PinnedHost => DeviceError::PinnedMemory {
                     device: core.name.clone(),

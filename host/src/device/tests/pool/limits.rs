@@ -79,16 +79,18 @@ fn the_limit_holds_and_says_so() {
     let six = [bytes(&device, 4 * MIB), bytes(&device, 2 * MIB)];
     let error = Buffer::<u8>::uninit(&device, 8 * MIB).unwrap_err();
     match &error {
-        DeviceError::OutOfMemory {
+        DeviceError::PoolExhausted {
             device: name,
             requested,
+            limit,
             free,
-            total,
+            block,
         } => {
             // Two chunks of 4 MiB are held, and half of one is free.
-            assert_eq!((*requested, *total), (8 * MIB, 10 * MIB));
+            assert_eq!((*requested, *block, *limit), (8 * MIB, 8 * MIB, 10 * MIB));
             assert_eq!(*free, (10 - 8 + 2) * MIB);
-            assert!(name.contains("pool"), "{error}");
+            assert_eq!(name, device.name());
+            assert!(error.is_out_of_memory());
         }
         other => panic!("{other:?}"),
     }
@@ -391,7 +393,7 @@ fn a_small_buffer_fits_what_is_left_even_where_a_slab_does_not() {
     );
     let error = Buffer::<u8>::uninit(&device, 300).unwrap_err();
     assert!(
-        matches!(error, DeviceError::OutOfMemory { requested: 300, .. }),
+        matches!(error, DeviceError::PoolExhausted { requested: 300, .. }),
         "{error}"
     );
     drop(blocks);
