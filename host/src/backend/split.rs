@@ -67,11 +67,7 @@ impl SplitLinear {
             });
         }
         if devices.is_empty() {
-            return Err(OpError::Size {
-                name: "devices",
-                value: 0,
-                limit: usize::MAX,
-            });
+            return Err(OpError::NoDevice);
         }
         let part = |device: &Device, layer| {
             Ok::<_, OpError>(Part {

@@ -79,6 +79,9 @@ pub enum OpError {
         /// The largest it can be.
         limit: usize,
     },
+    /// An empty list of devices.
+    #[error("no device given; pass at least one")]
+    NoDevice,
     /// A parameter that is not finite.
     #[error("{name}[{index}] = {value} is not finite")]
     NonFinite {
