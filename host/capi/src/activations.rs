@@ -136,17 +136,17 @@ pub unsafe extern "C" fn bitnet_activations_read(
         let (m, k) = (activations.m(), activations.k());
         // SAFETY: the caller's contract.
         let (values, scales) = unsafe {
-            let values = arguments::host_mut("values", values, arguments::elements(m, k)?)?;
-            (values, arguments::host_mut("scales", scales, m)?)
+            let values = arguments::host_out("values", values, arguments::elements(m, k)?)?;
+            (values, arguments::host_out("scales", scales, m)?)
         };
         let _context = keep_context(activations.values().device());
         let padded = activations.values().to_vec()?;
-        activations.scale().copy_to_slice(scales)?;
+        activations.scale().copy_to_uninit(scales)?;
         for (row, padded) in values
             .chunks_mut(k)
             .zip(padded.chunks(activations.k_padded()))
         {
-            row.copy_from_slice(&padded[..k]);
+            row.write_copy_of_slice(&padded[..k]);
         }
         Ok(())
     })

@@ -1,6 +1,7 @@
 //! Checks of what C's types do not say.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::MaybeUninit;
 
 use bitnet_cuda::device::{Buffer, Device, Stream};
 use bitnet_cuda::layout::Layout;
@@ -79,19 +80,18 @@ pub unsafe fn optional_host<'a, T>(
     unsafe { host(name, pointer, len) }.map(Some)
 }
 
-/// Elements of a host array that a call writes.
+/// Elements of a host array that a call writes. The caller need not have written them before.
 ///
 /// # Safety
-/// A pointer that passes the checks is that of `len` initialized elements, which nothing else uses during the call. For types any
-/// of whose bytes are fine, memory that was never written is as good, since it is only written.
-pub unsafe fn host_mut<'a, T>(
+/// A pointer that passes the checks is that of `len` elements, valid for writes, which nothing else uses during the call.
+pub unsafe fn host_out<'a, T>(
     name: &str,
     pointer: *mut T,
     len: usize,
-) -> Result<&'a mut [T], Error> {
+) -> Result<&'a mut [MaybeUninit<T>], Error> {
     check_host(name, pointer, len)?;
-    // SAFETY: as for `host`.
-    Ok(unsafe { std::slice::from_raw_parts_mut(pointer, len) })
+    // SAFETY: as for `host`, but for what is in the memory, which the type leaves open.
+    Ok(unsafe { std::slice::from_raw_parts_mut(pointer.cast(), len) })
 }
 
 fn check_host<T>(name: &str, pointer: *const T, len: usize) -> Result<(), Error> {

@@ -145,13 +145,13 @@ pub unsafe extern "C" fn bitnet_device_name(
         let device = handles::get::<OpenDevice>("device", device)?;
         let bytes = arguments::size("bytes", bytes, ANY)?;
         // SAFETY: the caller's contract.
-        let out = unsafe { arguments::host_mut("name", name, bytes) }?;
+        let out = unsafe { arguments::host_out("name", name, bytes) }?;
         let mut text = device.device.name();
         while text.len() >= bytes {
             text = &text[..text.floor_char_boundary(text.len() - 1)];
         }
         for (to, from) in out.iter_mut().zip(text.bytes().chain([0])) {
-            *to = from as c_char;
+            to.write(from as c_char);
         }
         Ok(())
     })
@@ -252,12 +252,12 @@ pub unsafe extern "C" fn bitnet_copy_to_host(
         let device = &device.device;
         // SAFETY: the caller's contract.
         let (to, from, stream) = unsafe {
-            let to = arguments::host_mut::<u8>("to", to.cast(), bytes)?;
+            let to = arguments::host_out::<u8>("to", to.cast(), bytes)?;
             let from = arguments::device_array::<u8>("from", device, from, bytes)?;
             (to, from, arguments::stream(device, stream)?)
         };
         stream.synchronize()?;
-        Ok(from.copy_to_slice(to)?)
+        Ok(from.copy_to_uninit(to)?)
     })
 }
 

@@ -26,12 +26,12 @@ pub unsafe extern "C" fn bitnet_quantize_weights(
         // SAFETY: the caller's contract.
         let (weights, ternary, scale) = unsafe {
             let weights = arguments::host("weights", weights, elements)?;
-            let ternary = arguments::host_mut("ternary", ternary, elements)?;
+            let ternary = arguments::host_out("ternary", ternary, elements)?;
             (weights, ternary, Out::new("scale", scale)?)
         };
         let quantized = quantize_weights_ternary(weights, n, k, WeightGranularity::Tensor)
             .map_err(|error| Error::from(error).about("weights"))?;
-        ternary.copy_from_slice(&quantized.values);
+        ternary.write_copy_of_slice(&quantized.values);
         scale.write(quantized.scales.ranges()[0].scale);
         Ok(())
     })
@@ -79,9 +79,9 @@ pub unsafe extern "C" fn bitnet_pack(
         // SAFETY: the caller's contract.
         let (ternary, packed) = unsafe {
             let ternary = arguments::host("ternary", ternary, arguments::elements(n, k)?)?;
-            (ternary, arguments::host_mut("packed", packed, bytes)?)
+            (ternary, arguments::host_out("packed", packed, bytes)?)
         };
-        packed.copy_from_slice(PackedWeights::pack(layout, ternary, n, k)?.bytes());
+        packed.write_copy_of_slice(PackedWeights::pack(layout, ternary, n, k)?.bytes());
         Ok(())
     })
 }
@@ -104,8 +104,8 @@ pub unsafe extern "C" fn bitnet_unpack(
         let weights = unsafe { packed_weights(layout, packed, bytes, n, k) }?;
         let elements = arguments::elements(weights.n(), weights.k())?;
         // SAFETY: the caller's contract.
-        let ternary = unsafe { arguments::host_mut("ternary", ternary, elements) }?;
-        ternary.copy_from_slice(&weights.unpack());
+        let ternary = unsafe { arguments::host_out("ternary", ternary, elements) }?;
+        ternary.write_copy_of_slice(&weights.unpack());
         Ok(())
     })
 }

@@ -1,4 +1,4 @@
-use std::{fmt, marker::PhantomData, panic::Location, sync::Arc};
+use std::{fmt, marker::PhantomData, mem::MaybeUninit, panic::Location, ptr, sync::Arc};
 
 use bytemuck::Pod;
 
@@ -332,6 +332,26 @@ impl<T: Pod> Buffer<T> {
     pub fn copy_to_slice(&self, host: &mut [T]) -> Result<(), DeviceError> {
         self.require_len(host.len())?;
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(host);
+        // SAFETY: of the buffer's length, and borrowed.
+        unsafe { self.copy_to_host(bytes) }
+    }
+
+    /// As [`Buffer::copy_to_slice`], for memory that need not be initialized before: it is where the call succeeds.
+    ///
+    /// # Errors
+    ///
+    /// As [`Buffer::copy_from_slice`].
+    pub fn copy_to_uninit(&self, host: &mut [MaybeUninit<T>]) -> Result<(), DeviceError> {
+        self.require_len(host.len())?;
+        let bytes = ptr::slice_from_raw_parts_mut(host.as_mut_ptr().cast(), size_of_val(host));
+        // SAFETY: of the buffer's length, and borrowed.
+        unsafe { self.copy_to_host(bytes) }
+    }
+
+    /// # Safety
+    ///
+    /// `bytes` are as many as the buffer has, valid for writes, and nothing else uses them.
+    unsafe fn copy_to_host(&self, bytes: *mut [u8]) -> Result<(), DeviceError> {
         self.run(|core, stream, address| {
             // SAFETY: as for `copy_from_slice`.
             unsafe { core.driver.copy_to_host(stream, bytes, address) }

@@ -243,8 +243,12 @@ impl Driver for EmulatedDriver {
         bytes: *mut [u8],
         address: u64,
     ) -> Result<(), DriverError> {
-        // SAFETY: the caller passes valid host memory, which nothing else accesses meanwhile.
-        let bytes = unsafe { &mut *bytes };
+        // SAFETY: the caller passes host memory valid for writes, which nothing else accesses meanwhile. It may never have been
+        // written; the emulator is given initialized memory.
+        let bytes = unsafe {
+            bytes.cast::<u8>().write_bytes(0, bytes.len());
+            &mut *bytes
+        };
         self.emulator
             .read(address, bytes)
             .map_err(memory_error("a copy to the host"))

@@ -1,5 +1,7 @@
 //! What a launch checks before the driver sees it, and what blocking copies do.
 
+use std::mem::MaybeUninit;
+
 use super::*;
 
 #[test]
@@ -98,7 +100,13 @@ fn host_slices_have_to_fit() {
         let mut buffer = Buffer::<u16>::zeroed(&device, 3).unwrap();
         let expected = DeviceError::LengthMismatch { host: 4, buffer: 3 };
         assert_eq!(buffer.copy_from_slice(&[0; 4]), Err(expected.clone()));
-        assert_eq!(buffer.copy_to_slice(&mut [0; 4]), Err(expected));
+        assert_eq!(buffer.copy_to_slice(&mut [0; 4]), Err(expected.clone()));
+        let mut never_written = [const { MaybeUninit::uninit() }; 4];
+        assert_eq!(buffer.copy_to_uninit(&mut never_written), Err(expected));
+        buffer.copy_to_uninit(&mut never_written[..3]).unwrap();
+        // SAFETY: the copy has written the first three.
+        let values = [0, 1, 2].map(|index| unsafe { never_written[index].assume_init() });
+        assert_eq!(values.as_slice(), buffer.to_vec().unwrap());
         assert!(matches!(
             Buffer::<u64>::uninit(&device, usize::MAX / 4),
             Err(DeviceError::BufferTooLarge {
