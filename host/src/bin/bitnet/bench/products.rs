@@ -15,15 +15,15 @@ use kernel_benches::statistics::summarize;
 use kernel_benches::{Case, LAUNCHED_EARLY, Pair};
 use std::rc::Rc;
 
-const LOST: &str = "the weights of this shape were lost in an earlier error";
-
 /// The products of one shape with enough copies of the weights on the device to rotate.
 pub struct Shape<'a> {
     stream: &'a Stream,
     plan: &'a Plan,
     data: Rc<ProductData>,
-    /// Empty while they are lent to products.
+    /// Empty while they are lent to products, and where an error has kept these from giving them back.
     layers: Vec<BitLinear>,
+    /// How many layers there are.
+    copies: usize,
     /// Whether the copies exceed L2 together.
     cold: bool,
 }
@@ -41,16 +41,26 @@ impl<'a> Shape<'a> {
             DeviceKind::Cuda => sets_to_rotate(Layout::Tiled.packed_len(n, k)?, plan.rotated_bytes),
             DeviceKind::Emulated => None,
         };
-        let layers = (0..sets.unwrap_or(1))
-            .map(|_| data.layer(device))
-            .collect::<Result<_>>()?;
-        Ok(Self {
+        let mut shape = Self {
             stream,
             plan,
             data,
-            layers,
+            layers: Vec::new(),
+            copies: sets.unwrap_or(1),
             cold: sets.is_some(),
-        })
+        };
+        shape.layers = shape.lend()?;
+        Ok(shape)
+    }
+
+    /// The weights, which are uploaded where they are not there: an error in one measurement costs the next ones nothing else.
+    fn lend(&mut self) -> Result<Vec<BitLinear>> {
+        let layers = std::mem::take(&mut self.layers);
+        if !layers.is_empty() {
+            return Ok(layers);
+        }
+        let device = self.stream.device();
+        (0..self.copies).map(|_| self.data.layer(device)).collect()
     }
 
     /// Every variant that takes `m` tokens; the library's choice and the fastest are marked.
@@ -104,10 +114,9 @@ impl<'a> Shape<'a> {
             Kernels::Fused => "rmsnorm + quantize + gemv",
             Kernels::Separate => "rmsnorm + quantize, then gemv",
         };
-        let layers = std::mem::take(&mut self.layers);
+        let layers = self.lend()?;
         let fused = |layer| Fused::new(kernels, layer, m, &self.data);
         let mut sets: Vec<Fused> = layers.into_iter().map(fused).collect::<Result<_>>()?;
-        ensure!(!sets.is_empty(), "{LOST}");
         let measured = measure(self.stream, &mut sets, self.cold, &self.plan.settings)?;
         let shape = (m, Some(self.data.n), self.data.k);
         let case = case(op, shape, &sets[0], measured);
@@ -135,8 +144,7 @@ impl<'a> Shape<'a> {
         variant: Option<Gemv>,
         expected: &Rc<Vec<bf16>>,
     ) -> Result<Vec<Product<bf16>>> {
-        let layers = std::mem::take(&mut self.layers);
-        ensure!(!layers.is_empty(), "{LOST}");
+        let layers = self.lend()?;
         let product = |layer| Product::new(layer, variant, m, &self.data, Rc::clone(expected));
         layers.into_iter().map(product).collect()
     }
@@ -241,5 +249,26 @@ fn mark_best(cases: &mut [Case]) {
             .total_cmp(&time(b).unwrap_or(f64::INFINITY))
     }) {
         best.best = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shape_has_its_weights_after_an_error() {
+        let device = Device::emulated().unwrap();
+        let (stream, plan) = (device.default_stream(), Plan::new(&device, true));
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut shape = Shape::new(&stream, &plan, (48, 384), &mut random).unwrap();
+        let expected = Rc::new(shape.data.expected(1).unwrap());
+        let other = Gemv::all(Layout::Ladder).next().unwrap();
+        // The product takes the weights before it refuses the variant.
+        let refused = shape.measured("gemv", &stream, 1, other, &expected);
+        assert!(refused.is_err());
+        let chosen = shape.chosen(1).unwrap();
+        let case = shape.measured("gemv", &stream, 1, chosen, &expected);
+        assert_eq!(case.unwrap().mismatches, 0);
     }
 }
