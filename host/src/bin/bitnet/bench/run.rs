@@ -149,7 +149,7 @@ impl Run<'_> {
         }
     }
 
-    /// Cuts what is left of the time into the budget of one measurement: nothing is, where there is no limit.
+    /// Whether less than 100 ms are left, the budget of one measurement; never without a time limit.
     fn time_is_up(&self) -> bool {
         self.deadline
             .is_some_and(|deadline| Instant::now() + Duration::from_millis(100) >= deadline)
