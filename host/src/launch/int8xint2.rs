@@ -12,7 +12,8 @@ pub(crate) const INT8XINT2_ALIGNMENT: usize = 16;
 /// The operands of `bitlinear_int8xint2`, on one device.
 #[derive(Debug)]
 pub struct Int8xInt2<'a> {
-    /// `[m, k_pitch]`. Columns from `k` up to the next multiple of 32 are read too, and have to be 0.
+    /// For [`int8xint2`] `[m, k_pitch]`, where the columns from `k` up to the next multiple of 32 are read too, and have to be 0;
+    /// for [`ops::bitlinear_int8xint2`](crate::ops::bitlinear_int8xint2), which pads them itself if need be, `[m, k]`.
     pub activations: &'a Buffer<i8>,
     /// `[n, k]` in the layout `Ladder`, aligned to 16 bytes.
     pub weights: &'a Buffer<u8>,
