@@ -115,16 +115,16 @@ fn sound_lanes(
     space: AccessSpace,
     addresses: &Row,
     active: u32,
-    size: usize,
+    (align, size): (usize, usize),
     write: bool,
 ) -> u32 {
-    let size = size as u64;
+    let (align, size) = (align as u64, size as u64);
     let below = |address: u64, end: u64| address <= end && end - address >= size;
     let memory = context.launch.memory;
     lanes(active)
         .filter(|&lane| {
             let address = addresses[lane];
-            address.is_multiple_of(size)
+            address.is_multiple_of(align)
                 && match space {
                     AccessSpace::Generic | AccessSpace::Global | AccessSpace::Const => {
                         memory.find(address).is_some_and(|index| {
@@ -153,12 +153,26 @@ pub(super) fn taking_part(
     size: usize,
     write: bool,
 ) -> Step<u32> {
+    let sizes = (size, size);
+    taking_part_in_part(context, frame, space, addresses, active, sizes, write)
+}
+
+/// [`taking_part`] in a request that is aligned to one size, of which the bytes of another are used.
+pub(super) fn taking_part_in_part(
+    context: &Context<'_>,
+    frame: &Frame,
+    space: AccessSpace,
+    addresses: &Row,
+    active: u32,
+    sizes: (usize, usize),
+    write: bool,
+) -> Step<u32> {
     if context.checks.memory {
-        check_alignment(addresses, active, size, space)?;
+        check_alignment(addresses, active, sizes.0, space)?;
         return Ok(active);
     }
     Ok(sound_lanes(
-        context, frame, space, addresses, active, size, write,
+        context, frame, space, addresses, active, sizes, write,
     ))
 }
 

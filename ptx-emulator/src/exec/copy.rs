@@ -1,7 +1,7 @@
 //! `cp.async`. A copy reads its source at once. Its destination gets the bytes when a wait says so; until then it is claimed,
 //! and to touch it is a fault.
 
-use super::access::{Direction, by_space, check_end, taking_part};
+use super::access::{Direction, by_space, check_end, taking_part, taking_part_in_part};
 use super::asynchronous::invalid;
 use super::block::Context;
 use super::claims::Claim;
@@ -232,25 +232,22 @@ pub(super) fn copy(
     }
     // What lanes read, by the number of bytes, of which there is mostly one.
     let mut data: [Vec<u8>; 32] = std::array::from_fn(|_| vec![0; op.bytes]);
-    let mut left = lanes(active)
+    let mut left: u32 = lanes(active)
         .filter(|&lane| size[lane] != 0)
         .fold(0, |mask, lane| mask | 1 << lane);
-    let sound = taking_part(
-        context,
-        own,
-        AccessSpace::Global,
-        &from,
-        left,
-        op.bytes,
-        false,
-    )?;
-    left &= sound;
     while left != 0 {
         let bytes = size[left.trailing_zeros() as usize];
         let group = lanes(left)
             .filter(|&lane| size[lane] == bytes)
             .fold(0, |mask, lane| mask | 1 << lane);
         left &= !group;
+        // A copy of fewer bytes may end where its allocation does.
+        let sizes = (op.bytes, bytes);
+        let space = AccessSpace::Global;
+        let group = taking_part_in_part(context, own, space, &from, group, sizes, false)?;
+        if group == 0 {
+            continue;
+        }
         let found = find(context, &from, group, bytes, AccessSpace::Global)?;
         count(context, &from, group, bytes, &found, Direction::Load);
         for lane in lanes(group) {

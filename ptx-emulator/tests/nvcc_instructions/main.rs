@@ -9,9 +9,43 @@ mod matrix;
 mod pipeline;
 
 use harness::{Arg, Bench};
-use ptx_emulator::{Config, LaunchConfig, Report};
+use ptx_emulator::{Checks, Config, LaunchConfig, Report};
 
-/// Runs a kernel with every check on, in ascending order and in orders of some seeds, which must all come to the same.
+/// Orders in which to run, and what is checked: everything, or all but one kind.
+fn configs() -> Vec<Config> {
+    let all = Checks::ALL;
+    let without = [
+        Checks {
+            memory: false,
+            ..all
+        },
+        Checks {
+            initialization: false,
+            ..all
+        },
+        Checks {
+            races: false,
+            ..all
+        },
+        Checks {
+            synchronization: false,
+            ..all
+        },
+    ];
+    let orders = [None, Some(1), Some(2), Some(3)].map(|seed| (seed, all));
+    let others = without.map(|checks| (None, checks));
+    orders
+        .into_iter()
+        .chain(others)
+        .map(|(seed, checks)| Config {
+            seed,
+            checks,
+            ..Config::default()
+        })
+        .collect()
+}
+
+/// Runs a kernel in ascending order and in orders of some seeds, and with each check off, which must all come to the same.
 pub fn run(ptx: &str, entry: &str, shape: LaunchConfig, mut args: Vec<Arg<'_>>) -> Report {
     let before: Vec<_> = args
         .iter()
@@ -21,11 +55,8 @@ pub fn run(ptx: &str, entry: &str, shape: LaunchConfig, mut args: Vec<Arg<'_>>) 
         })
         .collect();
     let mut outcome: Option<(Vec<Vec<u8>>, Report)> = None;
-    for seed in [None, Some(1), Some(2), Some(3)] {
-        let config = Config {
-            seed,
-            ..Config::default()
-        };
+    for config in configs() {
+        let (seed, checks) = (config.seed, config.checks);
         for (arg, before) in args.iter_mut().zip(&before) {
             if let Arg::Bytes(bytes) = arg {
                 bytes.clone_from(before);
@@ -33,7 +64,7 @@ pub fn run(ptx: &str, entry: &str, shape: LaunchConfig, mut args: Vec<Arg<'_>>) 
         }
         let report = Bench::with(ptx, config)
             .run(entry, shape, &mut args)
-            .unwrap_or_else(|error| panic!("{entry}, seed {seed:?}: {error}"));
+            .unwrap_or_else(|error| panic!("{entry}, seed {seed:?}, {checks:?}: {error}"));
         let after: Vec<Vec<u8>> = args
             .iter()
             .map(|arg| match arg {
@@ -46,7 +77,7 @@ pub fn run(ptx: &str, entry: &str, shape: LaunchConfig, mut args: Vec<Arg<'_>>) 
             Some((known, _)) => {
                 assert!(
                     *known == after,
-                    "{entry}: seed {seed:?} gives another result"
+                    "{entry}: seed {seed:?} with {checks:?} gives another result"
                 );
             }
         }
