@@ -283,7 +283,9 @@ pub(super) fn execute(
             MbarrierOp::Invalidate => {
                 // Other lanes of the warp have waited here: `cuda::pipeline` lets one of them clear up after a `match.sync`, which
                 // orders execution alone.
-                context.block.order.warp_sync(warp as usize);
+                if context.checks.races {
+                    context.block.order.warp_sync(warp as usize);
+                }
                 access(context, warp, addresses, lane, Ordering::Weak, Use::Set)?;
                 let mbarriers = &mut context.block.asynchronous.mbarriers;
                 mbarriers.object(address, lane)?;

@@ -57,8 +57,45 @@ fn run_with(body: &str, threads: u32, config: Config) -> Result<Vec<u32>, Launch
     Ok(output)
 }
 
+/// Every check, all but one of them, and none.
+fn selections() -> [Checks; 6] {
+    let all = Checks::ALL;
+    [
+        all,
+        Checks {
+            memory: false,
+            ..all
+        },
+        Checks {
+            initialization: false,
+            ..all
+        },
+        Checks {
+            races: false,
+            ..all
+        },
+        Checks {
+            synchronization: false,
+            ..all
+        },
+        Checks::NONE,
+    ]
+}
+
+/// What a correct kernel gives, whatever is checked.
 fn run(body: &str, threads: u32) -> Vec<u32> {
-    run_with(body, threads, Config::default()).unwrap_or_else(|error| panic!("{error}\n{body}"))
+    let [with_all, others @ ..] = selections().map(|checks| {
+        let config = Config {
+            checks,
+            ..Config::default()
+        };
+        run_with(body, threads, config)
+            .unwrap_or_else(|error| panic!("{checks:?}: {error}\n{body}"))
+    });
+    for output in others {
+        assert_eq!(output, with_all, "{body}");
+    }
+    with_all
 }
 
 /// The fault of a kernel, which must be at the line marked `/*!*/`.
