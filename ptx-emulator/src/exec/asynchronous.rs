@@ -90,9 +90,7 @@ pub(crate) fn execute(
         }
         AsyncOp::ArriveAfterCopies { at, counted } => {
             let addresses = shared(rows(0), at)?;
-            for lane in lanes(active) {
-                mbarrier::arrive_later(context, thread(lane), &addresses, lane, counted)?;
-            }
+            mbarrier::arrive_later(context, warp.index, &addresses, active, counted)?;
         }
         AsyncOp::BulkLoad { to, from, at } => {
             let (destinations, sources, sizes) = (shared(rows(0), to)?, rows(1), rows(2));

@@ -8,6 +8,7 @@ use super::claims::Claim;
 use super::copy::{Groups, Incoming, claim_incoming};
 use super::global::{Found, check_writable, count_run, find};
 use super::lanes::Row;
+use super::order::Past;
 use super::race::{CopyAccess, check_global_copy, check_shared_copy};
 use super::stop::{Step, Stop};
 use crate::fault::{FaultKind, Space};
@@ -21,6 +22,8 @@ const MAX_OUTSTANDING: usize = 1 << 16;
 pub(crate) struct BulkLoad {
     pub(crate) mbarrier: u64,
     pub(crate) bytes: Incoming,
+    /// What its thread had done when it issued the copy, where races are looked for.
+    pub(crate) past: Past,
 }
 
 /// A copy out of shared memory that may still be reading.
@@ -147,6 +150,7 @@ impl BulkCopy {
             address: self.global,
             bytes: self.bytes,
             direction,
+            landed: false,
         };
         check_global_copy(context, copy)?;
         Ok(index)
@@ -180,8 +184,17 @@ impl BulkCopy {
         claim_incoming(context, &bytes, self.lane)?;
         let shared = &mut context.block.shared;
         shared.count_copy(context.stats, 1 << self.lane, self.bytes);
+        let past = if context.checks.races {
+            context.block.order.issue(self.thread as usize / 32)
+        } else {
+            Past::default()
+        };
         let loads = &mut context.block.asynchronous.bulk.loads;
-        loads.push(BulkLoad { mbarrier, bytes });
+        loads.push(BulkLoad {
+            mbarrier,
+            bytes,
+            past,
+        });
         Ok(())
     }
 
@@ -205,6 +218,7 @@ impl BulkCopy {
             address: self.shared,
             bytes: self.bytes,
             direction: Direction::Load,
+            landed: false,
         };
         check_shared_copy(context, copy)?;
         let shared = &mut context.block.shared;

@@ -8,7 +8,7 @@ use super::claims::Claim;
 use super::control::truth;
 use super::global::{Found, count, find};
 use super::lanes::lanes;
-use super::order::Order;
+use super::order::{COPIES, Order, Past};
 use super::race::{CopyAccess, check_global_copy, check_shared_copy};
 use super::shared::Shared;
 use super::stop::{Step, Stop};
@@ -26,8 +26,8 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// The bytes arrive.
-    pub(crate) fn land(&self, target: &mut Target<'_>) {
+    /// The bytes arrive: by themselves, or because their thread waits for them.
+    pub(crate) fn land(&self, target: &mut Target<'_>, landed: bool) {
         let shared = &mut *target.shared;
         let size = shared.bytes.len();
         for (offset, &byte) in self.data.iter().enumerate() {
@@ -38,7 +38,10 @@ impl Incoming {
             .range(size, self.at, self.data.len())
             .fill(Claim::Free);
         if target.races {
-            let copy = self.access();
+            let copy = CopyAccess {
+                landed,
+                ..self.access()
+            };
             // Nobody could touch the bytes meanwhile, so that there is nothing new to conflict with.
             let _ = shared.races.note(target.order, copy);
         }
@@ -51,6 +54,7 @@ impl Incoming {
             address: self.at as u64,
             bytes: self.data.len(),
             direction: Direction::Store,
+            landed: false,
         }
     }
 }
@@ -64,11 +68,11 @@ pub(crate) struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// What a thread copied is there for those who wait at an mbarrier.
-    pub(crate) fn release(&mut self, mbarrier: u64, thread: u32) {
+    /// What a thread issued after some past is there for those who wait at an mbarrier.
+    pub(crate) fn release(&mut self, mbarrier: u64, thread: u32, past: Past) {
         if self.races {
             let warp = thread as usize / 32;
-            self.shared.races.release(self.order, mbarrier, warp);
+            self.shared.races.release(self.order, mbarrier, warp, past);
         }
     }
 }
@@ -111,12 +115,15 @@ pub(crate) struct Copies {
     pending: Vec<Copy>,
     pub(super) groups: Groups,
     pub(crate) sequence: u64,
+    /// For each warp, when the last one of its copies landed by itself.
+    landed: [u32; 32],
 }
 
 impl Copies {
     pub(crate) fn clear(&mut self) {
         self.pending.clear();
         self.groups.clear();
+        self.landed = [0; 32];
     }
 
     /// Lands the copies of some threads: in groups before the last `keep`, or, without `keep`, all.
@@ -134,11 +141,16 @@ impl Copies {
                 done[lane] = open.saturating_sub(keep.into());
             }
         }
+        if target.races {
+            // Some of them may have landed already, because somebody waited at an mbarrier.
+            let warp = first_thread as usize / 32;
+            target.order.learn_landed(warp, self.landed[warp]);
+        }
         self.pending.retain(|copy| {
             let lane = copy.bytes.thread.wrapping_sub(first_thread);
             let lands = lane < 32 && active >> lane & 1 != 0 && copy.group < done[lane as usize];
             if lands {
-                copy.bytes.land(target);
+                copy.bytes.land(target, false);
             }
             !lands
         });
@@ -149,7 +161,10 @@ impl Copies {
         self.pending.retain(|copy| {
             let lands = copy.bytes.thread == thread && copy.sequence <= sequence;
             if lands {
-                copy.bytes.land(target);
+                copy.bytes.land(target, true);
+                if target.races {
+                    self.landed[thread as usize / 32] = target.order.now(COPIES);
+                }
             }
             !lands
         });
@@ -161,7 +176,7 @@ impl Copies {
             let range = &copy.bytes;
             let lands = range.at < at + bytes && at < range.at + range.data.len();
             if lands {
-                range.land(target);
+                range.land(target, false);
             }
             !lands
         });
@@ -263,6 +278,7 @@ pub(super) fn copy(
                 address: from[lane],
                 bytes,
                 direction: Direction::Load,
+                landed: false,
             };
             check_global_copy(context, copy)?;
             if context.checks.initialization && !allocation.is_written(offset, bytes) {

@@ -3,7 +3,7 @@
 use super::access::Direction;
 use super::block::{Context, fault};
 use super::lanes::{FULL, Row, lanes};
-use super::order::{Order, Ticks};
+use super::order::Order;
 use super::stop::Stop;
 use crate::device::{EarlyAccess, Launch};
 use crate::fault::{Fault, FaultKind, Space};
@@ -14,7 +14,7 @@ pub(crate) struct Dependency {
     /// For each warp, the lanes not known to come after a wait. None where the launch overlaps no other.
     before: Vec<u32>,
     /// For each warp, the tick of the first wait by one of its lanes; 0 where there was none.
-    waits: Ticks,
+    waits: [u32; 32],
     /// Whether a lane let the next launch start before it came after a wait.
     released: bool,
 }

@@ -9,6 +9,7 @@ use super::claims::Claim;
 use super::copy::Target;
 use super::data::set_pred;
 use super::lanes::{Row, lanes};
+use super::order::Past;
 use super::race::MemoryRequest;
 use super::shared::prepare_unclaimed;
 use super::stop::Step;
@@ -32,6 +33,8 @@ struct LaterArrival {
     mbarrier: u64,
     thread: u32,
     sequence: u64,
+    /// What the thread had done before, where races are looked for.
+    past: Past,
 }
 
 /// The objects of a block, by address.
@@ -155,8 +158,8 @@ fn deliver(context: &mut Context<'_>, address: u64, lane: usize) -> Step<()> {
         .partition(|load| load.mbarrier == address);
     state.bulk.loads = left;
     for load in landed {
-        load.bytes.land(&mut target);
-        target.release(address, load.bytes.thread);
+        load.bytes.land(&mut target, true);
+        target.release(address, load.bytes.thread, load.past);
         let object = state.mbarriers.object(address, lane)?;
         object.expect(-(load.bytes.data.len() as i64), lane)?;
         object.settle();
@@ -170,14 +173,35 @@ fn deliver(context: &mut Context<'_>, address: u64, lane: usize) -> Step<()> {
     for arrival in arriving {
         let (thread, sequence) = (arrival.thread, arrival.sequence);
         state.copies.finish(thread, sequence, &mut target);
-        target.release(address, thread);
+        target.release(address, thread, arrival.past);
         state.mbarriers.object(address, lane)?.arrive(1, lane)?;
     }
     Ok(())
 }
 
-/// `cp.async.mbarrier.arrive` of one lane.
+/// `cp.async.mbarrier.arrive` of some lanes.
 pub(super) fn arrive_later(
+    context: &mut Context<'_>,
+    warp: u32,
+    addresses: &Row,
+    active: u32,
+    counted: bool,
+) -> Step<()> {
+    let before = context.block.asynchronous.mbarriers.later.len();
+    for lane in lanes(active) {
+        arrive_later_at(context, warp * 32 + lane as u32, addresses, lane, counted)?;
+    }
+    if context.checks.races {
+        let past = context.block.order.issue(warp as usize);
+        let later = &mut context.block.asynchronous.mbarriers.later;
+        for arrival in &mut later[before..] {
+            arrival.past.clone_from(&past);
+        }
+    }
+    Ok(())
+}
+
+fn arrive_later_at(
     context: &mut Context<'_>,
     thread: u32,
     addresses: &Row,
@@ -214,6 +238,7 @@ pub(super) fn arrive_later(
         mbarrier: address,
         thread,
         sequence,
+        past: Past::default(),
     });
     Ok(())
 }

@@ -9,22 +9,48 @@
 //! Lanes of one warp are not ordered by running in step: `bar.warp.sync` or a barrier orders them.
 
 use std::collections::HashMap;
+use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
 use super::lanes::lanes;
 use crate::isa::{Fence, Scope};
 
-/// A tick for each warp of a block.
-pub(crate) type Ticks = [u32; 32];
+/// Where the ticks have that of the block's copies to shared memory that landed by themselves: they are ordered by what waits for
+/// them, not by what the warps that issued them do in the meantime.
+pub(super) const COPIES: usize = 32;
+
+/// A tick for each warp of a block, and for its copies.
+#[derive(Debug, Clone, Copy)]
+struct Ticks([u32; COPIES + 1]);
+
+impl Default for Ticks {
+    fn default() -> Self {
+        Self([0; COPIES + 1])
+    }
+}
+
+impl Index<usize> for Ticks {
+    type Output = u32;
+
+    fn index(&self, warp: usize) -> &u32 {
+        &self.0[warp]
+    }
+}
+
+impl IndexMut<usize> for Ticks {
+    fn index_mut(&mut self, warp: usize) -> &mut u32 {
+        &mut self.0[warp]
+    }
+}
 
 fn join(into: &mut Ticks, from: &Ticks) {
-    for (into, from) in into.iter_mut().zip(from) {
+    for (into, from) in into.0.iter_mut().zip(&from.0) {
         *into = (*into).max(*from);
     }
 }
 
 fn includes(ticks: &Ticks, other: &Ticks) -> bool {
-    ticks.iter().zip(other).all(|(a, b)| a >= b)
+    ticks.0.iter().zip(&other.0).all(|(a, b)| a >= b)
 }
 
 /// How much of a block's past is known.
@@ -161,7 +187,7 @@ pub(crate) struct Order {
 impl Order {
     pub(crate) fn start(&mut self, block: u32, warps: usize) {
         self.block = block;
-        self.clock = [1; 32];
+        self.clock = Ticks([1; COPIES + 1]);
         self.warps.clear();
         self.warps.resize_with(warps, WarpOrder::default);
         self.fences = false;
@@ -199,6 +225,40 @@ impl Order {
         past
     }
 
+    /// What a warp has done and knows when it issues something asynchronous. What it does from here on is not part of that.
+    pub(crate) fn issue(&mut self, warp: usize) -> Past {
+        let past = self.past(warp);
+        self.clock[warp] += 1;
+        past
+    }
+
+    /// What happened asynchronously after some past is there for those who look at a location of this block: that past, and
+    /// the copies that have landed.
+    pub(crate) fn publish_landed(
+        &mut self,
+        locations: &mut Locations,
+        word: u64,
+        warp: usize,
+        mut past: Past,
+    ) {
+        let mut landed = Ticks::default();
+        landed[COPIES] = self.clock[COPIES];
+        self.clock[COPIES] += 1;
+        past.join(&Past(Some(Arc::new(vec![(self.block, Arc::new(landed))]))));
+        let write = StrongWrite {
+            scope: Scope::Block,
+            release: true,
+            read_modify_write: true,
+        };
+        self.carry(locations, word, warp, write, (past, Past::default()));
+    }
+
+    /// A warp has waited for copies of its own, of which the last one landed at a tick.
+    pub(crate) fn learn_landed(&mut self, warp: usize, tick: u32) {
+        let known = &mut self.warps[warp].seen[COPIES];
+        *known = (*known).max(tick);
+    }
+
     /// `bar.warp.sync`.
     pub(crate) fn warp_sync(&mut self, warp: usize) {
         self.warps[warp].seen[warp] = self.clock[warp];
@@ -207,7 +267,7 @@ impl Order {
 
     /// A barrier between warps: those that wait learn the past of all that arrived.
     pub(crate) fn barrier(&mut self, arrived: u32, waiting: u32) {
-        let (mut all, mut others) = ([0; 32], Past::default());
+        let (mut all, mut others) = (Ticks::default(), Past::default());
         for warp in lanes(arrived) {
             join(&mut all, &self.warps[warp].seen);
             all[warp] = self.clock[warp];
@@ -278,6 +338,18 @@ impl Order {
             Scope::Device => device,
             Scope::Block => Past::default(),
         };
+        self.carry(locations, word, warp, write, (any, device));
+    }
+
+    /// A location carries pasts: one for readers in this block, and one for those in any.
+    fn carry(
+        &mut self,
+        locations: &mut Locations,
+        word: u64,
+        warp: usize,
+        write: StrongWrite,
+        (any, device): (Past, Past),
+    ) {
         let writer = (self.block, warp);
         let known = locations.0.entry(word).or_insert_with(|| Released {
             writer,

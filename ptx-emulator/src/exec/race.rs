@@ -5,7 +5,7 @@ use super::between::{BlockRace, block_race};
 use super::block::{Context, locate};
 use super::dependency::check_early;
 use super::lanes::{Row, lanes};
-use super::order::{Locations, Order, StrongWrite};
+use super::order::{Locations, Order, Past, StrongWrite};
 use super::record::{Kind, Record};
 use super::shadow::{Others, Race, Request, SameValue, Shadow};
 use super::shared::Shared;
@@ -162,6 +162,7 @@ impl Races {
             write: writes,
             strong,
             device: strong && scope == Scope::Device,
+            landed: false,
         };
         let request = Request {
             warp,
@@ -202,31 +203,29 @@ impl Races {
         let piece = piece.clamp(1, 16);
         for offset in (0..copy.bytes).step_by(piece) {
             addresses[lane] = copy.address + offset as u64;
-            let request = MemoryRequest {
+            let request = Request {
                 warp: copy.thread / 32,
                 addresses: &addresses,
                 active: 1 << lane,
                 size: piece,
-                used_bytes: u32::MAX,
-                ordering: Ordering::Weak,
-                scope: Scope::Block,
-                direction: copy.direction,
-                atomic: false,
-                stored: None,
+                site: copy.site as usize,
+                kind: Kind {
+                    read: copy.direction == Direction::Load,
+                    write: copy.direction == Direction::Store,
+                    strong: false,
+                    device: false,
+                    landed: copy.landed,
+                },
+                same: SameValue::default(),
             };
-            self.check(order, request, copy.site as usize, &[])?;
+            self.shadow.request(order, request)?;
         }
         Ok(())
     }
 
-    /// What a warp did becomes known to those that learn it from a location.
-    pub(super) fn release(&mut self, order: &mut Order, address: u64, warp: usize) {
-        let write = StrongWrite {
-            scope: Scope::Block,
-            release: true,
-            read_modify_write: true,
-        };
-        order.publish(&mut self.locations, address / 4, warp, write);
+    /// What a warp issued after some past has happened: that becomes known to those that learn it from a location.
+    pub(super) fn release(&mut self, order: &mut Order, address: u64, warp: usize, past: Past) {
+        order.publish_landed(&mut self.locations, address / 4, warp, past);
     }
 
     /// A warp learns what was released to a location.
@@ -243,6 +242,8 @@ pub(super) struct CopyAccess {
     pub(super) address: u64,
     pub(super) bytes: usize,
     pub(super) direction: Direction,
+    /// It happens by itself, at any time after its thread has issued it.
+    pub(super) landed: bool,
 }
 
 /// Checks what a copy does to shared memory.

@@ -1,6 +1,6 @@
 //! An access to memory, as the race check remembers it.
 
-use super::order::Order;
+use super::order::{COPIES, Order};
 use super::shadow::SECTOR;
 
 /// An access by a lane to a word or byte, or by several lanes to a sector.
@@ -24,8 +24,10 @@ const READ: u16 = 2;
 const STRONG: u16 = 4;
 /// Strong for all blocks, not only for its own.
 const DEVICE: u16 = 8;
+/// A copy that landed by itself, whatever its thread was doing.
+const LANDED: u16 = 16;
 /// From this bit on: the logarithm of the bytes of each lane.
-pub(super) const LANE_BYTES: u16 = 4;
+pub(super) const LANE_BYTES: u16 = 5;
 
 /// What an access is, apart from who makes it.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +36,8 @@ pub(crate) struct Kind {
     pub(crate) write: bool,
     pub(crate) strong: bool,
     pub(crate) device: bool,
+    /// It is a copy that lands by itself.
+    pub(crate) landed: bool,
 }
 
 impl Record {
@@ -46,8 +50,13 @@ impl Record {
         time: u32,
     ) -> Self {
         let flag = |set: bool, flag: u16| if set { flag } else { 0 };
+        let clock = if kind.landed {
+            COPIES
+        } else {
+            thread as usize / 32
+        };
         Self {
-            tick: order.now(thread as usize / 32),
+            tick: order.now(clock),
             time,
             block: order.block(),
             site: site as u32,
@@ -56,6 +65,7 @@ impl Record {
                 | flag(kind.write, WRITE)
                 | flag(kind.strong, STRONG)
                 | flag(kind.device, DEVICE)
+                | flag(kind.landed, LANDED)
                 | (size.trailing_zeros() as u16) << LANE_BYTES,
         }
     }
@@ -81,6 +91,15 @@ impl Record {
         usize::from(self.thread) / 32
     }
 
+    /// Which of the block's ticks the access has: its warp's, or that of copies.
+    pub(super) fn clock(&self) -> usize {
+        if self.flags & LANDED != 0 {
+            COPIES
+        } else {
+            self.warp()
+        }
+    }
+
     pub(super) fn is_subword(&self) -> bool {
         self.flags >> LANE_BYTES < 2
     }
@@ -97,9 +116,11 @@ impl Record {
         self
     }
 
-    pub(super) fn same_threads(&self, other: &Self) -> bool {
-        (self.block, self.thread, self.flags >> LANE_BYTES)
-            == (other.block, other.thread, other.flags >> LANE_BYTES)
+    /// Whether the order of their threads puts this access before a later one. A copy that landed by itself is not in that order.
+    pub(super) fn same_threads(&self, later: &Self) -> bool {
+        self.flags & LANDED == 0
+            && (self.block, self.thread, self.flags >> LANE_BYTES)
+                == (later.block, later.thread, later.flags >> LANE_BYTES)
     }
 
     /// Whether the two race unless something orders them.

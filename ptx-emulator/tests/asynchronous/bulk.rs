@@ -42,6 +42,79 @@ xor.b32 %r7, %r3, 128;
     }
 }
 
+/// Who waits for a copy knows what its thread did before it, not what it did since.
+#[test]
+fn copies_release_what_came_before_them() {
+    let bulk = "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r2], [%rd1], 16, [%r5];";
+    for (announce, copy) in [
+        (
+            "mbarrier.arrive.expect_tx.shared.b64 _, [%r5], 16;",
+            bulk.to_owned(),
+        ),
+        (
+            "",
+            "cp.async.ca.shared.global [%r2], [%rd1], 16; cp.async.mbarrier.arrive.noinc.shared.b64 [%r5];".to_owned(),
+        ),
+    ] {
+        let body = |first: &str, last: &str| {
+            format!(
+                "@%p1 mbarrier.init.shared.b64 [%r5], 1; bar.sync 0;
+setp.eq.u32 %p2, %r1, 32;
+@%p2 bra other;
+@!%p1 bra end;
+{announce} {first} {copy} {last}
+bra end;
+other: {WAIT}
+/*!*/ ld.shared.u32 %r6, [%r2+1024]; ld.shared.u32 %r7, [%r2]; st.global.u32 [%rd4], %r7;
+end:"
+            )
+        };
+        let store = "st.shared.u32 [%r2+1024], %r1;";
+        assert_eq!(run(&body(store, ""), 64)[32], input()[0]);
+        assert!(matches!(
+            fault(&body("", store), 64),
+            FaultKind::SharedRace { .. }
+        ));
+    }
+}
+
+/// Bytes that have landed because another thread waited are there for the thread that copied them once it waits as well.
+#[test]
+fn who_copies_has_to_wait() {
+    let body = |announce: &str, copy: &str, wait: &str| {
+        format!(
+            "@%p1 mbarrier.init.shared.b64 [%r5], 1; @%p1 st.shared.u32 [%r5+8], 0; bar.sync 0;
+setp.eq.u32 %p2, %r1, 32;
+@%p2 bra other;
+@!%p1 bra end;
+{announce} {copy}
+look: ld.relaxed.cta.shared.u32 %r8, [%r5+8]; setp.eq.u32 %p4, %r8, 0; @%p4 bra look;
+{wait}
+/*!*/ ld.shared.u32 %r6, [%r2]; st.global.u32 [%rd4], %r6;
+bra end;
+other: {WAIT} st.relaxed.cta.shared.u32 [%r5+8], 1;
+end:"
+        )
+    };
+    let announce = "mbarrier.arrive.expect_tx.shared.b64 _, [%r5], 16;";
+    let bulk = "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r2], [%rd1], 16, [%r5];";
+    let single = "cp.async.ca.shared.global [%r2], [%rd1], 16; cp.async.mbarrier.arrive.noinc.shared.b64 [%r5];";
+    let again = WAIT
+        .replace("wait", "wait2")
+        .replace("try_wait2", "try_wait");
+    for (announce, copy, wait) in [
+        (announce, bulk, again.as_str()),
+        ("", single, again.as_str()),
+        ("", single, "cp.async.wait_all;"),
+    ] {
+        assert_eq!(run(&body(announce, copy, wait), 64)[0], input()[0]);
+        assert!(matches!(
+            fault(&body(announce, copy, ""), 64),
+            FaultKind::SharedRace { .. }
+        ));
+    }
+}
+
 #[test]
 fn bulk_loads() {
     let body = |announce: &str, bytes: u32, wait: &str| {

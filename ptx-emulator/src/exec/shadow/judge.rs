@@ -60,7 +60,7 @@ impl Shadow {
                 Others::Ordered => {}
             }
         }
-        if old.same_threads(new) || order.is_before(old.block, old.warp(), old.tick, new.warp()) {
+        if old.same_threads(new) || order.is_before(old.block, old.clock(), old.tick, new.warp()) {
             return if new.replaces(old) {
                 Verdict::Drop
             } else {
