@@ -21,21 +21,32 @@ fn member_slot(inst: &Inst) -> Option<Slot> {
     }
 }
 
-/// The lanes named by the member masks of the active lanes.
-fn members(frame: &Frame, inst: &Inst, active: u32) -> Step<u32> {
+/// Whether all lanes that the member masks of the active lanes name are among these, with the same mask, as far as they are `live`.
+fn is_complete(frame: &Frame, inst: &Inst, active: u32, live: u32) -> Step<bool> {
     let Some(slot) = member_slot(inst) else {
-        return Ok(FULL);
+        return Ok(live & !active == 0);
     };
     let row = &frame.rows[slot as usize];
-    let mut all = 0;
+    let first = row[active.trailing_zeros() as usize] as u32;
+    let (mut all, mut alike) = (0, true);
     for lane in lanes(active) {
         let mask = row[lane] as u32;
         if mask >> lane & 1 == 0 {
             return Stop::lane(FaultKind::InactiveLane { lane: lane as u32 }, lane as u32);
         }
         all |= mask;
+        alike &= mask == first;
     }
-    Ok(all)
+    let complete = all & live & !active == 0;
+    // Each lane is in its own mask, so lanes of one mask are complete if nobody is missing.
+    Ok(complete && (alike || lanes(active).all(|lane| agree(row, lane, live))))
+}
+
+/// Whether the lanes that a lane's member mask names have the same mask.
+#[cold]
+fn agree(row: &Row, lane: usize, live: u32) -> bool {
+    let mask = row[lane] as u32;
+    lanes(mask & live).all(|other| row[other] as u32 == mask)
 }
 
 impl Warp {
@@ -54,8 +65,8 @@ impl Warp {
             return Ok(true);
         }
         let frame = &mut self.frames[split.frame as usize];
-        let needed = members(frame, inst, active)? & self.lanes & !self.exited;
-        if needed & !active == 0 {
+        let live = self.lanes & !self.exited;
+        if is_complete(frame, inst, active, live)? {
             perform(context, frame, function, inst, active, self.index)?;
             return Ok(true);
         }
@@ -264,14 +275,15 @@ fn shuffle(
     mode: ShflMode,
     dst: u16,
 ) -> Step<()> {
-    let [a, b, c, _] = inst.src.map(|slot| slot as usize);
+    let [a, b, c, members] = inst.src.map(|slot| slot as usize);
     let known = frame.initialized[a];
     let (a, b, c) = (&frame.rows[a], &frame.rows[b], &frame.rows[c]);
+    let members = &frame.rows[members];
     let mut result = [0; 32];
     let (mut pred, mut result_known) = (0, 0);
     for lane in lanes(active) {
         let (mut source, within) = source_lane(mode, lane as u32, b[lane] as u32, c[lane] as u32);
-        if active >> source & 1 == 0 {
+        if (active & members[lane] as u32) >> source & 1 == 0 {
             if context.checks.synchronization {
                 return Stop::lane(FaultKind::InactiveLane { lane: source }, lane as u32);
             }

@@ -258,6 +258,34 @@ fn members_that_are_missing() {
     assert_eq!(found.thread, [8, 0, 0]);
 }
 
+/// Lanes at one instruction, whose masks differ.
+#[test]
+fn members_that_disagree() {
+    // Lane 1 does not name lane 0, which names both.
+    let found = fault(
+        "sub.u32 %r6, 3, %r1;
+        setp.eq.u32 %p1, %r1, 0;
+        /*!*/ vote.sync.ballot.b32 %r7, %p1, %r6;
+        bar.warp.sync 3;",
+        2,
+    );
+    assert_eq!(found.kind, FaultKind::InactiveLane { lane: 1 });
+    assert_eq!(found.thread, [0, 0, 0]);
+    // Each half of a warp by itself: lanes of the other half do not take part.
+    let halves = |mark: &str, from: &str| {
+        format!(
+            "and.b32 %r6, %r1, 16;
+            shl.b32 %r6, 0xffff, %r6;
+            add.u32 %r8, %r1, {from};
+            {mark} shfl.sync.idx.b32 %r7, %r1, %r8, 0x1f, %r6;"
+        )
+    };
+    silent(&halves("", "0"), 32);
+    let found = fault(&halves("/*!*/", "20"), 32);
+    assert_eq!(found.kind, FaultKind::InactiveLane { lane: 20 });
+    assert_eq!(found.thread, [0, 0, 0]);
+}
+
 /// Thread 0 of each warp takes a lock that is never given back.
 const LOCK: &str = "setp.eq.u32 %p3, %r1, %r1;
     rem.u32 %r6, %r1, 32;
