@@ -129,7 +129,11 @@ fn sound_lanes(
                     AccessSpace::Generic | AccessSpace::Global | AccessSpace::Const => {
                         memory.find(address).is_some_and(|index| {
                             let allocation = &memory.allocations()[index];
-                            allocation.contains(address, size) && !(write && allocation.constant)
+                            let allowed = match space {
+                                AccessSpace::Const => allocation.constant,
+                                _ => !(write && allocation.constant),
+                            };
+                            allowed && allocation.contains(address, size)
                         })
                     }
                     AccessSpace::Shared => below(address, context.block.shared.bytes.len() as u64),

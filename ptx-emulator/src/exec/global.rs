@@ -18,6 +18,15 @@ pub(super) enum Found {
     Many(Box<[usize; 32]>),
 }
 
+impl Found {
+    fn index(&self, lane: usize) -> usize {
+        match self {
+            Self::One(index) => *index,
+            Self::Many(of) => of[lane],
+        }
+    }
+}
+
 /// Finds the allocations that a request touches, or faults.
 #[inline(always)]
 pub(super) fn find(
@@ -267,6 +276,9 @@ pub(super) fn load_global(
     space: AccessSpace,
 ) -> Step<()> {
     let found = find(context, addresses, active, size, space)?;
+    if space == AccessSpace::Const {
+        check_constant(context, &found, addresses, active, size)?;
+    }
     count(context, addresses, active, size, &found, Direction::Load);
     // Nobody writes to constants.
     if context.checks.races && space != AccessSpace::Const {
@@ -344,6 +356,25 @@ pub(super) fn load_global(
     Ok(())
 }
 
+/// Faults where `ld.const` would read something else than a constant variable.
+fn check_constant(
+    context: &Context<'_>,
+    found: &Found,
+    addresses: &Row,
+    active: u32,
+    size: usize,
+) -> Step<()> {
+    let allocations = context.launch.memory.allocations();
+    let outside = lanes(active).find(|&lane| !allocations[found.index(lane)].constant);
+    match outside {
+        None => Ok(()),
+        Some(lane) => {
+            let kind = FaultKind::OutOfBounds { size: size as u32 };
+            Stop::access(kind, lane as u32, Space::Const, addresses[lane])
+        }
+    }
+}
+
 /// Faults where a store would go to a constant variable.
 pub(super) fn check_writable(
     allocations: &[Allocation],
@@ -352,11 +383,7 @@ pub(super) fn check_writable(
     active: u32,
 ) -> Step<()> {
     for lane in lanes(active) {
-        let index = match found {
-            Found::One(index) => *index,
-            Found::Many(of) => of[lane],
-        };
-        if allocations[index].constant {
+        if allocations[found.index(lane)].constant {
             return Stop::access(
                 FaultKind::ReadOnly,
                 lane as u32,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ptx_emulator::{Config, Emulator, FaultKind, LaunchError, Module, Space};
+use ptx_emulator::{Checks, Config, Emulator, FaultKind, LaunchError, Module, Space};
 
 use super::harness::{HEADER, line};
 use super::{fault, kernel, marked_line, outcome, silent};
@@ -155,4 +155,50 @@ ret;
     };
     assert_eq!(found.kind, FaultKind::ReadOnly);
     assert_eq!(found.ptx_line, marked_line(&ptx));
+}
+
+/// `ld.const` reads constants, by name or by an address that was converted, and nothing else.
+#[test]
+fn loads_of_constants() {
+    let ptx = |load: &str| {
+        format!(
+            "{HEADER}
+.const .align 4 .u32 fixed = 5;
+.visible .entry k(.param .u64 buffer)
+{{
+.reg .b32 %r<4>;
+.reg .b64 %rd<8>;
+ld.param.u64 %rd1, [buffer];
+mov.u64 %rd2, fixed;
+cvta.const.u64 %rd3, %rd2;
+cvta.to.const.u64 %rd4, %rd3;
+cvta.to.const.u64 %rd5, %rd1;
+{load}
+st.global.u32 [%rd1], %r1;
+ret;
+}}"
+        )
+    };
+    let run = |address: &str, config: Config| {
+        let ptx = ptx(&format!("/*!*/ ld.const.u32 %r1, [{address}];"));
+        outcome(&ptx, line(1), config).map(|words| words[0])
+    };
+    for address in ["fixed", "%rd2", "%rd4"] {
+        assert_eq!(run(address, Config::default()), Ok(5));
+    }
+    let Err(LaunchError::Fault(found)) = run("%rd5", Config::default()) else {
+        panic!("`ld.const` of global memory");
+    };
+    assert_eq!(found.kind, FaultKind::OutOfBounds { size: 4 });
+    assert_eq!(found.space, Some(Space::Const));
+    // With the check off, it loads zero.
+    let config = Config {
+        checks: Checks {
+            memory: false,
+            ..Checks::ALL
+        },
+        ..Config::default()
+    };
+    assert_eq!(run("fixed", config.clone()), Ok(5));
+    assert_eq!(run("%rd5", config), Ok(0));
 }
