@@ -14,9 +14,6 @@ use super::stop::{Step, Stop};
 use crate::fault::{FaultKind, Space};
 use crate::isa::{AccessSpace, MAX_BULK_BYTES};
 
-/// Copies of one thread out of shared memory that may be outstanding.
-const MAX_OUTSTANDING: usize = 1 << 16;
-
 /// A copy to shared memory that an mbarrier waits for.
 #[derive(Debug)]
 pub(crate) struct BulkLoad {
@@ -247,10 +244,6 @@ impl BulkCopy {
             at,
             bytes: self.bytes,
         });
-        if bulk.stores.len() > MAX_OUTSTANDING {
-            let reason = format!("more than {MAX_OUTSTANDING} bulk copies that nothing waits for");
-            return invalid(self.lane, reason);
-        }
         Ok(())
     }
 }

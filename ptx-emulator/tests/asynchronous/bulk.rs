@@ -115,6 +115,23 @@ end:"
     }
 }
 
+/// As many copies out of shared memory as the threads of a block like to have under way.
+#[test]
+fn many_bulk_stores() {
+    let body =
+        "st.shared.v4.u32 [%r2], {1, 2, 3, 4}; mov.u32 %r6, 0; fence.proxy.async; bar.sync 0;
+@!%p1 bra end;
+next: cp.async.bulk.global.shared::cta.bulk_group [%rd2], [%r2], 16;
+add.u32 %r6, %r6, 1; setp.le.u32 %p2, %r6, 65536; @%p2 bra next;
+cp.async.bulk.commit_group; cp.async.bulk.wait_group 0;
+st.shared.u32 [%r2], 5;
+end:";
+    assert_eq!(
+        run_with(body, 32, Config::default()).unwrap()[..4],
+        [1, 2, 3, 4]
+    );
+}
+
 #[test]
 fn bulk_loads() {
     let body = |announce: &str, bytes: u32, wait: &str| {
