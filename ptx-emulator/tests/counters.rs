@@ -179,6 +179,21 @@ fn classes() {
     assert_eq!(counters.divergent_branches, 1);
 }
 
+/// Comparisons count as what they compare, whatever they give.
+#[test]
+fn comparisons() {
+    let counters = count(
+        "mov.f32 %f1, 0f3f800000;
+        setp.lt.f32 %p1, %f1, %f1;
+        set.lt.u32.f32 %r2, %f1, %f1;
+        set.lt.f32.f32 %f2, %f1, %f1;
+        setp.lt.u32 %p2, %r1, 3;
+        set.lt.f32.u32 %f3, %r1, 3;",
+        32,
+    );
+    assert_eq!((counters.warp.float, counters.warp.integer), (3, 2));
+}
+
 /// Lanes that wait at an instruction until others have exited run it once, and are counted once.
 #[test]
 fn waiting_is_not_counted() {

@@ -58,6 +58,14 @@ impl<'a> FunctionBuilder<'a, '_> {
         Ok(compared)
     }
 
+    /// What a comparison counts as.
+    fn class_of(compared: CompareType) -> Class {
+        match compared {
+            CompareType::Int(_) => Class::Integer,
+            CompareType::F32 { .. } | CompareType::F64 | CompareType::Half { .. } => Class::Float,
+        }
+    }
+
     /// The operands of a comparison: the result, the two that are compared, and the predicate that the outcome is combined with.
     fn compared(
         &mut self,
@@ -113,11 +121,7 @@ impl<'a> FunctionBuilder<'a, '_> {
                 dst_not: second,
             },
         };
-        let class = match compared {
-            CompareType::Int(_) => Class::Integer,
-            _ => Class::Float,
-        };
-        self.emit(op, ZERO_SLOT, src, class);
+        self.emit(op, ZERO_SLOT, src, Self::class_of(compared));
         Ok(())
     }
 
@@ -179,7 +183,7 @@ impl<'a> FunctionBuilder<'a, '_> {
                 yes,
             }
         };
-        self.emit(op, dst, src, Class::Integer);
+        self.emit(op, dst, src, Self::class_of(compared));
         Ok(())
     }
 
