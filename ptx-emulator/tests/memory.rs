@@ -365,6 +365,11 @@ fn host_operations() {
         device.read(u64::MAX - 1, &mut bytes),
         Err(MemoryError::OutOfBounds { .. })
     ));
+    // No sum of address and length overflows.
+    assert!(matches!(
+        device.fill(first + 1, 0, usize::MAX),
+        Err(MemoryError::OutOfBounds { .. })
+    ));
     assert_eq!(
         device.free(first + 4),
         Err(MemoryError::NotAnAllocation { address: first + 4 })

@@ -62,7 +62,7 @@ impl Allocation {
 
     #[inline(always)]
     pub(crate) fn contains(&self, address: u64, size: u64) -> bool {
-        address >= self.base && address - self.base + size <= self.len
+        address >= self.base && size <= self.len && address - self.base <= self.len - size
     }
 
     /// Little-endian value of 1, 2, 4 or 8 bytes at an aligned offset.
