@@ -59,7 +59,7 @@ pub enum MemoryError {
         address: u64,
     },
     /// A host access that does not lie within one live allocation.
-    #[error("host access to {address:#x}, {length} bytes, is outside every live allocation{}", nearest_suffix(.nearest))]
+    #[error("host access to {address:#x}, {length} bytes, does not lie within one live allocation{}", nearest_suffix(.nearest))]
     OutOfBounds {
         /// First byte of the access.
         address: u64,

@@ -63,7 +63,7 @@ impl fmt::Display for Site {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FaultKind {
-    /// An access outside every allocation of its space.
+    /// An access that does not lie within one allocation of its space.
     OutOfBounds {
         /// Bytes accessed.
         size: u32,

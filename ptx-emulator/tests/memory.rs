@@ -357,10 +357,15 @@ fn host_operations() {
     device.read(first + 8, &mut bytes).unwrap();
     assert_eq!(bytes, [7, 1, 1, 2, 3, 7, 7]);
 
-    assert!(matches!(
-        device.write(first + 599, &[0, 0]),
-        Err(MemoryError::OutOfBounds { .. })
-    ));
+    let error = device.write(first + 599, &[0, 0]).unwrap_err();
+    assert!(matches!(error, MemoryError::OutOfBounds { .. }));
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "host access to {:#x}, 2 bytes, does not lie within one live allocation (at byte 599 of allocation of 600 bytes at {first:#x})",
+            first + 599
+        )
+    );
     assert!(matches!(
         device.read(u64::MAX - 1, &mut bytes),
         Err(MemoryError::OutOfBounds { .. })
