@@ -319,6 +319,7 @@ pub(super) fn execute(
                 let size = shared.bytes.len();
                 let claims = shared.claims.range(size, address as usize, 8);
                 claims.fill(Claim::Free);
+                shared.forget(address as usize, 8);
             }
             MbarrierOp::ExpectTx | MbarrierOp::CompleteTx => {
                 in_range("the number of bytes", 0)?;

@@ -53,6 +53,11 @@ impl Shared {
         self.written[at..at + bytes].fill(true);
     }
 
+    /// What the bytes hold says nothing any more.
+    pub(super) fn forget(&mut self, at: usize, bytes: usize) {
+        self.written[at..at + bytes].fill(false);
+    }
+
     /// Counts the bytes that an asynchronous copy brings.
     pub(crate) fn count_copy(&self, stats: &mut Stats, active: u32, bytes: usize) {
         let counters = &mut stats.counters.shared;

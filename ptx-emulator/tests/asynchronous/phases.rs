@@ -191,6 +191,10 @@ fn bad_mbarriers() {
         &after("mbarrier.expect_tx.relaxed.cta.shared.b64 [%r5], 1048576;"),
         "must be from 0"
     ));
+    assert_eq!(
+        after("mbarrier.inval.shared.b64 [%r5]; ld.shared.u64 %rd7, [%r5];"),
+        FaultKind::UninitializedMemory { size: 8 }
+    );
     let nothing = "mov.u32 %r6, 0; st.shared.v2.u32 [%r5+8], {%r6, %r6};\n/*!*/ mbarrier.arrive.shared.b64 %rd7, [%r5+8];";
     assert!(invalid(&fault(nothing, 1), "no mbarrier"));
     assert_eq!(
