@@ -286,6 +286,12 @@ pub(super) fn execute(
         match op {
             MbarrierOp::Init => {
                 in_range("the count", 1)?;
+                let objects = &context.block.asynchronous.mbarriers.objects;
+                if objects.contains_key(&address) {
+                    let reason =
+                        "an mbarrier in use has to be invalidated before it is initialized again";
+                    return invalid(lane, reason.to_owned());
+                }
                 access(context, warp, addresses, lane, Ordering::Weak, Use::Set)?;
                 let mut row = [0; 32];
                 row[lane] = address;

@@ -157,7 +157,7 @@ fn bad_mbarriers() {
     };
     assert!(invalid(
         &after("mbarrier.init.shared.b64 [%r5], 2;"),
-        "ordinary access"
+        "has to be invalidated"
     ));
     assert!(invalid(
         &after("st.shared.u32 [%r5+4], 2;"),
