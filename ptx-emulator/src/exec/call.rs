@@ -28,6 +28,8 @@ impl Warp {
         mask: u32,
     ) -> Step<Flow> {
         let split = self.splits[at];
+        // No call preserves the condition code.
+        self.frames[split.frame as usize].carry_initialized &= !active;
         let call = &image.function.calls[index as usize];
         let inst = &image.function.code[split.pc as usize];
         let caller = &self.frames[split.frame as usize];

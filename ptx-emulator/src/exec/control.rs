@@ -147,6 +147,13 @@ fn check_operands(frame: &Frame, image: &Image<'_>, inst: &Inst, active: u32) ->
             check_pred(frame, image, a, active)?;
             check_pred(frame, image, b, active)?;
         }
+        Op::Carry { carry_in: true, .. } => {
+            let missing = active & !frame.carry_initialized;
+            if missing != 0 {
+                let register = "CC.CF".to_owned();
+                return Stop::first(FaultKind::UninitializedRegister { register }, missing);
+            }
+        }
         Op::Barrier(BarrierOp {
             kind:
                 BarrierKind::RedPopc { src }

@@ -76,6 +76,7 @@ pub(crate) fn execute(
             let (result, flags) = super::integer::carry(op, ty, flag, ra, rb, rc);
             if carry_out {
                 frame.carry = (frame.carry & !active) | (flags & active);
+                frame.carry_initialized |= active;
             }
             result
         }

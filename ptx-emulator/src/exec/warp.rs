@@ -74,8 +74,9 @@ pub(crate) struct Frame {
     pub(crate) params: Vec<u8>,
     /// For each parameter byte, the lanes in which it was written.
     pub(crate) params_initialized: Vec<u32>,
-    /// Condition-code register.
+    /// Condition-code register, and the lanes in which it was written since the last call.
     pub(crate) carry: u32,
+    pub(crate) carry_initialized: u32,
     /// Where the frame's local memory starts and ends, the same for every lane.
     pub(crate) local_base: u32,
     pub(crate) local_end: u32,
@@ -181,6 +182,7 @@ impl Warp {
                 params: Vec::new(),
                 params_initialized: Vec::new(),
                 carry: 0,
+                carry_initialized: 0,
                 local_base: 0,
                 local_end: 0,
             });
@@ -220,6 +222,7 @@ impl Warp {
             .params_initialized
             .resize(image.function.param_bytes as usize, 0);
         frame.carry = 0;
+        frame.carry_initialized = 0;
         frame.local_base = local_base;
         frame.local_end = local_end;
         fill_specials(frame, image, launch, self.index, block);

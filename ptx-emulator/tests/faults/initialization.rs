@@ -7,6 +7,36 @@ use ptx_emulator::{Config, Emulator, FaultKind, LaunchError, Module, Space};
 use super::harness::{HEADER, line};
 use super::{fault, kernel, marked_line, outcome, silent};
 
+/// The condition code has a value from `add.cc` and its like to the next call.
+#[test]
+fn condition_code() {
+    let missing = FaultKind::UninitializedRegister {
+        register: "CC.CF".to_owned(),
+    };
+    let found = fault("/*!*/ addc.u32 %r6, %r1, 1;", 32);
+    assert_eq!(found.kind, missing);
+    // Lanes 0 to 7 have it.
+    let some = fault(
+        "setp.lt.u32 %p1, %r1, 8;
+        @%p1 add.cc.u32 %r6, %r1, 1;
+        /*!*/ addc.u32 %r7, %r1, 0;",
+        32,
+    );
+    assert_eq!((some.kind, some.thread), (missing.clone(), [8, 0, 0]));
+    let ptx = |first: &str, last: &str| {
+        kernel(&format!("{first}\n/*!*/ {last} addc.u32 %r7, %r1, 0;")).replace(
+            ".visible .entry",
+            ".func nothing() { ret; }\n.visible .entry",
+        )
+    };
+    let run = |first, last| outcome(&ptx(first, last), line(32), Config::default());
+    assert!(run("call nothing;", "add.cc.u32 %r6, %r1, 1;").is_ok());
+    match run("add.cc.u32 %r6, %r1, 1; call nothing;", "") {
+        Err(LaunchError::Fault(found)) => assert_eq!(found.kind, missing),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn uninitialized_memory() {
     let ptx = kernel("/*!*/ ld.global.u32 %r6, [%rd3];");
