@@ -183,6 +183,45 @@ fn most_that_is_declared() {
     }
 }
 
+/// An initialiser has addresses of variables in global and constant memory only.
+#[test]
+fn addresses_that_are_not_known() {
+    let declared = ".extern .global .align 8 .u64 ext;
+.extern .shared .align 8 .b8 dynamic[];
+.shared .align 8 .u64 sh;
+.const .align 8 .u64 fixed = 5;
+.global .align 8 .u64 good[2] = {fixed, generic(later)};
+.global .align 8 .u64 later = 6;
+";
+    let other = "`a`: the initialiser has the address of";
+    let cases = [
+        (
+            "a = ext",
+            "`ext`, which the module declares but does not define",
+        ),
+        ("a = generic(ext)", "`ext`, which"),
+        ("a[2] = {0, ext+8}", "`ext`, which"),
+        ("a = sh", "`sh`, which is in shared memory"),
+        ("a = generic(sh)", "`sh`, which is in shared memory"),
+        ("a = dynamic", "`dynamic`, which is in shared memory"),
+    ];
+    harness::parse(&kernel("", "").replace(HEADER, &format!("{HEADER}{declared}")));
+    for (variable, words) in cases {
+        let variable = format!(".global .align 8 .u64 {variable};\n");
+        let words = format!("{other} {words}");
+        // In the module, and in the kernel.
+        for (declared, body, line) in [
+            (format!("{declared}{variable}"), String::new(), 10),
+            (declared.to_owned(), variable, 13),
+        ] {
+            let ptx = kernel("", &body).replace(HEADER, &format!("{HEADER}{declared}"));
+            let error = Module::parse(&ptx).expect_err(&ptx);
+            assert!(error.message.contains(&words), "{error}");
+            assert_eq!(error.line, line, "{error}\n{ptx}");
+        }
+    }
+}
+
 /// Local memory is each thread's own, at the same addresses.
 #[test]
 fn local_memory() {

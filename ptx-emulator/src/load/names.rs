@@ -94,6 +94,35 @@ impl<'a> ModuleBuilder<'a> {
                 ));
             }
         }
+        for variable in &tree.variables {
+            let index = self.names[variable.name] as usize;
+            self.check_addresses(&self.variables[index], variable.line)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses an initialiser with the address of something that has none while a module is loaded.
+    fn check_addresses(&self, made: &ModuleVariable, line: usize) -> Result<(), LoadError> {
+        for initial in &made.addresses {
+            let Constant::Variable { index, .. } = initial.symbol else {
+                continue;
+            };
+            let symbol = &self.variables[index as usize];
+            let reason = match symbol.kind {
+                VariableKind::Global | VariableKind::Const => continue,
+                VariableKind::Undefined => "which the module declares but does not define",
+                VariableKind::Shared | VariableKind::DynamicShared => {
+                    "which is in shared memory: that has addresses in a kernel only"
+                }
+            };
+            return Err(LoadError::new(
+                line,
+                format!(
+                    "`{}`: the initialiser has the address of `{}`, {reason}",
+                    made.name, symbol.name
+                ),
+            ));
+        }
         Ok(())
     }
 
@@ -104,6 +133,7 @@ impl<'a> ModuleBuilder<'a> {
     /// A variable declared inside a function.
     pub(super) fn variable(&mut self, variable: &ast::Variable<'a>) -> Result<u32, LoadError> {
         let made = self.memory_variable(variable)?;
+        self.check_addresses(&made, variable.line)?;
         self.count_constant(&made, variable.line)?;
         self.variables.push(made);
         Ok(self.variables.len() as u32 - 1)
