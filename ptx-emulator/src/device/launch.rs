@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::in_flight::Overlap;
+use super::limits::{BLOCK_THREADS, Limits};
 use super::printed::Printed;
 use super::{Config, LoadedModule, Memory};
 use crate::error::LaunchError;
@@ -22,11 +23,6 @@ pub struct LaunchConfig {
     /// Whether blocks may wait for each other: all are then resident at once.
     pub cooperative: bool,
 }
-
-/// Multiprocessors of the device, and what each holds. Together they limit a cooperative launch.
-const MULTIPROCESSORS: u64 = 132;
-const MAX_RESIDENT_BLOCKS: u64 = 32;
-const MAX_RESIDENT_THREADS: u64 = 2048;
 
 /// A function with its constants at their final values.
 #[derive(Debug)]
@@ -79,18 +75,8 @@ pub(crate) fn function_at(address: u64) -> Option<u32> {
     u32::try_from(offset / 16).ok().filter(|_| offset % 16 == 0)
 }
 
-/// Bytes of shared memory that the system takes of each block. They have no addresses here.
+/// Bytes of shared memory that the system takes of each block, from sm_80 on. They have no addresses here.
 pub(crate) const RESERVED_SHARED: u32 = 1 << 10;
-
-/// Most bytes of shared memory a block can have, those reserved left out.
-fn shared_limit(compute_capability: u32) -> u64 {
-    match compute_capability {
-        0..=75 => 64 << 10,
-        80 | 87 => 163 << 10,
-        86 | 89 | 120.. => 99 << 10,
-        _ => 227 << 10,
-    }
-}
 
 impl<'a> Launch<'a> {
     pub(crate) fn prepare(
@@ -113,7 +99,8 @@ impl<'a> Launch<'a> {
         check_shape(entry, shape)?;
         let params = pack_arguments(entry, args)?;
         let (layout, static_shared) = module.shared_layout(entry.function);
-        let limit = shared_limit(config.compute_capability);
+        let limits = Limits::of(config.compute_capability);
+        let limit = limits.block_shared;
         let asked = static_shared as u64 + u64::from(shape.dynamic_shared);
         if asked > limit {
             return Err(LaunchError::SharedMemory {
@@ -121,6 +108,18 @@ impl<'a> Launch<'a> {
                 asked,
                 limit,
             });
+        }
+        let shared_bytes = static_shared + shape.dynamic_shared as usize;
+        let capability = config.compute_capability;
+        let mut taken = shared_taken(shared_bytes, capability);
+        if capability >= 80 {
+            taken += RESERVED_SHARED;
+        }
+        let blocks: u64 = shape.grid.iter().map(|&dim| u64::from(dim)).product();
+        let threads: u64 = shape.block.iter().map(|&dim| u64::from(dim)).product();
+        let limit = limits.resident(threads, taken.into());
+        if shape.cooperative && blocks > limit {
+            return Err(LaunchError::CooperativeTooLarge { blocks, limit });
         }
         let reachable = module.reachable(entry.function);
         let mut sites = 0;
@@ -156,7 +155,7 @@ impl<'a> Launch<'a> {
             grid: shape.grid,
             block: shape.block,
             dynamic_shared: shape.dynamic_shared,
-            shared_bytes: static_shared + shape.dynamic_shared as usize,
+            shared_bytes,
             cooperative: shape.cooperative,
             params,
             workspace,
@@ -184,14 +183,9 @@ impl<'a> Launch<'a> {
         ]
     }
 
-    /// Bytes of shared memory that a block takes, in the units in which a multiprocessor gives it away.
+    /// Bytes of shared memory that a block takes, without those reserved.
     pub(crate) fn shared_taken(&self) -> u32 {
-        let unit = if self.config.compute_capability < 80 {
-            256
-        } else {
-            128
-        };
-        (self.shared_bytes as u32).next_multiple_of(unit)
+        shared_taken(self.shared_bytes, self.config.compute_capability)
     }
 
     pub(crate) fn thread_index(&self, linear: u32) -> [u32; 3] {
@@ -200,13 +194,19 @@ impl<'a> Launch<'a> {
     }
 }
 
+/// Bytes of shared memory in the units in which a multiprocessor gives it away.
+fn shared_taken(bytes: usize, compute_capability: u32) -> u32 {
+    let unit = if compute_capability < 80 { 256 } else { 128 };
+    (bytes as u32).next_multiple_of(unit)
+}
+
 fn check_shape(entry: &EntryInfo, shape: &LaunchConfig) -> Result<(), LaunchError> {
     let limits = [
         ("grid x", shape.grid[0], 0x7fff_ffff),
         ("grid y", shape.grid[1], 65535),
         ("grid z", shape.grid[2], 65535),
-        ("block x", shape.block[0], 1024),
-        ("block y", shape.block[1], 1024),
+        ("block x", shape.block[0], BLOCK_THREADS),
+        ("block y", shape.block[1], BLOCK_THREADS),
         ("block z", shape.block[2], 64),
     ];
     for (what, value, limit) in limits {
@@ -219,11 +219,11 @@ fn check_shape(entry: &EntryInfo, shape: &LaunchConfig) -> Result<(), LaunchErro
         }
     }
     let threads: u64 = shape.block.iter().map(|&dim| u64::from(dim)).product();
-    if threads > 1024 {
+    if threads > BLOCK_THREADS.into() {
         return Err(LaunchError::Shape {
             what: "the number of threads of a block",
             value: threads,
-            limit: 1024,
+            limit: BLOCK_THREADS.into(),
         });
     }
     let directive = |directive, limit| LaunchError::BlockDirective {
@@ -242,12 +242,6 @@ fn check_shape(entry: &EntryInfo, shape: &LaunchConfig) -> Result<(), LaunchErro
         if threads > most {
             return Err(directive(".maxntid", limit));
         }
-    }
-    let blocks: u64 = shape.grid.iter().map(|&dim| u64::from(dim)).product();
-    let resident = MAX_RESIDENT_THREADS / threads.next_multiple_of(32);
-    let limit = MULTIPROCESSORS * resident.min(MAX_RESIDENT_BLOCKS);
-    if shape.cooperative && blocks > limit {
-        return Err(LaunchError::CooperativeTooLarge { blocks, limit });
     }
     Ok(())
 }

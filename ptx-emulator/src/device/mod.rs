@@ -2,6 +2,7 @@
 
 mod in_flight;
 mod launch;
+mod limits;
 mod memory;
 mod printed;
 

@@ -129,6 +129,86 @@ fn bad_launches() {
         .unwrap();
 }
 
+/// What a block can have, and how many are resident at once, depends on the compute capability.
+#[test]
+fn limits_of_compute_capabilities() {
+    let ptx = kernel("").replace("sm_90", "sm_70");
+    let module = Arc::new(Module::parse(&ptx).unwrap());
+    // Shared memory of a block, and cooperative blocks of so many threads with so much of it.
+    for (capability, most, resident) in [
+        (
+            70,
+            96,
+            [(32, 1, 80 * 32), (1024, 1, 80 * 2), (32, 96 << 10, 80)],
+        ),
+        (
+            75,
+            64,
+            [(32, 1, 72 * 16), (512, 1, 72 * 2), (32, 32 << 10, 72 * 2)],
+        ),
+        (
+            80,
+            163,
+            [
+                (32, 1, 108 * 32),
+                (1024, 1, 108 * 2),
+                (32, 81 << 10, 108 * 2),
+            ],
+        ),
+        (
+            86,
+            99,
+            [(32, 1, 84 * 16), (1024, 1, 84), (32, 50 << 10, 84)],
+        ),
+        (
+            90,
+            227,
+            [(32, 1, 132 * 32), (1024, 1, 132 * 2), (32, 227 << 10, 132)],
+        ),
+        (
+            120,
+            99,
+            [
+                (32, 1, 188 * 24),
+                (768, 1, 188 * 2),
+                (32, 49 << 10, 188 * 2),
+            ],
+        ),
+    ] {
+        let device = Emulator::new(Config {
+            compute_capability: capability,
+            ..Config::default()
+        });
+        let loaded = device.load(&module).unwrap();
+        let address = device.alloc(16).unwrap().to_le_bytes();
+        let launch = |shape| device.launch(&loaded, "k", &shape, &[&address]).map(drop);
+        // The kernel has 1 KiB of its own.
+        let with_shared = |bytes: u32, threads| LaunchConfig {
+            dynamic_shared: bytes.saturating_sub(1024),
+            ..line(threads)
+        };
+        assert_eq!(launch(with_shared(most << 10, 32)), Ok(()));
+        let refused = launch(with_shared((most << 10) + 1, 32));
+        assert!(matches!(refused, Err(LaunchError::SharedMemory { .. })));
+        for (threads, shared, limit) in resident {
+            let cooperative = |blocks| LaunchConfig {
+                grid: [blocks, 1, 1],
+                cooperative: true,
+                ..with_shared(shared, threads)
+            };
+            let expected = LaunchError::CooperativeTooLarge {
+                blocks: u64::from(limit) + 1,
+                limit: limit.into(),
+            };
+            assert_eq!(
+                launch(cooperative(limit + 1)),
+                Err(expected),
+                "sm_{capability}"
+            );
+        }
+    }
+}
+
 #[test]
 fn newer_architecture() {
     let ptx = kernel("");
