@@ -358,6 +358,8 @@ pub(crate) fn transfer(
                 addresses,
                 active: sound,
                 size: 16,
+                // All are `.b16`.
+                element: 2,
                 used_bytes: u32::MAX,
                 ordering: Ordering::Weak,
                 scope: Scope::Block,

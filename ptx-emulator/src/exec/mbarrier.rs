@@ -128,6 +128,7 @@ fn access(
         addresses,
         active,
         size: 8,
+        element: 8,
         used_bytes: u32::MAX,
         ordering,
         scope: Scope::Block,

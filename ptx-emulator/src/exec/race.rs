@@ -28,6 +28,8 @@ pub(super) struct MemoryRequest<'a> {
     pub(super) addresses: &'a Row,
     pub(super) active: u32,
     pub(super) size: usize,
+    /// Of which an element of a vector has so many.
+    pub(super) element: usize,
     /// The bytes that a load uses.
     pub(super) used_bytes: u32,
     pub(super) ordering: Ordering,
@@ -54,6 +56,7 @@ impl<'a> MemoryRequest<'a> {
             addresses,
             active,
             size,
+            element: access.bytes.into(),
             used_bytes: access.used_bytes,
             ordering: access.ordering,
             scope: access.scope,
@@ -141,6 +144,7 @@ impl Races {
             addresses,
             active,
             size,
+            element,
             used_bytes: _,
             ordering,
             scope,
@@ -163,6 +167,7 @@ impl Races {
             strong,
             device: strong && scope == Scope::Device,
             landed: false,
+            element,
         };
         let request = Request {
             warp,
@@ -215,6 +220,7 @@ impl Races {
                     strong: false,
                     device: false,
                     landed: copy.landed,
+                    element: piece,
                 },
                 same: SameValue::default(),
             };

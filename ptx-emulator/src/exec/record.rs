@@ -26,8 +26,10 @@ const STRONG: u16 = 4;
 const DEVICE: u16 = 8;
 /// A copy that landed by itself, whatever its thread was doing.
 const LANDED: u16 = 16;
+/// From this bit on, in two bits: the logarithm of the bytes of an element.
+const ELEMENT: u16 = 5;
 /// From this bit on: the logarithm of the bytes of each lane.
-pub(super) const LANE_BYTES: u16 = 5;
+pub(super) const LANE_BYTES: u16 = 7;
 
 /// What an access is, apart from who makes it.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +40,8 @@ pub(crate) struct Kind {
     pub(crate) device: bool,
     /// It is a copy that lands by itself.
     pub(crate) landed: bool,
+    /// Bytes of an element: those of a vector are accesses of their own.
+    pub(crate) element: usize,
 }
 
 impl Record {
@@ -66,6 +70,7 @@ impl Record {
                 | flag(kind.strong, STRONG)
                 | flag(kind.device, DEVICE)
                 | flag(kind.landed, LANDED)
+                | (kind.element.trailing_zeros().min(3) as u16) << ELEMENT
                 | (size.trailing_zeros() as u16) << LANE_BYTES,
         }
     }
@@ -125,25 +130,39 @@ impl Record {
 
     /// Whether the two race unless something orders them.
     pub(super) fn collides(&self, other: &Self) -> bool {
+        (self.flags | other.flags) & WRITE != 0 && !self.is_strong_for(other)
+    }
+
+    /// Whether both are strong, with scopes that include each other, and overlap completely ("Morally Strong Operations").
+    fn is_strong_for(&self, other: &Self) -> bool {
         let both = self.flags & other.flags;
         let wide = self.block == other.block || both & DEVICE != 0;
-        (self.flags | other.flags) & WRITE != 0 && !(both & STRONG != 0 && wide)
+        both & STRONG != 0 && wide && self.wide_elements() == other.wide_elements()
+    }
+
+    /// Whether elements are larger than a word. Compilers make atomics of parts of a word from a `cas` of the word, and load the part
+    /// alone, so parts count as the word.
+    fn wide_elements(&self) -> bool {
+        self.flags >> ELEMENT & 3 == 3
+    }
+
+    /// Whether elements that overlap are the same bytes.
+    pub(super) fn same_elements(&self, other: &Self) -> bool {
+        (self.flags ^ other.flags) >> ELEMENT & 3 == 0
     }
 
     /// Whether this access saw what an earlier one wrote, as strong accesses to one location do.
     pub(super) fn observes(&self, write: &Self) -> bool {
-        let both = self.flags & write.flags;
-        let wide = self.block == write.block || both & DEVICE != 0;
         self.flags & READ != 0
             && write.is_write()
-            && both & STRONG != 0
-            && wide
+            && self.is_strong_for(write)
             && self.time > write.time
     }
 
     /// Whether this access races with everything, of what is not ordered after it, that an access before it races with.
     pub(super) fn replaces(&self, earlier: &Self) -> bool {
-        let stronger = self.flags & !earlier.flags & (STRONG | DEVICE) != 0;
+        let stronger = self.flags & !earlier.flags & (STRONG | DEVICE) != 0
+            || self.is_strong() && self.wide_elements() != earlier.wide_elements();
         !stronger && (self.is_write() || !earlier.is_write())
     }
 }

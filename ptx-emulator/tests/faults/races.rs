@@ -107,6 +107,63 @@ fn stores_of_one_value_are_no_races() {
     assert_eq!((found.thread, other.thread), ([64, 0, 0], [32, 0, 0]));
 }
 
+/// What excuses accesses that nothing orders, that they are strong or store the same, does so only where they overlap completely.
+#[test]
+fn accesses_of_different_sizes() {
+    let threads = |first: &str, mark: &str, second: &str| {
+        format!(
+            "setp.ge.u32 %p1, %r1, 32; setp.eq.u32 %p2, %r1, 0; setp.eq.u32 %p3, %r1, 32; mov.u64 %rd4, 7;
+            @%p1 bra second;
+            @%p2 {first}
+            bra end;
+            second:
+            {mark} @%p3 {second}
+            end:"
+        )
+    };
+    for (first, second) in [
+        ("st.shared.u64 [%r4], %rd4;", "st.shared.u32 [%r4], 7;"),
+        ("st.shared.u32 [%r4], 0;", "st.shared.u8 [%r4+1], 0;"),
+        (
+            "st.shared.v2.u32 [%r4], {7, 0};",
+            "st.shared.u64 [%r4], %rd4;",
+        ),
+        (
+            "red.global.add.u64 [%rd1], 1;",
+            "ld.relaxed.gpu.global.u32 %r6, [%rd1+4];",
+        ),
+        (
+            "ld.volatile.global.v2.u32 {%r6, %r7}, [%rd1];",
+            "st.volatile.global.u64 [%rd1], %rd4;",
+        ),
+        // A later access of the same thread does not make up for one of another size.
+        (
+            "red.global.add.u64 [%rd1], 1; @%p2 red.global.add.u32 [%rd1], 1;",
+            "ld.relaxed.gpu.global.u32 %r6, [%rd1];",
+        ),
+    ] {
+        fault(&threads(first, "/*!*/", second), 64);
+    }
+    for (first, second) in [
+        // Each element of a vector is an access of its own.
+        (
+            "st.shared.v2.u32 [%r4], {7, 8};",
+            "st.shared.u32 [%r4+4], 8;",
+        ),
+        (
+            "red.global.add.u32 [%rd1], 1;",
+            "ld.relaxed.gpu.global.v2.u32 {%r6, %r7}, [%rd1];",
+        ),
+        // Compilers make atomics of bytes from words.
+        (
+            "atom.global.cas.b32 %r6, [%rd1], 0, 1;",
+            "ld.relaxed.gpu.global.u8 %r6, [%rd1+1];",
+        ),
+    ] {
+        silent(&threads(first, "", second), 64);
+    }
+}
+
 #[test]
 fn ordered_accesses_are_no_races() {
     for order in ["bar.sync 0;", "bar.warp.sync -1;"] {

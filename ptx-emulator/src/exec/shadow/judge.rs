@@ -43,7 +43,8 @@ impl SameValue {
         };
         let count = if several { new.sector_lanes() } else { 1 };
         let lanes = (u32::MAX >> (32 - count)) << (new.thread % 32);
-        old.block == new.block && old.is_weak_write() && new.is_weak_write() && lanes & !same == 0
+        let alike = old.same_elements(new) && old.is_weak_write() && new.is_weak_write();
+        old.block == new.block && alike && lanes & !same == 0
     }
 }
 
