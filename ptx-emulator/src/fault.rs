@@ -100,6 +100,11 @@ pub enum FaultKind {
         /// The access that came first, or that of the lower block.
         other: Site,
     },
+    /// A read by `ld.global.nc` of bytes that the same launch writes, in whatever order.
+    NonCoherentRead {
+        /// The access that came first, or that of the lower block: the read or the write.
+        other: Site,
+    },
     /// An access to global memory that a launch before this one may still be using, because nothing orders it after
     /// `griddepcontrol.wait`.
     BeforeGridDependency {
@@ -218,6 +223,16 @@ impl fmt::Display for FaultKind {
                     other.block
                 )
             }
+            Self::NonCoherentRead { other } => write!(
+                f,
+                "{} (`.nc`), which must not change during the launch: {other} of block {:?}",
+                if other.write {
+                    "non-coherent read of what the launch writes"
+                } else {
+                    "write of what the launch reads without coherence"
+                },
+                other.block
+            ),
             Self::BeforeGridDependency { other, wrote } => write!(
                 f,
                 "access before `griddepcontrol.wait`: kernel `{other}`, launched earlier, may still be {}",

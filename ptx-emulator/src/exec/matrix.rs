@@ -363,6 +363,7 @@ pub(crate) fn transfer(
                 used_bytes: u32::MAX,
                 ordering: Ordering::Weak,
                 scope: Scope::Block,
+                non_coherent: false,
                 atomic: false,
                 direction,
                 stored: None,

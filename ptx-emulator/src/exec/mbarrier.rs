@@ -132,6 +132,7 @@ fn access(
         used_bytes: u32::MAX,
         ordering,
         scope: Scope::Block,
+        non_coherent: false,
         atomic: how == Use::Update,
         direction: if how == Use::Look {
             Direction::Load

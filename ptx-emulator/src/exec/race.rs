@@ -34,6 +34,8 @@ pub(super) struct MemoryRequest<'a> {
     pub(super) used_bytes: u32,
     pub(super) ordering: Ordering,
     pub(super) scope: Scope,
+    /// What it reads must not change during the launch.
+    pub(super) non_coherent: bool,
     /// Reads or writes; an atomic that gives its old value loads, a reduction stores.
     pub(super) direction: Direction,
     pub(super) atomic: bool,
@@ -60,6 +62,7 @@ impl<'a> MemoryRequest<'a> {
             used_bytes: access.used_bytes,
             ordering: access.ordering,
             scope: access.scope,
+            non_coherent: access.non_coherent,
             direction,
             atomic: false,
             stored: None,
@@ -148,6 +151,7 @@ impl Races {
             used_bytes: _,
             ordering,
             scope,
+            non_coherent,
             direction,
             atomic,
             stored,
@@ -167,6 +171,7 @@ impl Races {
             strong,
             device: strong && scope == Scope::Device,
             landed: false,
+            non_coherent,
             element,
         };
         let request = Request {
@@ -220,6 +225,7 @@ impl Races {
                     strong: false,
                     device: false,
                     landed: copy.landed,
+                    non_coherent: false,
                     element: piece,
                 },
                 same: SameValue::default(),
@@ -276,7 +282,7 @@ pub(super) fn check_global_copy(context: &mut Context<'_>, copy: CopyAccess) -> 
     }
     match context.races.note(&mut context.block.order, copy) {
         Ok(()) => Ok(()),
-        Err(race) => global_race(context, race),
+        Err(race) => global_race(context, race, false),
     }
 }
 
@@ -316,18 +322,27 @@ pub(super) fn check_global(context: &mut Context<'_>, request: MemoryRequest<'_>
     let outcome = context.races.check(order, request, context.site, &[]);
     match outcome {
         Ok(()) => Ok(()),
-        Err(race) => global_race(context, race),
+        Err(race) => global_race(context, race, request.non_coherent),
     }
 }
 
-fn global_race(context: &Context<'_>, race: Race) -> Step<()> {
-    let other = site(context.launch, &race.earlier);
+fn global_race(context: &Context<'_>, race: Race, non_coherent: bool) -> Step<()> {
     Stop::access(
-        FaultKind::GlobalRace { other },
+        global_kind(context.launch, &race.earlier, non_coherent),
         race.lane as u32,
         Space::Global,
         race.address,
     )
+}
+
+/// What a race in global memory is. `non_coherent` says what the later access is.
+fn global_kind(launch: &Launch<'_>, earlier: &Record, non_coherent: bool) -> FaultKind {
+    let other = site(launch, earlier);
+    if non_coherent || earlier.is_non_coherent() {
+        FaultKind::NonCoherentRead { other }
+    } else {
+        FaultKind::GlobalRace { other }
+    }
 }
 
 fn site(launch: &Launch<'_>, record: &Record) -> Site {
@@ -362,9 +377,7 @@ pub(crate) fn between_blocks(launch: &Launch<'_>, races: Vec<Races>) -> Result<(
         return Ok(());
     };
     let stop = Stop {
-        kind: FaultKind::GlobalRace {
-            other: site(launch, &earlier),
-        },
+        kind: global_kind(launch, &earlier, later.is_non_coherent()),
         lane: u32::from(later.thread) % 32,
         access: Some((Space::Global, address)),
     };

@@ -26,10 +26,12 @@ const STRONG: u16 = 4;
 const DEVICE: u16 = 8;
 /// A copy that landed by itself, whatever its thread was doing.
 const LANDED: u16 = 16;
+/// A read of what must not change during the launch.
+const NON_COHERENT: u16 = 32;
 /// From this bit on, in two bits: the logarithm of the bytes of an element.
-const ELEMENT: u16 = 5;
+const ELEMENT: u16 = 6;
 /// From this bit on: the logarithm of the bytes of each lane.
-pub(super) const LANE_BYTES: u16 = 7;
+pub(super) const LANE_BYTES: u16 = 8;
 
 /// What an access is, apart from who makes it.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +42,8 @@ pub(crate) struct Kind {
     pub(crate) device: bool,
     /// It is a copy that lands by itself.
     pub(crate) landed: bool,
+    /// It reads what must not change during the launch.
+    pub(crate) non_coherent: bool,
     /// Bytes of an element: those of a vector are accesses of their own.
     pub(crate) element: usize,
 }
@@ -70,6 +74,7 @@ impl Record {
                 | flag(kind.strong, STRONG)
                 | flag(kind.device, DEVICE)
                 | flag(kind.landed, LANDED)
+                | flag(kind.non_coherent, NON_COHERENT)
                 | (kind.element.trailing_zeros().min(3) as u16) << ELEMENT
                 | (size.trailing_zeros() as u16) << LANE_BYTES,
         }
@@ -90,6 +95,15 @@ impl Record {
 
     pub(super) fn is_strong(&self) -> bool {
         self.flags & STRONG != 0
+    }
+
+    pub(crate) fn is_non_coherent(&self) -> bool {
+        self.flags & NON_COHERENT != 0
+    }
+
+    /// Whether one of the two writes what the other one expects not to change, whatever orders them.
+    pub(super) fn changes_read_only(&self, other: &Self) -> bool {
+        (self.flags | other.flags) & (NON_COHERENT | WRITE) == NON_COHERENT | WRITE
     }
 
     pub(super) fn warp(&self) -> usize {
@@ -161,8 +175,9 @@ impl Record {
 
     /// Whether this access races with everything, of what is not ordered after it, that an access before it races with.
     pub(super) fn replaces(&self, earlier: &Self) -> bool {
-        let stronger = self.flags & !earlier.flags & (STRONG | DEVICE) != 0
+        let less = self.flags & !earlier.flags & (STRONG | DEVICE) != 0
+            || earlier.flags & !self.flags & NON_COHERENT != 0
             || self.is_strong() && self.wide_elements() != earlier.wide_elements();
-        !stronger && (self.is_write() || !earlier.is_write())
+        !less && (self.is_write() || !earlier.is_write())
     }
 }

@@ -46,6 +46,8 @@ pub(crate) struct Access {
     pub(crate) used_bytes: u32,
     pub(crate) ordering: Ordering,
     pub(crate) scope: Scope,
+    /// `.nc`: what it reads must not change during the launch.
+    pub(crate) non_coherent: bool,
     pub(crate) atomic: Option<AtomicOp>,
 }
 

@@ -120,6 +120,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             used_bytes: u32::MAX,
             ordering,
             scope,
+            non_coherent: false,
             atomic: Some(AtomicOp {
                 kind,
                 ty,

@@ -296,6 +296,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             used_bytes: u32::MAX,
             ordering: Ordering::Weak,
             scope: Scope::Device,
+            non_coherent: false,
             atomic: None,
         };
         self.emit_access(access, ZERO_SLOT, ZERO_SLOT, [ZERO_SLOT; 3]);

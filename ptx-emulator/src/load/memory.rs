@@ -130,6 +130,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             used_bytes: self.used_bytes,
             ordering: qualifiers.ordering,
             scope: qualifiers.scope,
+            non_coherent: qualifiers.non_coherent,
             atomic: None,
         };
         self.emit_access(access, base, ZERO_SLOT, [ZERO_SLOT, ZERO_SLOT, policy]);
@@ -150,6 +151,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             scope: Scope::Device,
             policy: false,
             mmio: false,
+            non_coherent: false,
         })
     }
 
@@ -233,6 +235,7 @@ impl<'a> FunctionBuilder<'a, '_> {
             used_bytes: u32::MAX,
             ordering: qualifiers.ordering,
             scope: qualifiers.scope,
+            non_coherent: qualifiers.non_coherent,
             atomic: None,
         };
         self.emit_access(access, base, ZERO_SLOT, [ZERO_SLOT, ZERO_SLOT, policy]);

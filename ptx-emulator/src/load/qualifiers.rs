@@ -51,6 +51,7 @@ pub(super) struct Qualifiers {
     pub(super) policy: bool,
     /// `.mmio`, which has no vectors.
     pub(super) mmio: bool,
+    pub(super) non_coherent: bool,
 }
 
 impl FunctionBuilder<'_, '_> {
@@ -135,6 +136,7 @@ impl FunctionBuilder<'_, '_> {
             scope,
             policy: hints.policy,
             mmio: strength == Strength::Mmio,
+            non_coherent,
         })
     }
 

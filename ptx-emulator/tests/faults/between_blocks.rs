@@ -298,3 +298,64 @@ fn loops_of_compare_and_swap() {
         32,
     );
 }
+
+/// What `.nc` reads must not change during the launch, whatever orders the write and the read.
+#[test]
+fn non_coherent_reads() {
+    let neighbour = "xor.b32 %r6, %r3, 4; cvt.u64.u32 %rd4, %r6; add.s64 %rd4, %rd1, %rd4;";
+    for body in [
+        "st.global.u32 [%rd3], %r1; /*!*/ ld.global.nc.u32 %r6, [%rd3];",
+        "ld.global.nc.u32 %r6, [%rd3]; /*!*/ st.global.u32 [%rd3], %r1;",
+        // Accesses in between make no difference, nor does one byte of a vector.
+        "st.global.u32 [%rd3], %r1; ld.global.u32 %r7, [%rd3]; bar.sync 0; /*!*/ ld.global.nc.u8 %r6, [%rd3+3];",
+        "ld.global.nc.v2.u32 {%r6, %r7}, [%rd1]; ld.global.u32 %r8, [%rd3]; bar.sync 0; /*!*/ st.global.u32 [%rd3], %r1;",
+        "ld.global.nc.u32 %r6, [%rd3]; bar.sync 0; /*!*/ red.global.add.u32 [%rd3], 1;",
+        &format!(
+            "{neighbour} st.global.u32 [%rd3], %r1; bar.sync 0; /*!*/ ld.global.nc.u32 %r6, [%rd4];"
+        ),
+    ] {
+        let found = fault(body, 64);
+        let FaultKind::NonCoherentRead { other } = &found.kind else {
+            panic!("{found}");
+        };
+        assert_eq!(other.write, body.contains("/*!*/ ld"), "{found}");
+    }
+    // Another block, which nothing orders, and which a barrier of the grid orders.
+    for (body, shape) in [
+        (
+            "setp.eq.u32 %p1, %r2, 0; @%p1 st.global.u32 [%rd1], 5;
+            /*!*/ @!%p1 ld.global.nc.u32 %r6, [%rd1];",
+            grid(2, 1),
+        ),
+        (
+            "setp.eq.u32 %p1, %r2, 0; @%p1 ld.global.nc.u32 %r6, [%rd1];
+            @%p1 red.release.gpu.global.add.u32 [%rd1+64], 1; @%p1 bra end;
+            wait: ld.acquire.gpu.global.u32 %r7, [%rd1+64]; setp.eq.u32 %p2, %r7, 0; @%p2 bra wait;
+            /*!*/ st.global.u32 [%rd1], 5;
+            end:",
+            cooperative(2, 1),
+        ),
+    ] {
+        for threads in [1, 2] {
+            let config = Config {
+                threads,
+                ..Config::default()
+            };
+            let found = fault_with(body, shape, config);
+            assert!(
+                matches!(found.kind, FaultKind::NonCoherentRead { .. }),
+                "{found}"
+            );
+            assert_eq!(found.block, [1, 0, 0]);
+        }
+    }
+    // What is read is not what is written, though both are in one sector.
+    silent(
+        "setp.lt.u32 %p1, %r1, 2; @%p1 st.global.u32 [%rd3], %r1; bar.sync 0; @!%p1 ld.global.nc.u32 %r6, [%rd3];",
+        8,
+    );
+    silent_in(
+        "ld.global.nc.u32 %r6, [%rd3]; ld.global.nc.v4.u32 {%r6, %r7, %r8, %r9}, [%rd1]; st.global.u32 [%rd3+512], %r6;",
+        line(64),
+    );
+}

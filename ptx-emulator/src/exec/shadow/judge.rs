@@ -61,6 +61,9 @@ impl Shadow {
                 Others::Ordered => {}
             }
         }
+        if old.changes_read_only(new) {
+            return Verdict::Race;
+        }
         if old.same_threads(new) || order.is_before(old.block, old.clock(), old.tick, new.warp()) {
             return if new.replaces(old) {
                 Verdict::Drop
@@ -191,7 +194,9 @@ fn judge_observed<'a>(
         (access.block == new.block && access.warp() == new.warp())
             || order.is_before(access.block, access.warp(), access.tick, new.warp())
     };
-    if !known.any(|access| !access.is_none() && access.observes(old) && comes_before(access)) {
+    if old.changes_read_only(new)
+        || !known.any(|access| !access.is_none() && access.observes(old) && comes_before(access))
+    {
         Verdict::Race
     } else if new.replaces(old) {
         Verdict::Drop

@@ -155,6 +155,15 @@ pub const PLANTED: &[Planted] = &[
             end:",
     },
     Planted {
+        kind: "NonCoherentRead",
+        switch: Switch::Races,
+        shape: warp,
+        broken: "st.global.u32 [%rd3], %r1;
+            /*!*/ ld.global.nc.u32 %r6, [%rd3];",
+        repaired: "st.global.u32 [%rd3], %r1;
+            ld.global.u32 %r6, [%rd3];",
+    },
+    Planted {
         kind: "BeforeGridDependency",
         switch: Switch::Races,
         shape: two_warps,
