@@ -9,8 +9,9 @@ use serde::Serialize;
 /// Instructions by class.
 ///
 /// A class is decided by the instruction alone, except for generic loads and stores, which belong to the space
-/// that they reach. `mov`, barriers, fences, shuffles, votes, atomics on global memory, and accesses to
-/// parameters, local and constant memory are `other`; integer comparison, selection and conversion are `integer`.
+/// that they reach. `mov`, `mma`, barriers, fences, shuffles, votes, clocks, `griddepcontrol`, atomics on global memory, and
+/// accesses to parameters, local and constant memory are `other`; integer comparison, selection and conversion are `integer`;
+/// `ldmatrix` and `stmatrix` are `shared`, and `cp.async` is `load_global`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)]
 pub struct Instructions {

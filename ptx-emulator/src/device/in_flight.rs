@@ -23,17 +23,17 @@ impl InFlight {
         self.0.is_empty()
     }
 
-    /// All launches are complete.
+    /// Forgets everything: all launches are complete.
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// An allocation is freed.
+    /// Forgets an allocation that is freed.
     pub(crate) fn forget(&mut self, base: u64) {
         self.0.remove(&base);
     }
 
-    /// A launch is under way, and with it those before it unless they are `complete`.
+    /// Records what a launch touched; forgets the launches before it first, if they are `complete`.
     pub(crate) fn add(&mut self, kernel: &str, traffic: &[AllocationTraffic], complete: bool) {
         if complete {
             self.clear();

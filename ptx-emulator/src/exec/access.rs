@@ -229,7 +229,7 @@ pub(crate) fn load(
                     let params = &context.launch.params;
                     let end = params.len() as u64;
                     check_end(addresses, active, size, end, space)?;
-                    gather(warp, frame, access, active, |lane, offset, bytes| {
+                    read_elements(warp, frame, access, active, |lane, offset, bytes| {
                         little_endian(params, addresses[lane] as usize + offset, bytes)
                     });
                     Ok(())
@@ -239,7 +239,7 @@ pub(crate) fn load(
                     let stride = own.params.len() / 32;
                     check_end(addresses, active, size, stride as u64, space)?;
                     let params = own.params.clone();
-                    gather(warp, frame, access, active, |lane, offset, bytes| {
+                    read_elements(warp, frame, access, active, |lane, offset, bytes| {
                         let start = lane * stride + addresses[lane] as usize + offset;
                         little_endian(&params, start, bytes)
                     });
@@ -327,7 +327,7 @@ pub(super) fn extend(value: u64, access: &Access) -> u64 {
 
 /// Fills the destination rows element by element; `read` gets lane, byte offset and byte count.
 #[inline(always)]
-pub(super) fn gather(
+pub(super) fn read_elements(
     warp: &mut Warp,
     frame: usize,
     access: &Access,
@@ -364,7 +364,7 @@ fn load_local(
     check_end(addresses, active, size, end, AccessSpace::Local)?;
     context.stats.counters.local_bytes_read += u64::from(active.count_ones()) * size as u64;
     let local = std::mem::take(&mut warp.local);
-    gather(warp, frame, access, active, |lane, offset, bytes| {
+    read_elements(warp, frame, access, active, |lane, offset, bytes| {
         little_endian(&local[lane].bytes, addresses[lane] as usize + offset, bytes)
     });
     // Unoptimised code keeps variables here, and copies those that have no value yet.
@@ -433,7 +433,7 @@ pub(crate) fn store(
                     };
                     prepare_shared(context, request)?;
                     let shared = &mut context.block.shared;
-                    scatter(rows, access, active, |lane, offset, bytes, value| {
+                    write_elements(rows, access, active, |lane, offset, bytes, value| {
                         shared.store(addresses[lane] as usize + offset, bytes, value);
                     });
                     Ok(())
@@ -446,7 +446,7 @@ pub(crate) fn store(
                     context.stats.counters.local_bytes_written +=
                         u64::from(active.count_ones()) * size as u64;
                     let local = &mut warp.local;
-                    scatter(&own.rows, access, active, |lane, offset, bytes, value| {
+                    write_elements(&own.rows, access, active, |lane, offset, bytes, value| {
                         let at = addresses[lane] as usize + offset;
                         local[lane].bytes[at..at + bytes]
                             .copy_from_slice(&value.to_le_bytes()[..bytes]);
@@ -460,7 +460,7 @@ pub(crate) fn store(
                     let stride = own.params.len() / 32;
                     check_end(addresses, active, size, stride as u64, space)?;
                     let params = &mut own.params;
-                    scatter(&own.rows, access, active, |lane, offset, bytes, value| {
+                    write_elements(&own.rows, access, active, |lane, offset, bytes, value| {
                         let at = lane * stride + addresses[lane] as usize + offset;
                         params[at..at + bytes].copy_from_slice(&value.to_le_bytes()[..bytes]);
                     });
@@ -486,7 +486,7 @@ pub(crate) fn store(
 
 /// Takes the elements of each lane from their rows; `write` gets lane, byte offset, byte count and value.
 #[inline(always)]
-pub(super) fn scatter(
+pub(super) fn write_elements(
     rows: &[Row],
     access: &Access,
     active: u32,

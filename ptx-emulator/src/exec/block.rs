@@ -49,7 +49,7 @@ pub(crate) struct BlockState {
     pub(crate) executed: u64,
     /// Sites that were executed after the instruction limit was passed.
     pub(crate) looping: BTreeSet<usize>,
-    /// The barrier that a warp has just arrived at, if it was not looked at yet.
+    /// A barrier with new arrivals that [`Block::turn`] has not checked for completion.
     pub(crate) changed: Option<u8>,
 }
 

@@ -10,10 +10,10 @@ use crate::device::Image;
 use crate::fault::FaultKind;
 use crate::isa::{Builtin, Call, CallTarget, ParamPlace};
 
-/// Calls that may be nested.
+/// Maximum depth of nested calls.
 const MAX_DEPTH: u32 = 1024;
 
-/// Bytes of local memory a thread.
+/// Bytes of local memory per thread.
 const MAX_LOCAL: u32 = 512 << 10;
 
 impl Warp {
@@ -71,7 +71,6 @@ impl Warp {
             // Lanes that call another function come back to this instruction afterwards.
             let meet = split.pc + 1;
             self.diverge(at, callers, split.pc, split.pc, meet);
-            debug_assert_ne!(mask, 0);
             return Ok(Flow::Reschedule);
         }
         let function = context.launch.images[callee as usize].function;

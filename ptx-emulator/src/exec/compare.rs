@@ -4,7 +4,7 @@ use super::lanes::{Lane, Row, mask2};
 use crate::arith::{float, half};
 use crate::isa::{Compare, CompareType, HalfType, IntType};
 
-/// Runs a comparison; `$nan` gives the lanes in which an operand is NaN.
+/// Compares two rows as `$ty`: a bit for each lane in which it holds.
 macro_rules! compare_as {
     ($ty:ty, $compare:expr, $a:expr, $b:expr) => {{
         let (a, b) = ($a, $b);

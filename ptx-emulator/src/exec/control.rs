@@ -250,7 +250,7 @@ impl Warp {
                 self.splits[at].pc = pc;
                 // Another split of this warp gets the next turn.
                 self.splits.rotate_right(1);
-                self.gather_all();
+                self.release_all_meetings();
                 return Ok(Flow::Pause(Pause::Turn));
             }
             *budget -= 1;

@@ -337,7 +337,7 @@ pub(crate) fn divide(frame: &mut Frame, inst: &Inst, op: IntOp, ty: IntType, act
     by_zero
 }
 
-/// What generic addresses of a space have above its own; those of global and constant memory are the same.
+/// Generic address minus the address within the space; 0 for global and constant memory.
 fn window_base(window: Window) -> u64 {
     match window {
         Window::Global | Window::Const => 0,

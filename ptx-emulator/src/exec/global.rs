@@ -1,6 +1,8 @@
 //! Requests to global memory: the allocations and sectors that they touch.
 
-use super::access::{Direction, extend, fault_space, gather, put, scatter, used_bytes};
+use super::access::{
+    Direction, extend, fault_space, put, read_elements, used_bytes, write_elements,
+};
 use super::block::Context;
 use super::lanes::{FULL, Row, lanes};
 use super::race::{MemoryRequest, Stored, check_global};
@@ -332,7 +334,7 @@ pub(super) fn load_global(
                     let values = load_lanes::<4>(allocation, addresses, active);
                     put_words(warp, frame, access, active, &values);
                 }
-                _ => gather(warp, frame, access, active, |lane, at, bytes| {
+                _ => read_elements(warp, frame, access, active, |lane, at, bytes| {
                     allocation.load(offset(lane) + at, bytes)
                 }),
             }
@@ -347,7 +349,7 @@ pub(super) fn load_global(
                     }
                 }
             }
-            gather(warp, frame, access, active, |lane, at, bytes| {
+            read_elements(warp, frame, access, active, |lane, at, bytes| {
                 let allocation = &allocations[of[lane]];
                 allocation.load((addresses[lane] - allocation.base) as usize + at, bytes)
             });
@@ -429,7 +431,7 @@ pub(super) fn store_global(
                 allocation.mark_range_written(offset(0), 128);
                 return Ok(());
             }
-            scatter(rows, access, active, |lane, at, bytes, value| {
+            write_elements(rows, access, active, |lane, at, bytes, value| {
                 allocation.store(offset(lane) + at, bytes, value);
             });
             for lane in lanes(active) {
@@ -437,7 +439,7 @@ pub(super) fn store_global(
             }
         }
         Found::Many(of) => {
-            scatter(rows, access, active, |lane, at, bytes, value| {
+            write_elements(rows, access, active, |lane, at, bytes, value| {
                 let allocation = &allocations[of[lane]];
                 let offset = (addresses[lane] - allocation.base) as usize + at;
                 allocation.store(offset, bytes, value);

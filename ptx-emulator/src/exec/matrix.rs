@@ -27,7 +27,7 @@ fn check_whole_warp(context: &Context<'_>, active: u32) -> Step<()> {
 
 /// Collects a matrix from the lanes. Lane `4 * r + t` has, in its first register, the elements of row `r` from column
 /// `t * in_register`; of a tall matrix, the next register is 8 rows further down; the ones after that are to the right.
-fn gather<T: Copy>(
+fn load_fragment<T: Copy>(
     rows: &[Row],
     slots: &[Slot],
     tall: bool,
@@ -60,7 +60,7 @@ fn sum_position(lane: usize, index: usize) -> (usize, usize) {
 }
 
 /// Puts the sums into their registers: two to a register where they are of 16 bits.
-fn scatter(
+fn store_fragment(
     frame: &mut Frame,
     mma: &Mma,
     packed: bool,
@@ -238,10 +238,10 @@ fn multiply_integers(
         }
     };
     let rows = frame.rows.as_slice();
-    let a = gather(rows, &mma.a, mma.m == 16, bits, 0, decode(a_signed));
-    let b = gather(rows, &mma.b, false, bits, 0, decode(b_signed));
+    let a = load_fragment(rows, &mma.a, mma.m == 16, bits, 0, decode(a_signed));
+    let b = load_fragment(rows, &mma.b, false, bits, 0, decode(b_signed));
     let c = addends(rows, mma, false);
-    scatter(frame, mma, false, active, |row, column| {
+    store_fragment(frame, mma, false, active, |row, column| {
         let products: i64 = (0..usize::from(mma.k))
             .map(|k| a[row][k] * b[column][k])
             .sum();
@@ -265,11 +265,11 @@ fn multiply_floats(frame: &mut Frame, mma: &Mma, input: MmaInput, half_sum: bool
         MmaInput::TF32 => f64::from(f32::from_bits(value as u32 & !0x1fff)),
     };
     let rows = frame.rows.as_slice();
-    let a = gather(rows, &mma.a, mma.m == 16, bits, 0.0, decode);
-    let b = gather(rows, &mma.b, false, bits, 0.0, decode);
+    let a = load_fragment(rows, &mma.a, mma.m == 16, bits, 0.0, decode);
+    let b = load_fragment(rows, &mma.b, false, bits, 0.0, decode);
     let c = addends(rows, mma, half_sum);
     let addend = if half_sum { Type::F16 } else { Type::F32 };
-    scatter(frame, mma, half_sum, active, |row, column| {
+    store_fragment(frame, mma, half_sum, active, |row, column| {
         // Products are exact in `f64`.
         let mut terms = [0.0; 17];
         for k in 0..depth {
@@ -282,14 +282,14 @@ fn multiply_floats(frame: &mut Frame, mma: &Mma, input: MmaInput, half_sum: bool
 
 fn multiply_doubles(frame: &mut Frame, mma: &Mma, rounding: Rounding, active: u32) {
     let rows = frame.rows.as_slice();
-    let a = gather(rows, &mma.a, mma.m == 16, 64, 0.0, f64::from_bits);
-    let b = gather(rows, &mma.b, false, 64, 0.0, f64::from_bits);
+    let a = load_fragment(rows, &mma.a, mma.m == 16, 64, 0.0, f64::from_bits);
+    let b = load_fragment(rows, &mma.b, false, 64, 0.0, f64::from_bits);
     let c = addends(rows, mma, false);
     let mode = FloatMode {
         rounding,
         ..FloatMode::default()
     };
-    scatter(frame, mma, false, active, |row, column| {
+    store_fragment(frame, mma, false, active, |row, column| {
         let c = f64::from_bits(c[row][column]);
         (0..usize::from(mma.k))
             .fold(c, |sum, k| {

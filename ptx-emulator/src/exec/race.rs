@@ -246,7 +246,7 @@ impl Races {
     }
 }
 
-/// What an asynchronous copy does to one memory.
+/// What an asynchronous copy accesses in one memory.
 #[derive(Clone, Copy)]
 pub(super) struct CopyAccess {
     pub(super) thread: u32,

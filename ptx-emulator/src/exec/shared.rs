@@ -1,6 +1,6 @@
 //! A block's shared memory.
 
-use super::access::{Direction, check_end, gather, used_bytes};
+use super::access::{Direction, check_end, read_elements, used_bytes};
 use super::block::Context;
 use super::claims::Claims;
 use super::lanes::{Row, lanes};
@@ -226,7 +226,7 @@ pub(super) fn load_shared(
     let request = MemoryRequest::new(access, warp.index, addresses, active, size, direction);
     prepare_shared(context, request)?;
     let shared = &context.block.shared;
-    gather(warp, frame, access, active, |lane, offset, bytes| {
+    read_elements(warp, frame, access, active, |lane, offset, bytes| {
         shared.load(addresses[lane] as usize + offset, bytes)
     });
     Ok(())

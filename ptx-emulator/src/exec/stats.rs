@@ -79,22 +79,7 @@ impl Stats {
             sums.other.0 += counts.other.0;
             sums.other.1 += counts.other.1;
         }
-        let (sum, counts) = (&mut self.counters, &other.counters);
-        sum.global.load_requests += counts.global.load_requests;
-        sum.global.store_requests += counts.global.store_requests;
-        sum.global.load_sectors += counts.global.load_sectors;
-        sum.global.store_sectors += counts.global.store_sectors;
-        sum.global.bytes_read += counts.global.bytes_read;
-        sum.global.bytes_written += counts.global.bytes_written;
-        sum.shared.requests += counts.shared.requests;
-        sum.shared.wavefronts += counts.shared.wavefronts;
-        sum.shared.bank_conflicts += counts.shared.bank_conflicts;
-        sum.shared.bytes_read += counts.shared.bytes_read;
-        sum.shared.bytes_written += counts.shared.bytes_written;
-        sum.local_bytes_read += counts.local_bytes_read;
-        sum.local_bytes_written += counts.local_bytes_written;
-        sum.divergent_branches += counts.divergent_branches;
-        sum.barriers += counts.barriers;
+        self.counters += other.counters;
     }
 
     pub(crate) fn report(self, launch: &Launch<'_>) -> Report {

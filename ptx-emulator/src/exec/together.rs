@@ -44,10 +44,10 @@ impl Warp {
 
     /// Whether any split can go on, after lanes that waited for each other were brought together.
     pub(super) fn can_run(&mut self) -> bool {
-        self.ready().is_some() || self.gather()
+        self.ready().is_some() || self.release_meetings()
     }
 
-    /// Lanes of a split start to wait for the `members` that each of them names.
+    /// Makes lanes of a split wait for the `members` that each of them names.
     pub(super) fn wait_for(&mut self, at: usize, active: u32, site: Option<usize>, members: &Row) {
         for lane in lanes(active) {
             self.meetings[lane] = Meeting {
@@ -58,13 +58,13 @@ impl Warp {
         self.splits[at].wait = Wait::Lanes(active);
     }
 
-    /// The lanes that some waiting ones wait for, themselves included.
+    /// All lanes named by the masks of these waiting lanes, themselves included.
     pub(super) fn needed(&self, waiting: u32) -> u32 {
         let all = lanes(waiting).fold(0, |all, lane| all | self.meetings[lane].members);
         all & self.live()
     }
 
-    /// The lanes that wait to meet the same ones at the same place as a waiting lane does, itself included.
+    /// The lanes that wait at the same place with the same mask as a waiting lane does, itself included.
     pub(super) fn present(&self, lane: usize) -> u32 {
         lanes(self.waiting())
             .filter(|&other| self.meetings[other] == self.meetings[lane])
@@ -110,7 +110,7 @@ impl Warp {
     }
 
     /// Lets lanes go on that have met all those they wait for, with the rest of their splits if possible.
-    fn gather(&mut self) -> bool {
+    fn release_meetings(&mut self) -> bool {
         let complete = self.complete();
         if complete == 0 {
             return false;
@@ -125,8 +125,8 @@ impl Warp {
 
     /// Lets all lanes go on that can. They need not wait until no other lane of the warp can run: one may run for ever, until one
     /// of these does something.
-    pub(super) fn gather_all(&mut self) {
-        while self.gather() {}
+    pub(super) fn release_all_meetings(&mut self) {
+        while self.release_meetings() {}
     }
 
     /// Lets lanes go on without those that they wait for.

@@ -1,4 +1,4 @@
-//! The typed instruction set: one enum a family, every modifier a type of its own.
+//! Decoded instructions: one enum per family.
 
 mod arithmetic;
 mod asynchronous;

@@ -188,7 +188,7 @@ impl<'a> FunctionBuilder<'a, '_> {
         }
     }
 
-    /// The untyped bits that a parameter of so many bytes is, where a register can hold it.
+    /// The `.bN` type that holds a parameter of `size` bytes, if a register can.
     fn register_type(modifiers: &Modifiers<'_>, size: usize) -> Result<Type, LoadError> {
         match size {
             1 | 2 | 4 | 8 => Ok(Type::B(8 * size as u8)),

@@ -39,7 +39,7 @@ impl<'a> Modifiers<'a> {
         ))
     }
 
-    /// Whether any modifier is left that satisfies the test.
+    /// Whether this modifier is left.
     pub(crate) fn has(&self, word: &str) -> bool {
         self.left.contains(&word)
     }

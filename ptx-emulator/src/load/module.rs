@@ -34,7 +34,7 @@ pub struct EntryInfo {
     pub name: String,
     /// Its parameters, in order.
     pub params: Vec<ParamInfo>,
-    /// `.maxntid` or `.reqntid`: most threads a block.
+    /// `.maxntid` or `.reqntid`: the most threads per block.
     pub max_threads: Option<[u32; 3]>,
     /// `.reqntid`: the exact shape of a block.
     pub required_threads: Option<[u32; 3]>,
