@@ -3,7 +3,7 @@
 use bitnet_cuda::backend::{Split, SplitLinear};
 use bitnet_cuda::device::Device;
 use bitnet_cuda::layout::{Layout, PackedWeights};
-use bitnet_cuda::reference::RowScales;
+use bitnet_cuda::ops::RowScales;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let devices: Vec<Device> = match Device::cuda_count() {

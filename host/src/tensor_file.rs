@@ -7,7 +7,7 @@
 //! use bitnet_cuda::device::Device;
 //! use bitnet_cuda::layout::Layout;
 //! use bitnet_cuda::ops::BitLinear;
-//! use bitnet_cuda::reference::RowScales;
+//! use bitnet_cuda::ops::RowScales;
 //! use bitnet_cuda::tensor_file::TensorFile;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

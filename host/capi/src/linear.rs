@@ -4,8 +4,7 @@ use std::ffi::{c_int, c_void};
 use std::sync::PoisonError;
 
 use bitnet_cuda::layout::{Layout, PackedWeights};
-use bitnet_cuda::ops::{BitLinear, Norm};
-use bitnet_cuda::reference::RowScales;
+use bitnet_cuda::ops::{BitLinear, Norm, RowScales};
 
 use crate::activations::Shared;
 use crate::arguments::{self, Dtype, Out, Range, with_dtype};

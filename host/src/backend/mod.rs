@@ -73,7 +73,7 @@ pub enum BackendError {
 /// use bitnet_cuda::backend::{CudaBackend, CudaBackendConfig, DeviceId};
 /// use bitnet_cuda::layout::{Layout, PackedWeights};
 /// use bitnet_cuda::ops::QuantizedActivations;
-/// use bitnet_cuda::reference::RowScales;
+/// use bitnet_cuda::ops::RowScales;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let backend = CudaBackend::new(CudaBackendConfig { device_id: DeviceId::Emulated, ..Default::default() })?;

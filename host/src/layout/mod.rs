@@ -317,7 +317,7 @@ impl PackedWeights {
     /// use bitnet_cuda::device::Device;
     /// use bitnet_cuda::layout::{Layout, PackedWeights};
     /// use bitnet_cuda::ops::BitLinear;
-    /// use bitnet_cuda::reference::RowScales;
+    /// use bitnet_cuda::ops::RowScales;
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// // As `TensorFile::packed_weights` and `TensorFile::scalar` read them from a checkpoint: [4, 2], [4, 2] and [8, 2].
@@ -339,7 +339,7 @@ impl PackedWeights {
     /// [`LayoutError::ZeroSize`] when there is no part, [`LayoutError::DifferentK`] when one has another K than the first, and
     /// [`LayoutError::SizeOverflow`] when all rows together do not fit the address space.
     ///
-    /// [`RowScales::concat`]: crate::reference::RowScales::concat
+    /// [`RowScales::concat`]: crate::ops::RowScales::concat
     pub fn concat(layout: Layout, parts: &[&Self]) -> Result<Self, LayoutError> {
         let k = parts.first().map_or(0, |first| first.k);
         if let Some((part, other)) = parts.iter().enumerate().find(|(_, other)| other.k != k) {

@@ -52,6 +52,7 @@ pub use crate::launch::GateUp;
 pub use crate::launch::Int8xInt2;
 pub use crate::reference::activation::Activation;
 pub use crate::reference::quantize::{ActivationGranularity, WeightGranularity};
+pub use crate::reference::{RowScales, RowScalesError, ScaleRange};
 pub use activation::{activate, gated};
 pub use error::OpError;
 pub(crate) use error::{require_matrix, require_tokens};

@@ -89,7 +89,7 @@ impl RowScales {
     /// The scales of several matrices, one below the other, as [`PackedWeights::concat`] joins their weights.
     ///
     /// ```
-    /// use bitnet_cuda::reference::RowScales;
+    /// use bitnet_cuda::ops::RowScales;
     ///
     /// let [q, k] = [RowScales::per_tensor(4, 1.5)?, RowScales::per_tensor(2, 0.75)?];
     /// assert_eq!(RowScales::concat(&[&q, &k])?, RowScales::from_ranges(6, &[(4, 1.5), (6, 0.75)])?);

@@ -4,8 +4,7 @@ use crate::output::{Outcome, Output, require_writable};
 use anyhow::{Context, Result, ensure};
 use bitnet_cuda::device::{Buffer, Device};
 use bitnet_cuda::layout::{Layout, PackedWeights};
-use bitnet_cuda::ops::BitLinear;
-use bitnet_cuda::reference::RowScales;
+use bitnet_cuda::ops::{BitLinear, RowScales};
 use bitnet_cuda::reference::linear::{Epilogue, Shape, accumulate, epilogue};
 use bitnet_cuda::reference::quantize::{
     ActivationGranularity, WeightGranularity, quantize_activations, quantize_weights_ternary,

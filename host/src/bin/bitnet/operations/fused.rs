@@ -3,9 +3,9 @@
 use super::{Check, Operation, ProductData, addresses};
 use anyhow::Result;
 use bitnet_cuda::device::{Buffer, Stream};
-use bitnet_cuda::ops::{BitLinear, Norm, QuantizedActivations};
+use bitnet_cuda::ops::{BitLinear, Norm, QuantizedActivations, RowScales};
 use bitnet_cuda::reference::linear::{Epilogue, Shape, accumulate, epilogue};
-use bitnet_cuda::reference::{RowScales, fused, norm};
+use bitnet_cuda::reference::{fused, norm};
 use half::bf16;
 use std::ops::Range;
 use std::rc::Rc;
