@@ -69,6 +69,7 @@ fn what_a_device_makes() {
     let entry = graph.kernels()[0].as_str();
 
     is_short("Device", &device);
+    is_short("WeakDevice", &device.downgrade());
     is_short("HybridMemoryPool", &pool);
     is_short("WeakMemoryPool", &pool.downgrade());
     is_short("Stream", &stream);

@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_void};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use bitnet_cuda::device::{Buffer, CurrentContext, Device, DeviceKind};
+use bitnet_cuda::device::{Buffer, CurrentContext, Device, DeviceKind, WeakDevice};
 
 use crate::arguments::{self, ANY, Out};
 use crate::error::{Error, Status, call};
@@ -18,7 +18,16 @@ pub struct OpenDevice {
 }
 
 /// The devices that are open, so that opening one again gives the same memory.
-static OPEN: Mutex<Vec<Weak<OpenDevice>>> = Mutex::new(Vec::new());
+static OPEN: Mutex<Open> = Mutex::new(Open {
+    devices: Vec::new(),
+    emulated: None,
+});
+
+struct Open {
+    devices: Vec<Weak<OpenDevice>>,
+    /// Layers outlive the handles of their device: the addresses of another one would mean something else to them.
+    emulated: Option<WeakDevice>,
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -52,21 +61,23 @@ impl OpenDevice {
     pub fn open(name: &str) -> Result<Arc<Self>, Error> {
         // Locked while a device opens, so that two threads do not make two.
         let mut open = lock(&OPEN);
-        open.retain(|device| device.strong_count() > 0);
-        let device = Device::from_name(name)?;
-        // Each opening of the emulated device has made another one.
-        let same = |known: &Arc<Self>| {
-            known.device == device || (is_emulated(&device) && is_emulated(&known.device))
-        };
-        let mut alive = open.iter().filter_map(Weak::upgrade);
-        if let Some(known) = alive.find(|known| same(known) && !known.device.is_lost()) {
+        open.devices.retain(|device| device.strong_count() > 0);
+        let mut device = Device::from_name(name)?;
+        if is_emulated(&device) {
+            // Each opening makes another one.
+            let known = open.emulated.as_ref().and_then(WeakDevice::upgrade);
+            device = known.filter(|known| !known.is_lost()).unwrap_or(device);
+            open.emulated = Some(device.downgrade());
+        }
+        let mut alive = open.devices.iter().filter_map(Weak::upgrade);
+        if let Some(known) = alive.find(|known| known.device == device) {
             return Ok(known);
         }
         let opened = Arc::new(Self {
             device,
             memory: Mutex::default(),
         });
-        open.push(Arc::downgrade(&opened));
+        open.devices.push(Arc::downgrade(&opened));
         Ok(opened)
     }
 }

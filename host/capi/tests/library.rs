@@ -116,6 +116,39 @@ fn the_program_in_the_documentation_runs() {
     );
 }
 
+#[test]
+fn a_layer_of_a_closed_device_takes_memory_of_the_next_handle() {
+    let program = r#"
+        #include "bitnet.h"
+        #include <stdio.h>
+        #define CALL(call) do { if (call) { puts(bitnet_last_error()); return 1; } } while (0)
+        int main(void) {
+            const float weights[4] = {1, 1, 1, 1}, x[4] = {1, 2, 3, 4};
+            float y = 0;
+            void *x_device, *y_device;
+            bitnet_device *device;
+            bitnet_linear *layer;
+            CALL(bitnet_device_open("emulated", &device));
+            CALL(bitnet_linear_create(device, weights, 1, 4, NULL, &layer));
+            CALL(bitnet_device_close(device));
+            CALL(bitnet_device_open("emulated", &device));
+            CALL(bitnet_alloc(device, sizeof y, &y_device));
+            CALL(bitnet_alloc(device, sizeof x, &x_device));
+            CALL(bitnet_copy_to_device(device, x_device, x, sizeof x, NULL));
+            CALL(bitnet_linear_forward(layer, x_device, BITNET_F32, 1, y_device, BITNET_F32, NULL));
+            CALL(bitnet_copy_to_host(device, &y, y_device, sizeof y, NULL));
+            CALL(bitnet_linear_destroy(layer));
+            CALL(bitnet_device_close(device));
+            printf("%g\n", y);
+            return 0;
+        }"#;
+    let program = compile("reopened", &[write_source("reopened.c", program)]);
+    let printed = output(Command::new(program).env("CUST_LAZY_LIBCUDA", "no-such-libcuda.so"));
+    // 10 up to the rounding of int8.
+    let y: f32 = printed.trim().parse().unwrap();
+    assert!((y - 10.0).abs() < 0.1, "{printed}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn an_error_that_cannot_be_printed_does_not_end_the_program() {

@@ -47,7 +47,12 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, fmt, sync::Arc, thread};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Weak},
+    thread,
+};
 
 pub use self::{
     buffer::Buffer,
@@ -87,6 +92,17 @@ use self::{
 #[derive(Clone)]
 pub struct Device(Arc<Inner>);
 
+/// A handle that does not keep its device open; see [`Device::downgrade`].
+#[derive(Debug, Clone)]
+pub struct WeakDevice(Weak<Inner>);
+
+impl WeakDevice {
+    /// The device, if it is still open.
+    pub fn upgrade(&self) -> Option<Device> {
+        self.0.upgrade().map(Device)
+    }
+}
+
 struct Inner {
     core: Arc<Core>,
     default_stream: Arc<StreamInner>,
@@ -111,6 +127,11 @@ impl Device {
             modules: Mutex::default(),
             static_modules: Mutex::default(),
         })))
+    }
+
+    /// A handle that does not keep the device open.
+    pub fn downgrade(&self) -> WeakDevice {
+        WeakDevice(Arc::downgrade(&self.0))
     }
 
     /// The device's name, such as `cuda:0 (NVIDIA H200)` or `emulated (sm_90)`.
