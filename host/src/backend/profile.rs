@@ -42,6 +42,8 @@ pub struct OpProfile {
     /// The minimal traffic in bytes: the elements that each kernel accesses through its arguments, counted once; for a graph, the
     /// sum over its kernels.
     pub bytes: usize,
+    /// How many kernels and copies were submitted; a graph counts as its launches.
+    pub launches: usize,
     /// Index of its stream in the backend; for any other stream, the number of the backend's streams.
     pub stream: usize,
     /// Milliseconds from its start to its end on the stream; none on the emulator.
@@ -103,12 +105,14 @@ impl Recorder {
         let result = result?;
         let end = is_timed.then(|| stream.record()).transpose()?;
         let bytes = submitted.iter().map(|submitted| submitted.bytes).sum();
+        let launches = submitted.iter().map(|submitted| submitted.launches).sum();
         let kernels = submitted.into_iter().map(|Submitted { name, .. }| name);
         let recorded = Recorded {
             profile: OpProfile {
                 operation,
                 kernels: kernels.collect(),
                 bytes,
+                launches,
                 stream: index,
                 milliseconds: None,
                 start_ms: None,
@@ -154,7 +158,7 @@ impl Recorder {
             start_ms,
             milliseconds,
             floor_ms: ceilings.map(|ceilings| {
-                ceilings.floor_ms(recorded.profile.bytes, recorded.profile.kernels.len())
+                ceilings.floor_ms(recorded.profile.bytes, recorded.profile.launches)
             }),
             ..recorded.profile
         };

@@ -117,7 +117,10 @@ impl Graph {
         stream.inner().submit_now(
             &mut queue,
             stream.raw(),
-            Work::named(Arc::clone(&self.name), self.bytes),
+            Work {
+                launches: self.kernels.len(),
+                ..Work::named(Arc::clone(&self.name), self.bytes)
+            },
             in_flight.chain([&self.in_flight]),
             // SAFETY: graph and stream are of one device, as just checked, and alive; the marks keep the
             // graph and its allocations alive until the replay is done.

@@ -30,6 +30,8 @@ pub(crate) struct Submitted {
     pub(crate) name: String,
     /// Bytes of the elements stated for its arguments, each once.
     pub(crate) bytes: usize,
+    /// 1, or a graph's.
+    pub(crate) launches: usize,
 }
 
 /// Collects what launches leave while someone wants it.

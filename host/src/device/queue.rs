@@ -67,6 +67,8 @@ pub(super) struct Work {
     pub(super) config: Option<LaunchConfig>,
     /// Bytes that it touches of its buffers.
     pub(super) bytes: usize,
+    /// 1, or a graph's.
+    pub(super) launches: usize,
 }
 
 impl Work {
@@ -76,6 +78,7 @@ impl Work {
             name: name.into(),
             config: None,
             bytes,
+            launches: 1,
         }
     }
 }
@@ -164,6 +167,7 @@ impl StreamInner {
         self.core.submitted.add(|| Submitted {
             name: work.name.to_string(),
             bytes: work.bytes,
+            launches: work.launches,
         });
         queue.submitted = submission;
         for used in in_flight {

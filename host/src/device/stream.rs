@@ -166,6 +166,7 @@ impl Stream {
             name: Arc::clone(function.shared_name()),
             config: Some(config),
             bytes: pointers.clone().map(|(_, bytes)| bytes).sum(),
+            launches: 1,
         };
         self.submit(work, pointers.map(|(allocation, _)| allocation), submit)
     }

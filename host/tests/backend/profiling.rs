@@ -132,6 +132,8 @@ fn every_operation_can_be_recorded_on_both_drivers() {
         let linear = n * k / 4 + 4 * n + m * k + 8 * m + 4 * m * n;
         assert_eq!(bytes, [norm, quantize, linear, norm + quantize]);
         assert!(profiles.iter().all(|profile| profile.stream == 1));
+        let launches: Vec<_> = profiles.iter().map(|profile| profile.launches).collect();
+        assert_eq!(launches, [1, 1, 1, 2]);
         assert_eq!(profiles[3].kernels.len(), 1);
         assert_eq!(
             profiles[3].kernels[0],
@@ -150,7 +152,7 @@ fn every_operation_can_be_recorded_on_both_drivers() {
         let ceilings = backend.ceilings().expect("a GPU has ceilings");
         assert!(ceilings.copy_bytes_per_second > 0.0 && ceilings.launch_floor_ms > 0.0);
         for profile in &profiles {
-            let floor = ceilings.floor_ms(profile.bytes, profile.kernels.len());
+            let floor = ceilings.floor_ms(profile.bytes, profile.launches);
             assert_eq!(profile.floor_ms, Some(floor));
             let milliseconds = f64::from(profile.milliseconds.expect("a GPU has a clock"));
             assert!(milliseconds > 0.0);
@@ -173,6 +175,7 @@ fn every_operation_can_be_recorded_on_both_drivers() {
             assert_eq!(profiles[0].milliseconds, Some(0.5));
             assert_eq!(starts, [0.0, 0.75, 1.5, 2.25]);
             assert_eq!(ceilings.launch_floor_ms, 0.5 / 64.0);
+            assert_eq!(profiles[3].floor_ms, Some(1.0 / 64.0));
             // A quarter of its 256 MiB, which is less than twice the L2 cache, read and written in half a millisecond.
             let copied = ceilings.copy_bytes_per_second * 0.5e-3 / 2.0;
             let mib = f64::from(1 << 20);
