@@ -267,14 +267,15 @@ impl CudaBackend {
     /// ```
     ///
     /// # Errors
-    /// Those of `work`, in which case nothing is recorded, and [`DeviceError::Capturing`] on a GPU while the stream is being
-    /// captured.
+    /// Those of `work`, in which case nothing is recorded, [`DeviceError::DeviceMismatch`] for a stream of another device, and
+    /// [`DeviceError::Capturing`] on a GPU while the stream is being captured.
     pub fn record<R, E: From<DeviceError>>(
         &self,
         operation: impl Into<Operation>,
         stream: &Stream,
         work: impl FnOnce(&Stream) -> Result<R, E>,
     ) -> Result<R, E> {
+        stream.device().require("the backend", &self.device)?;
         let operation = operation.into();
         let index = self.streams.iter().position(|own| own == stream);
         let index = index.unwrap_or(self.streams.len());

@@ -1,7 +1,7 @@
 //! What a backend records of the operations that it runs.
 
 use super::*;
-use bitnet_cuda::device::Graph;
+use bitnet_cuda::device::{Device, Graph};
 use bitnet_cuda::ops::{BitLinear, Norm, OpError, quantize_activations};
 
 #[test]
@@ -181,6 +181,28 @@ fn every_operation_can_be_recorded_on_both_drivers() {
             let mib = f64::from(1 << 20);
             assert!((60.0 * mib..64.0 * mib).contains(&copied), "{copied}");
         }
+    }
+}
+
+#[test]
+fn a_stream_of_another_device_is_refused_and_costs_no_profile() {
+    let other = Device::emulated().unwrap();
+    for config in configs() {
+        let backend = CudaBackend::new(CudaBackendConfig {
+            enable_profiling: true,
+            ..config
+        })
+        .unwrap();
+        check(&backend, &case(9, 1, 32, 128), Layout::Tiled);
+        let refused = backend.record("other", &other.default_stream(), |_| {
+            Ok::<_, DeviceError>(())
+        });
+        assert!(
+            matches!(refused, Err(DeviceError::DeviceMismatch { .. })),
+            "{refused:?}"
+        );
+        check(&backend, &case(9, 1, 32, 128), Layout::Tiled);
+        assert_eq!(backend.take_profile().unwrap().len(), 2);
     }
 }
 
