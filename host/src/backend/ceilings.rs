@@ -29,8 +29,9 @@ impl Ceilings {
         let stream = device.new_stream()?;
         let (free, _) = device.memory_info()?;
         let bytes = (2 * device.capabilities().l2_bytes).min(free / 4).max(1);
-        let from = Buffer::<u8>::zeroed(device, bytes)?;
-        let mut to = Buffer::<u8>::uninit(device, bytes)?;
+        // Not of the device's pool, which may be small: a copy that fits the L2 cache would be too fast.
+        let from = Buffer::<u8>::zeroed_on(&stream, bytes)?;
+        let mut to = Buffer::<u8>::uninit_on(&stream, bytes)?;
         let copy_ms = median_ms(&stream, || Ok(to.copy_from_buffer(&stream, &from)?))?;
 
         let x = Buffer::<f32>::zeroed(device, 1)?;

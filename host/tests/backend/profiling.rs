@@ -207,6 +207,18 @@ fn a_stream_of_another_device_is_refused_and_costs_no_profile() {
 }
 
 #[test]
+fn ceilings_are_measured_beside_a_small_pool() {
+    let Some((config, _)) = double() else { return };
+    let backend = CudaBackend::new(CudaBackendConfig {
+        enable_profiling: true,
+        memory_pool_size: Some(8 << 20),
+        ..config
+    })
+    .unwrap();
+    assert!(backend.ceilings().is_some());
+}
+
+#[test]
 fn threads_profile_their_own_work() {
     for config in configs() {
         let backend = CudaBackend::new(CudaBackendConfig {
