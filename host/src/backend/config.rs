@@ -44,7 +44,8 @@ impl DeviceCapabilities {
 pub struct CudaBackendConfig {
     /// The device. Default [`DeviceId::Auto`].
     pub device_id: DeviceId,
-    /// Size limit of the memory pool in bytes; `None` to allocate from the driver without a pool. Default `None`.
+    /// Size limit of the memory pool in bytes, [`MemoryPoolConfig::max_bytes`](crate::device::MemoryPoolConfig::max_bytes), which takes 1
+    /// MiB for each size class in use; `None` to allocate from the driver without a pool. Default `None`.
     pub memory_pool_size: Option<usize>,
     /// Number of streams, at least 1. Default 4.
     pub num_streams: usize,

@@ -6,7 +6,8 @@ pub struct MemoryPoolConfig {
     /// Bytes that the pool asks the driver for at a time; a power of two of at least 1 MiB. Default 64 MiB. Where
     /// so much is not left, it asks for less.
     pub chunk_bytes: usize,
-    /// Most bytes that the pool holds at once; `None` for as many as the driver gives. Default `None`.
+    /// Most bytes that the pool holds at once; `None` for as many as the driver gives. Default `None`. Buffers of up to 768 KiB take
+    /// 1 MiB for each size class in use, and a layer has buffers of several classes: a pool of a few MiB is soon exhausted.
     pub max_bytes: Option<usize>,
     /// Bytes taken from the driver when the pool is made, in whole MiB: where `max_bytes` is no multiple of that, the rest of it is left
     /// to the driver. Default 0.
