@@ -227,6 +227,15 @@ fn sums_that_overflow_leave_zero_beta_or_nan() {
     for (token, expected) in [
         // Squares of 4e38 are beyond f32, the sum of 2e19 is not.
         ([2e19, -2e19, 2e19, 1.0], [zeros, beta, zeros]),
+        // The difference of 3e38 and the mean, -7.5e37, is.
+        (
+            [3e38, -3e38, -3e38, 0.0],
+            [
+                zeros,
+                [f32::NAN, -1.0, 3.0, -0.0],
+                [f32::NAN, 0.0, 0.0, 0.0],
+            ],
+        ),
         // The sum of 4e38 is.
         ([2e38, 2e38, 1.0, -1.0], [zeros, nan, nan]),
         (

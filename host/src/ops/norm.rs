@@ -11,8 +11,9 @@ use kernels_gpu::norm::Kind;
 /// RMSNorm: `x / sqrt(mean(x^2) + eps) * gamma`; LayerNorm: `(x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * gamma + beta`.
 /// Tokens are f32, f16 or bf16; everything is computed in f32, in an order that depends only on the width, so the result is the
 /// same in every run and on every device, bit for bit. docs/numerics.md states the error bound. If the sum of squares overflows
-/// f32 (values around 1e18 and above), RMSNorm makes finite values 0, and LayerNorm makes them beta, or 0 without one. If already the sum of
-/// the values overflows, or one of them is infinite, LayerNorm makes the whole token NaN. A NaN in a token makes the whole token NaN.
+/// f32 (values around 1e18 and above), RMSNorm makes finite values 0, and LayerNorm makes them beta, or 0 without one; a value whose
+/// difference from the mean overflows becomes NaN. If already the sum of the values overflows, or one of them is infinite, LayerNorm makes
+/// the whole token NaN. A NaN in a token makes the whole token NaN.
 ///
 /// ```
 /// use bitnet_cuda::device::{Buffer, Device};
