@@ -67,7 +67,8 @@ impl Default for CudaBackendConfig {
     }
 }
 
-/// Which GEMV variants may be chosen.
+/// Which GEMV variants may be chosen. For one token there has to be one; for numbers of tokens, from 2 to 8, for which there is none,
+/// the library's choice stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct W2A8GemvConfig {
     /// Threads of a block; `None` leaves it to the tuning cache and the heuristic. Default `None`.

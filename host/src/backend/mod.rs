@@ -189,11 +189,12 @@ impl CudaBackend {
         self.device.synchronize()
     }
 
-    /// Uploads ternary weights for [`CudaBackend::w2a8_gemv`], restricted to the kernel variants that `w2a8_config` allows.
+    /// Uploads ternary weights for [`CudaBackend::w2a8_gemv`], restricted to the kernel variants that `w2a8_config` allows. For
+    /// numbers of tokens, from 2 to 8, for which it allows none, the library's choice stays.
     ///
     /// # Errors
-    /// When `scales` does not cover exactly the rows of `weights`, no variant that the options allow supports their K, or the
-    /// device does not have enough memory.
+    /// When `scales` does not cover exactly the rows of `weights`, no variant for one token that the options allow supports their K,
+    /// or the device does not have enough memory.
     pub fn load_weights(
         &self,
         weights: &PackedWeights,
