@@ -252,8 +252,8 @@ bitnet_status bitnet_norm_forward_gated_quantized(bitnet_norm *norm, bitnet_acti
  *     out[m, n] = bf16(acc[m, n] / s[m] * ws[n / (N / groups)]), acc[m, n] = sum_k a[m, k] w[n, k], in f32
  *
  * a is [M, K] int8, w is [N, K] in BITNET_LADDER, s [M], ws [groups] and out [M, N] are bfloat16, all in device memory. groups is 3
- * for N x K = 3840 x 2560, 6 for 4800 x 3200, 2 for 13824 x 2560 and 20480 x 3200, otherwise 1. M may be 1 to 65535, K 1 to 16777215,
- * N any number >= 1.
+ * for N x K = 3840 x 2560, 6 for 4800 x 3200, 2 for 13824 x 2560 and 20480 x 3200, otherwise 1. M and N may be any
+ * number >= 1, K 1 to 16777215.
  *
  * It runs on the GPU whose context is current on the thread, else on the first usable one, else on the process's emulated device. It
  * returns no status: the message of an error is in bitnet_last_error() and, in one line, on stderr. If K is not a multiple of 32 or `a`
