@@ -54,7 +54,7 @@ impl Tuning {
 /// Measures the variants for `m` tokens (more than 8 are processed in groups of 8) and `Tiled` weights `[n, k]`.
 ///
 /// On a GPU, it times replays of a graph with events. The launches rotate over copies of the weights that total twice the L2
-/// cache, so that weights come from DRAM as in a model. (Where that takes more than 512 copies, as for weights below 200 KiB on an H200, a single
+/// cache, so that weights come from DRAM as in a model. (Where that takes more than 512 copies, as for weights below 240 KiB on an H200, a single
 /// copy is measured, from L2.) Rounds of the variants are interleaved, and the median counts; a variant
 /// is dropped after three rounds if it was never within 5 % of the leader's median. On the emulator, the cost model of
 /// docs/runtime.md is applied to the counts. `progress` is called after each measurement with the number done and the largest
