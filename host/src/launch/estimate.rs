@@ -100,6 +100,12 @@ fn steps_per_warp(shape: Shape, k: usize) -> usize {
         .div_ceil((shape.warps * shape.splits) as usize)
 }
 
+/// The share of the warps that have a step at all.
+pub(super) fn working_share(shape: Shape, k: usize) -> f64 {
+    let warps = f64::from(shape.warps * shape.splits);
+    (k.div_ceil(STEP_COLUMNS) as f64 / warps).min(1.0)
+}
+
 /// Warps of the multiprocessor that has the most.
 fn warps_of_busiest(shape: Shape, capabilities: &Capabilities, n: usize) -> f64 {
     let blocks = n.div_ceil(TILE_ROWS * shape.tiles as usize) * shape.splits as usize;

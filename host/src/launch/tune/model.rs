@@ -6,7 +6,7 @@
 //! tensor = 8 * mma / (4 * busy)                            m16n8k32: 4096 products, an A100's tensor core takes 512 per cycle
 //! dram   = sum over buffers of min(sectors * 32, length) / (bytes per cycle and multiprocessor * multiprocessors)
 //! l2     = all sectors * 32 / (64 * busy)
-//! tail   = 4 * warp instructions / warps                   a last warp's dependent instructions
+//! tail   = 4 * warp instructions / warps with a step of K  a last warp's dependent instructions
 //! busy   = min(multiprocessors, blocks)
 //! ```
 //!
@@ -37,6 +37,8 @@ pub(super) fn cycles(
         .product();
     let threads: u32 = report.config.block.iter().product();
     let warps = blocks * f64::from(threads.div_ceil(capabilities.warp_size));
+    // Others would only lower the mean.
+    let working = warps * estimate::working_share(variant.shape(), k);
     let busy = multiprocessors.min(blocks);
 
     let instructions = &report.counters.warp;
@@ -63,7 +65,7 @@ pub(super) fn cycles(
     let l2 = (report.counters.global.sectors() * SECTOR) as f64 / (L2_BYTES_PER_SM * busy);
     let latency = estimate::latency_cycles(variant.shape(), capabilities, n, k);
     issue.max(tensor).max(dram).max(l2).max(latency)
-        + DEPENDENT_ISSUE * instructions.total as f64 / warps
+        + DEPENDENT_ISSUE * instructions.total as f64 / working
 }
 
 #[cfg(test)]

@@ -184,6 +184,13 @@ fn tuning_measures_every_variant_that_fits() {
 }
 
 /// On a device with room for the operands, and not for what the variants that split K need beside them.
+/// All but one of sixteen warps find nothing to do in 128 columns.
+#[test]
+fn warps_without_work_win_nothing() {
+    let found = tuning(&device(), (1, 16, 128));
+    assert_eq!(found.best().variant.name(), "gemv_m1_t1_w1");
+}
+
 #[test]
 fn a_variant_that_cannot_be_launched_is_an_error_and_no_winner() {
     let shape = (1, 16, 4096);
