@@ -7,7 +7,7 @@ use bitnet_cuda::device::Device;
 use bitnet_cuda::layout::MAX_K;
 use bitnet_cuda::ops::{QuantizedActivations, quantize_activations};
 
-use crate::arguments::{self, Dtype, Out, with_dtype};
+use crate::arguments::{self, Dtype, Out, Range, with_dtype};
 use crate::device::{self, OpenDevice, keep_context};
 use crate::error::{Error, Status, call};
 use crate::handles;
@@ -136,7 +136,13 @@ pub unsafe extern "C" fn bitnet_activations_read(
         let (m, k) = (activations.m(), activations.k());
         // SAFETY: the caller's contract.
         let (values, scales) = unsafe {
-            let values = arguments::host_out("values", values, arguments::elements(m, k)?)?;
+            let elements = arguments::elements(m, k)?;
+            Range::new("values", values, elements).require_apart(&[Range::new(
+                "scales",
+                scales,
+                m * size_of::<f32>(),
+            )])?;
+            let values = arguments::host_out("values", values, elements)?;
             (values, arguments::host_out("scales", scales, m)?)
         };
         let _context = keep_context(activations.values().device());

@@ -255,7 +255,7 @@ pub unsafe fn stream(device: &Device, handle: *mut c_void) -> Result<Stream, Err
     unsafe { Stream::from_raw(device, handle) }.map_err(|error| Error::from(error).about("stream"))
 }
 
-/// A range of device memory that a call uses; none where the pointer is null.
+/// A range of memory that a call uses; none where the pointer is null.
 #[derive(Debug, Clone, Copy)]
 pub struct Range<'a> {
     name: &'a str,
@@ -272,17 +272,17 @@ impl<'a> Range<'a> {
         }
     }
 
-    /// Fails where `self`, which the call writes, shares bytes with one that it reads.
-    pub fn require_apart(self, inputs: &[Range]) -> Result<(), Error> {
+    /// Fails where `self`, which the call writes, shares bytes with another one.
+    pub fn require_apart(self, others: &[Range]) -> Result<(), Error> {
         let end = |range: &Range| range.start.saturating_add(range.bytes);
-        match inputs
+        match others
             .iter()
-            .find(|input| self.start < end(input) && input.start < end(&self))
+            .find(|other| self.start < end(other) && other.start < end(&self))
         {
             None => Ok(()),
-            Some(input) => Err(Error::argument(format!(
+            Some(other) => Err(Error::argument(format!(
                 "{} = {:#x} ({} bytes) overlaps {} = {:#x} ({} bytes)",
-                self.name, self.start, self.bytes, input.name, input.start, input.bytes
+                self.name, self.start, self.bytes, other.name, other.start, other.bytes
             ))),
         }
     }

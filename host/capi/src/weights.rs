@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use bitnet_cuda::layout::{Layout, PackedWeights};
 use bitnet_cuda::reference::quantize::{WeightGranularity, quantize_weights_ternary};
 
-use crate::arguments::{self, Out};
+use crate::arguments::{self, Out, Range};
 use crate::error::{Error, Status, call};
 
 /// `bitnet_quantize_weights` of the header.
@@ -25,7 +25,15 @@ pub unsafe extern "C" fn bitnet_quantize_weights(
         let elements = arguments::elements(n, k)?;
         // SAFETY: the caller's contract.
         let (weights, ternary, scale) = unsafe {
+            let inputs = [Range::new(
+                "weights",
+                weights,
+                elements.saturating_mul(size_of::<f32>()),
+            )];
             let weights = arguments::host("weights", weights, elements)?;
+            let result = Range::new("scale", scale, size_of::<f32>());
+            result.require_apart(&inputs)?;
+            Range::new("ternary", ternary, elements).require_apart(&[inputs[0], result])?;
             let ternary = arguments::host_out("ternary", ternary, elements)?;
             (weights, ternary, Out::new("scale", scale)?)
         };
@@ -78,7 +86,10 @@ pub unsafe extern "C" fn bitnet_pack(
         let bytes = packed_size(layout, n, k, bytes)?;
         // SAFETY: the caller's contract.
         let (ternary, packed) = unsafe {
-            let ternary = arguments::host("ternary", ternary, arguments::elements(n, k)?)?;
+            let elements = arguments::elements(n, k)?;
+            let input = Range::new("ternary", ternary, elements);
+            let ternary = arguments::host("ternary", ternary, elements)?;
+            Range::new("packed", packed, bytes).require_apart(&[input])?;
             (ternary, arguments::host_out("packed", packed, bytes)?)
         };
         packed.write_copy_of_slice(PackedWeights::pack(layout, ternary, n, k)?.bytes());
@@ -103,6 +114,11 @@ pub unsafe extern "C" fn bitnet_unpack(
         // SAFETY: the caller's contract.
         let weights = unsafe { packed_weights(layout, packed, bytes, n, k) }?;
         let elements = arguments::elements(weights.n(), weights.k())?;
+        Range::new("ternary", ternary, elements).require_apart(&[Range::new(
+            "packed",
+            packed,
+            weights.bytes().len(),
+        )])?;
         // SAFETY: the caller's contract.
         let ternary = unsafe { arguments::host_out("ternary", ternary, elements) }?;
         ternary.write_copy_of_slice(&weights.unpack());

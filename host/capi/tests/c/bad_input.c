@@ -71,6 +71,13 @@ static void bad_weights(void) {
     /* Refused by its shape: not one of those weights is read. */
     FAILS(bitnet_quantize_weights(weights, 1, INT64_C(1) << 40, ternary, &scale), BITNET_INVALID_ARGUMENT, "1099511627776",
           "16777215");
+    FAILS(bitnet_quantize_weights(weights, 2, 4, (int8_t *)weights + 31, &scale), BITNET_INVALID_ARGUMENT, "ternary = 0x", "(8 bytes)",
+          "overlaps weights = 0x", "(32 bytes)");
+    FAILS(bitnet_quantize_weights(weights, 2, 4, ternary, weights + 7), BITNET_INVALID_ARGUMENT, "scale = 0x", "overlaps weights");
+    FAILS(bitnet_quantize_weights(weights, 1, 4, (int8_t *)(weights + 4), weights + 4), BITNET_INVALID_ARGUMENT, "ternary = 0x",
+          "overlaps scale");
+    FAILS(bitnet_pack(BITNET_ROW_MAJOR, ternary, 2, 4, (uint8_t *)ternary, 2), BITNET_INVALID_ARGUMENT, "packed = 0x", "overlaps ternary");
+    FAILS(bitnet_unpack(BITNET_ROW_MAJOR, (uint8_t *)ternary, 2, 2, 4, ternary), BITNET_INVALID_ARGUMENT, "ternary = 0x", "overlaps packed");
     FAILS(bitnet_packed_bytes((bitnet_layout)3, 1, 4, &bytes), BITNET_INVALID_ARGUMENT, "layout = 3", "BITNET_LADDER");
     FAILS(bitnet_packed_bytes(BITNET_TILED, 1, 16777216, &bytes), BITNET_INVALID_ARGUMENT, "16777216", "16777215");
     FAILS(bitnet_pack(BITNET_ROW_MAJOR, ternary, 2, 4, packed, 2), BITNET_INVALID_WEIGHTS, "weight 2", "row 0, column 3");
@@ -128,6 +135,7 @@ static void bad_layers(void) {
     FAILS(bitnet_activations_create(device, 1, 16777216, &activations), BITNET_INVALID_ARGUMENT, "k = 16777216");
     FAILS(bitnet_activations_create_from(device, 1, 16, ternary, NULL, &activations), BITNET_INVALID_ARGUMENT, "scales is NULL");
     FAILS(bitnet_activations_quantize(activations, y, BITNET_F32, stream), BITNET_INVALID_ARGUMENT, "x: 60 bytes");
+    FAILS(bitnet_activations_read(activations, (int8_t *)host, host), BITNET_INVALID_ARGUMENT, "values = 0x", "overlaps scales");
     FAILS(bitnet_activations_read(activations, ternary, NULL), BITNET_INVALID_ARGUMENT, "scales is NULL");
 
     OK(bitnet_linear_destroy(layer));
