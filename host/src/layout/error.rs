@@ -74,6 +74,20 @@ pub enum LayoutError {
         /// Length of the bytes.
         actual: usize,
     },
+    /// Bytes packed by transformers are not as many as the tensor's elements.
+    #[error(
+        "{actual} bytes given for a matrix of {n} x {k} as transformers packs it: pass {expected}, one for four weights"
+    )]
+    WrongTransformersByteCount {
+        /// Rows of the matrix, four for each of the tensor.
+        n: usize,
+        /// Columns.
+        k: usize,
+        /// `n / 4 * k`.
+        expected: usize,
+        /// Length of the bytes.
+        actual: usize,
+    },
     /// A weight is not -1, 0 or 1.
     #[error(
         "weight {value} at row {row}, column {column} is not ternary: quantize to -1, 0 or 1 before packing"

@@ -210,7 +210,8 @@ impl PackedWeights {
     ///
     /// # Errors
     /// When the shape is not one that [`Layout::padded_shape`] takes, the length is not [`Layout::packed_len`], or
-    /// the bytes hold the layout's unused code or padding other than weight 0 (the first such in row-major order is named).
+    /// the bytes hold the layout's unused code or padding other than weight 0 (the first in row-major order is named, the unused code
+    /// where there are both).
     pub fn from_bytes(
         layout: Layout,
         n: usize,

@@ -237,6 +237,12 @@ fn errors_name_the_place_and_the_fix() {
         "code 0 at row 0, column 0 stands for no weight in Ladder: \
          the bytes are damaged or in another layout"
     );
+    assert_eq!(
+        PackedWeights::from_transformers(Layout::Tiled, 1, 2, &[0x55])
+            .unwrap_err()
+            .to_string(),
+        "1 bytes given for a matrix of 4 x 2 as transformers packs it: pass 2, one for four weights"
+    );
     let part = |k| PackedWeights::pack(Layout::RowMajor, &vec![1; k], 1, k).unwrap();
     assert_eq!(
         PackedWeights::concat(Layout::Tiled, &[&part(3), &part(3), &part(2)])

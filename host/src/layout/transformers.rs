@@ -32,11 +32,11 @@ impl PackedWeights {
         let n = rows.saturating_mul(4);
         layout.padded_shape(n, k)?;
         if bytes.len() != rows * k {
-            return Err(LayoutError::WrongWeightCount {
+            return Err(LayoutError::WrongTransformersByteCount {
                 n,
                 k,
-                expected: n * k,
-                actual: bytes.len().saturating_mul(4),
+                expected: rows * k,
+                actual: bytes.len(),
             });
         }
         let mut weights = vec![0; n * k];
