@@ -44,9 +44,12 @@ pub(super) struct Pressure {
 
 impl Pressure {
     pub(super) fn new(capacity: usize, shares: [f64; 3]) -> Self {
+        let thresholds = shares.map(|share| (capacity as f64 * share).ceil() as usize);
+        // Without a byte in use.
+        let reached = thresholds.iter().filter(|&&bytes| bytes == 0).count();
         Self {
-            thresholds: shares.map(|share| (capacity as f64 * share).ceil() as usize),
-            level: AtomicU8::new(0),
+            thresholds,
+            level: AtomicU8::new(reached as u8),
             callbacks: Mutex::default(),
         }
     }

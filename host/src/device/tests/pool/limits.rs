@@ -356,7 +356,11 @@ fn impossible_configurations_are_refused() {
     }
     assert!(device.pool().is_none());
     // What is just possible.
-    for pressure in [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]] {
+    for (pressure, level) in [
+        ([0.0, 0.0, 0.0], PressureLevel::Critical),
+        ([0.0, 0.5, 1.0], PressureLevel::Moderate),
+        ([1.0, 1.0, 1.0], PressureLevel::Low),
+    ] {
         let least = MemoryPoolConfig {
             chunk_bytes: MIB,
             initial_bytes: MIB,
@@ -364,7 +368,8 @@ fn impossible_configurations_are_refused() {
             pressure,
             ..config()
         };
-        pooled(&Device::emulated().unwrap(), least);
+        let device = Device::emulated().unwrap();
+        assert_eq!(pooled(&device, least).pressure(), level);
     }
     pooled(&device, config());
     let error = device.enable_pool(config()).unwrap_err();
