@@ -47,7 +47,8 @@ impl TernaryWeights {
     ///
     /// # Errors
     /// [`LayoutError::NotTernary`] with the first value that is none of these; when the shape is not one that
-    /// [`Layout::padded_shape`] takes or not that of `values`, the stream is on another device, or the launch fails.
+    /// [`Layout::padded_shape`] takes or not that of `values`, `values` is external memory that is not aligned to 4 bytes, the stream
+    /// is on another device, or the launch fails.
     pub fn pack(
         stream: &Stream,
         layout: Layout,
@@ -85,7 +86,8 @@ impl TernaryWeights {
     /// Unpacks to `values`, `[n, k]`.
     ///
     /// # Errors
-    /// When `values` has another length or is on another device, or the launch fails.
+    /// When `values` has another length, is on another device, or is external memory that is not aligned to 4 bytes, or the launch
+    /// fails.
     pub fn unpack(&self, stream: &Stream, values: &mut Buffer<i8>) -> Result<(), OpError> {
         require_matrix("values", values.len(), ("n", self.n), ("k", self.k))?;
         Ok(launch::unpack_ternary(
@@ -189,7 +191,8 @@ impl QuantizedWeights {
     /// the reference's, bit for bit.
     ///
     /// # Errors
-    /// When `output` has another length or is on another device, or the launch fails.
+    /// When `output` has another length, is on another device, or is external memory that is not aligned to 16 bytes, or the launch
+    /// fails.
     pub fn dequantize<T: Float>(
         &self,
         stream: &Stream,
