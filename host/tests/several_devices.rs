@@ -140,8 +140,13 @@ fn what_does_not_fit_is_refused() {
         Err(OpError::NoDevice)
     ));
     let three = RowScales::per_tensor(3, 1.0).unwrap();
-    assert!(matches!(
-        SplitLinear::new(&devices, &packed, &three, Split::Rows),
-        Err(OpError::Dimension { .. })
-    ));
+    for error in [
+        SplitLinear::new(&devices, &packed, &three, Split::Rows).map(drop),
+        BitLinear::from_packed(&devices[0], &packed, &three).map(drop),
+    ] {
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "`scales.n()` = 3, but the weight matrix has 2"
+        );
+    }
 }

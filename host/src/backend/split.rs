@@ -60,7 +60,7 @@ impl SplitLinear {
         let (n, k) = (weights.n(), weights.k());
         if scales.n() != n {
             return Err(OpError::Dimension {
-                name: "rows of `scales`",
+                name: "scales.n()",
                 other: "the weight matrix",
                 expected: n,
                 actual: scales.n(),

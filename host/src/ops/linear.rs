@@ -120,7 +120,7 @@ impl BitLinear {
     ) -> Result<Self, OpError> {
         if scales.n() != weights.n() {
             return Err(OpError::Dimension {
-                name: "rows of `scales`",
+                name: "scales.n()",
                 other: "the weight matrix",
                 expected: weights.n(),
                 actual: scales.n(),
