@@ -6,6 +6,7 @@ use crate::{
     ops::BitLinear,
 };
 use kernels_gpu::gemv::TILE_ROWS;
+use std::collections::BTreeSet;
 
 /// Which device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -131,14 +132,15 @@ impl W2A8GemvConfig {
         if single().any(|variant| self.leaves(&variant)) {
             return Ok(());
         }
-        let known: Vec<_> = single()
+        let known: BTreeSet<_> = single()
             .map(|variant| {
-                format!(
-                    "{} x {}",
-                    variant.shape().threads(),
-                    variant.shape().tiles as usize * TILE_ROWS
-                )
+                let shape = variant.shape();
+                (shape.threads(), shape.tiles as usize * TILE_ROWS)
             })
+            .collect();
+        let known: Vec<_> = known
+            .iter()
+            .map(|(threads, rows)| format!("{threads} x {rows}"))
             .collect();
         Err(BackendError::Config {
             option: "w2a8_config",

@@ -163,6 +163,7 @@ fn block_size_and_grid_decide_the_variant() {
         error.contains("100") && error.contains("64 x 16"),
         "{error}"
     );
+    assert_eq!(error.matches("128 x 16").count(), 1, "{error}");
 }
 
 #[test]
