@@ -9,7 +9,8 @@ use super::{
 };
 
 /// How another library's call failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{call} failed with {name} ({code})")]
 pub struct ForeignError {
     /// The function that was called.
     pub call: &'static str,
