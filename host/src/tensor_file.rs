@@ -70,20 +70,19 @@ pub struct Matrix {
 #[non_exhaustive]
 pub enum TensorFileError {
     /// The operating system returned an error.
-    #[error("cannot {action} {}: {error}", path.display())]
+    #[error("cannot {action} {}", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
         /// The file.
         path: PathBuf,
         /// Why it failed.
-        error: io::Error,
+        source: io::Error,
     },
     /// The bytes are not a complete safetensors file.
     #[error(
-        "{} ({len} bytes) is not a complete safetensors file: {}; \
-         it may be truncated, fetch or convert it again",
-        path.display(), error.to_string().escape_debug()
+        "{} ({len} bytes) is not a complete safetensors file; it may be truncated, fetch or convert it again",
+        path.display()
     )]
     Malformed {
         /// The file.
@@ -91,7 +90,7 @@ pub enum TensorFileError {
         /// Its length in bytes.
         len: usize,
         /// What is wrong with it.
-        error: SafeTensorError,
+        source: FormatError,
     },
     /// There is no tensor of that name.
     #[error("{} has no tensor {name:?}; it has {available}", path.display())]
@@ -126,14 +125,14 @@ pub enum TensorFileError {
         shape: Vec<usize>,
     },
     /// The tensor's bytes are not packed weights.
-    #[error("tensor {name:?} in {}: {error}", path.display())]
+    #[error("tensor {name:?} in {} is not packed weights", path.display())]
     NotWeights {
         /// The file.
         path: PathBuf,
         /// The tensor.
         name: String,
         /// What is wrong with them.
-        error: LayoutError,
+        source: LayoutError,
     },
     /// The tensor has another number of dimensions.
     #[error(
@@ -173,6 +172,11 @@ pub enum TensorFileError {
         actual: usize,
     },
 }
+
+/// What is wrong with a file's format, in one line: safetensors' own message may quote the file, control characters included.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.to_string().escape_debug())]
+pub struct FormatError(pub SafeTensorError);
 
 /// Names of tensors, sorted; printed as a list that ends early where there are many, without line breaks or other control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -223,10 +227,10 @@ impl TensorFile {
         let path = path.as_ref();
         match whole_file::read(path) {
             Ok(bytes) => Self::from_bytes(path, bytes),
-            Err(error) => Err(TensorFileError::Io {
+            Err(source) => Err(TensorFileError::Io {
                 action: "read",
                 path: path.to_owned(),
-                error,
+                source,
             }),
         }
     }
@@ -320,11 +324,11 @@ impl TensorFile {
         let &[rows, k] = tensor.shape() else {
             return Err(self.wrong_rank(name, &tensor, 2));
         };
-        PackedWeights::from_transformers(layout, rows, k, tensor.data()).map_err(|error| {
+        PackedWeights::from_transformers(layout, rows, k, tensor.data()).map_err(|source| {
             TensorFileError::NotWeights {
                 path: self.path.clone(),
                 name: name.to_owned(),
-                error,
+                source,
             }
         })
     }
@@ -405,7 +409,7 @@ impl TensorFile {
         TensorFileError::Malformed {
             path: self.path.clone(),
             len: self.bytes.len(),
-            error,
+            source: FormatError(error),
         }
     }
 }
@@ -442,10 +446,10 @@ pub fn write_matrix<T: Element>(
     serialize([(name, view)], None)
         .map_err(io::Error::other)
         .and_then(|file| whole_file::write(path, &file))
-        .map_err(|error| TensorFileError::Io {
+        .map_err(|source| TensorFileError::Io {
             action: "write",
             path: path.to_owned(),
-            error,
+            source,
         })
 }
 

@@ -134,10 +134,7 @@ fn packed_weights_and_their_scale_come_out_of_a_file() {
     assert_eq!(file.scalar("scale").unwrap(), 1.25);
     assert_eq!(file.dtype("scale").unwrap(), Dtype::BF16);
 
-    let packed = |name| {
-        let error = file.packed_weights(name, Layout::Tiled).unwrap_err();
-        error.to_string()
-    };
+    let packed = |name| chain(&file.packed_weights(name, Layout::Tiled).unwrap_err());
     // Byte 7 is row 1, column 2; its second pair is the second quarter's, three rows on.
     assert!(packed("damaged").contains("code 3 at row 4, column 2"));
     assert!(packed("scale").contains("is BF16: U8 is needed"));
@@ -184,6 +181,20 @@ fn the_name_of_the_metadata_is_no_tensors() {
     assert_eq!(TensorFile::open(&path).unwrap().names().0, ["metadata"]);
 }
 
+/// An error with its causes, each of which is told once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let messages: Vec<String> = causes.map(ToString::to_string).collect();
+    for (index, message) in messages.iter().enumerate() {
+        let inner = &messages[index + 1..];
+        assert!(
+            !inner.iter().any(|inner| message.contains(inner.as_str())),
+            "{messages:?}"
+        );
+    }
+    messages.join(": ")
+}
+
 /// A file of one f32 that begins with this header.
 fn of_header(header: &str) -> Result<TensorFile, TensorFileError> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
@@ -199,7 +210,7 @@ fn what_is_wrong_with_a_header_is_one_line_of_text() {
         r#"{"w":{"dtype":"\n\u001b[31mF32","shape":[1],"data_offsets":[0,4]}}"#,
         r#"{"\n\u001b[31mw":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}}"#,
     ] {
-        let error = of_header(header).unwrap_err().to_string();
+        let error = chain(&of_header(header).unwrap_err());
         assert!(!error.chars().any(char::is_control), "{error:?}");
         assert!(error.contains(r"\n\u{1b}[31m"), "{error}");
     }
@@ -219,7 +230,7 @@ fn a_tensor_is_there_once() {
         };
         of_header(&format!("{{{},{}}}", tensor(0), tensor(1)))
     };
-    let error = of(["w", "w"], ["F16", "F32"]).unwrap_err().to_string();
+    let error = chain(&of(["w", "w"], ["F16", "F32"]).unwrap_err());
     assert!(error.contains("there are two of `w`"), "{error}");
     // The same name in other letters.
     assert!(of(["w", r"\u0077"], ["F16", "F32"]).is_err());

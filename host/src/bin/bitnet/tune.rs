@@ -70,7 +70,7 @@ pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
     });
     bar.finish_and_clear();
     let tuning = tuned?;
-    let stored = cache.store(&tuning);
+    let stored = cache.store(&tuning).map_err(anyhow::Error::from);
     let row = |candidate: &bitnet_cuda::launch::tune::Candidate| Row {
         variant: candidate.variant.name(),
         cost: candidate.cost.value,
@@ -85,7 +85,7 @@ pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
         before: before.variant.name().to_owned(),
         chosen: tuning.best().variant.name().to_owned(),
         cache: cache.path().display().to_string(),
-        cache_error: stored.as_ref().err().map(ToString::to_string),
+        cache_error: stored.as_ref().err().map(|error| format!("{error:#}")),
     };
     // What was measured is shown, also where it cannot be kept.
     output.print(&report, text)?;

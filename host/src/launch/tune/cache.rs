@@ -16,14 +16,14 @@ const VERSION: u32 = 1;
 
 /// Why a measurement could not be stored. The file is unchanged.
 #[derive(Debug, thiserror::Error)]
-#[error("{action} {}: {error}; the file is unchanged; free space, or set {CACHE_VARIABLE} to another folder", .path.display())]
+#[error("{action} {} failed; the file is unchanged; free space, or set {CACHE_VARIABLE} to another folder", .path.display())]
 pub struct CacheError {
     /// What was tried.
     pub action: &'static str,
     /// On which file or folder.
     pub path: PathBuf,
     /// How it failed.
-    pub error: io::Error,
+    pub source: io::Error,
 }
 
 /// A folder with `tuning.json`, the file of recorded measurements.
@@ -125,7 +125,11 @@ impl TuneCache {
                 Table::default()
             }
             Err(Unfit::Content(_)) => self.recover().unwrap_or_else(|error| {
-                tracing::warn!(%error, "the tuning cache is damaged and cannot be set aside; using heuristics");
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(
+                    error,
+                    "the tuning cache is damaged and cannot be set aside; using heuristics"
+                );
                 Table::default()
             }),
         }
@@ -219,9 +223,9 @@ enum Unfit {
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CacheError {
     let path = path.to_owned();
-    move |error| CacheError {
+    move |source| CacheError {
         action,
         path,
-        error,
+        source,
     }
 }

@@ -457,5 +457,7 @@ fn a_folder_that_cannot_be_written_is_an_error_value() {
         .store(&made_up(&device, 1, "gemv_m1_t1_w2", 1.0))
         .unwrap_err();
     assert!(error.to_string().contains(CACHE_VARIABLE), "{error}");
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(!error.to_string().contains(&cause), "{error}");
     assert_eq!(cache.load(), Table::default());
 }
