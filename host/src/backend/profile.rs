@@ -34,6 +34,7 @@ impl From<&'static str> for Operation {
 
 /// A recorded operation.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct OpProfile {
     /// The operation.
     pub operation: Operation,

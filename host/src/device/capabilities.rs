@@ -13,6 +13,7 @@ pub enum DeviceKind {
 /// limits are enforced, the number of multiprocessors and the cache size only serve the launch heuristics, and what the emulator
 /// does not model is `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Capabilities {
     /// Name of the GPU, such as `NVIDIA H200`; of an emulated device, `emulated (sm_90)`. Equal GPUs have equal names.
     pub model: String,

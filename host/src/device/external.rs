@@ -213,6 +213,7 @@ impl Device {
 ///
 /// Each call into a GPU leaves that GPU's context current. This restores the context of a program that uses CUDA itself.
 #[derive(Debug)]
+#[must_use = "the context is restored when this is dropped"]
 pub struct CurrentContext(Option<CUcontext>);
 
 impl CurrentContext {

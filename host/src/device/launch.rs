@@ -42,6 +42,7 @@ pub enum KernelArg<'a> {
 
 /// A launch, as it appears in errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LaunchRecord {
     /// Name of the kernel, or of all kernels of a graph.
     pub kernel: String,

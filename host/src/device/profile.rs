@@ -10,6 +10,7 @@ use super::{core::lock, launch::LaunchConfig, sync::Mutex};
 
 /// What one launch did, as the emulator counted it.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct LaunchReport {
     /// Name of the kernel.
     pub kernel: String,
@@ -108,6 +109,7 @@ impl<T> Collector<T> {
 /// Where the device has a memory pool, buffers share the driver's allocations, and this is what the launch did to the whole
 /// allocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ArgumentTraffic {
     /// Index of the kernel's argument, from 0.
     pub index: usize,

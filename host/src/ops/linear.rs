@@ -159,6 +159,7 @@ impl BitLinear {
     }
 
     /// Applies an activation function after the bias, in the same kernel.
+    #[must_use]
     pub fn with_activation(mut self, activation: Activation) -> Self {
         self.activation = Some(activation);
         self
@@ -182,6 +183,7 @@ impl BitLinear {
     /// Uses the variants that `best` returns for 1, 2, ... 8 tokens; where it returns none, the choice is unchanged.
     ///
     /// A variant that does not fit the number of tokens, the layout or K is ignored.
+    #[must_use]
     pub fn with_variants(mut self, best: impl Fn(usize) -> Option<Gemv>) -> Self {
         let (layout, k) = (self.layout, self.k_padded());
         for (index, choice) in self.choices.iter_mut().enumerate() {
@@ -199,6 +201,7 @@ impl BitLinear {
     }
 
     /// Uses the variants recorded in `cache` instead of the user's; with `None`, the heuristic alone.
+    #[must_use]
     pub fn with_tuning(mut self, cache: Option<&TuneCache>) -> Self {
         self.choices = choices(&self.device, cache, self.layout, self.n, self.k);
         self

@@ -17,6 +17,7 @@ pub enum TrackingLevel {
 
 /// A live buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LiveAllocation {
     /// Which memory it is in.
     pub space: MemorySpace,
@@ -32,6 +33,7 @@ pub struct LiveAllocation {
 
 /// The buffers that were live when the report was made, the oldest of each memory first.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LeakReport {
     /// The pool's level: below [`TrackingLevel::Detailed`], nothing is known.
     pub tracking: TrackingLevel,

@@ -70,6 +70,7 @@ pub struct Cost {
 /// The unit of a [`Cost`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum CostUnit {
     /// Microseconds of GPU time: the median of the rounds.
     Microseconds,

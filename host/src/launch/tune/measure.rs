@@ -24,6 +24,7 @@ impl Default for TuneConfig {
 
 /// A measured variant.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Candidate {
     /// The variant.
     pub variant: Gemv,
@@ -37,6 +38,7 @@ pub struct Candidate {
 
 /// The result of [`tune_gemv`].
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Tuning {
     /// What the result is valid for.
     pub key: TuneKey,

@@ -29,6 +29,7 @@ pub struct Choice {
 
 /// Why a variant was chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Reason {
     /// The caller named it.
     Caller,
