@@ -65,8 +65,8 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::Capturing`] while the stream is being captured by [`Graph::capture`](super::Graph::capture), whose
-    /// graphs hold launches only.
+    /// [`DeviceError::DeviceMismatch`], and [`DeviceError::Capturing`] while the stream is being captured by
+    /// [`Graph::capture`](super::Graph::capture), whose graphs hold launches only.
     pub(crate) fn copy_to_columns<T: Pod>(
         &self,
         to: &mut Buffer<T>,
@@ -85,6 +85,8 @@ impl Stream {
                 operation: "copying to padded rows",
             });
         }
+        self.device().require("the padded rows", to.device())?;
+        self.device().require("the rows to copy", from.device())?;
         assert!(first + width <= pitch && fits(to, pitch) && fits(from, width));
         let (to, from) = (to.allocation(), from.allocation());
         let target = Pitched {

@@ -102,6 +102,24 @@ fn rows_are_copied_apart() {
     }
 }
 
+/// The address of one emulated device's buffer is also one of the other's.
+#[test]
+fn rows_on_another_device_are_not_copied() {
+    let [device, other] = [0, 1].map(|_| Device::emulated().unwrap());
+    let stream = device.default_stream();
+    let [mut to, from] = [&device, &other].map(|device| Buffer::<u8>::zeroed(device, 16).unwrap());
+    let mut far = Buffer::<u8>::zeroed(&other, 16).unwrap();
+    for refused in [
+        stream.copy_to_pitched(&mut to, 8, &from, 8, 2),
+        stream.copy_to_pitched(&mut far, 8, &to, 8, 2),
+    ] {
+        assert!(
+            matches!(refused, Err(DeviceError::DeviceMismatch { .. })),
+            "{refused:?}"
+        );
+    }
+}
+
 #[test]
 fn rows_are_copied_where_the_driver_does_not_take_their_pitch() {
     let Some(gpu) = FakeGpu::take() else { return };
