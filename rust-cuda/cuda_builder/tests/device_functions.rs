@@ -186,6 +186,8 @@ fn launch_bounds_alignment_and_architecture_reach_the_ptx() {
         for declaration in [
             "shared_array_device_functions_0[3];",
             "shared_array_device_functions_1[96];",
+            "shared_array_device_functions_2[5];",
+            "shared_array_device_functions_3[6];",
             ".target sm_",
         ] {
             assert!(ptx.contains(declaration), "no `{declaration}`");

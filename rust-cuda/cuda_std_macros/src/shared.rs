@@ -40,17 +40,20 @@ pub fn expand(input: TokenStream) -> Result<TokenStream> {
         #[cfg(target_arch = "nvptx64")]
         {
             // `global_asm!` is an item that rustc accepts only directly in a module.
-            mod declaration {
+            // Nothing in it has a name that would hide a constant or type of the caller's.
+            mod __shared_array {
                 #[allow(unused_imports)]
                 use super::*;
-                const LEN: usize = #len;
-                // 16: the widest access, so that an array of a narrow type can still be read four words at a time.
-                const ALIGN: usize = if ::core::mem::align_of::<#element>() > 16 {
-                    ::core::mem::align_of::<#element>()
-                } else {
-                    16
-                };
-                ::core::arch::global_asm!(#declare, const ALIGN, const ::core::mem::size_of::<#element>() * LEN);
+                ::core::arch::global_asm!(
+                    #declare,
+                    // 16: the widest access, so that an array of a narrow type can still be read four words at a time.
+                    const if ::core::mem::align_of::<#element>() > 16 {
+                        ::core::mem::align_of::<#element>()
+                    } else {
+                        16
+                    },
+                    const ::core::mem::size_of::<#element>() * (#len),
+                );
             }
             let address: u32;
             // SAFETY: only reads the address of the variable declared above.

@@ -182,9 +182,14 @@ calls! {
 #[repr(C, align(32))]
 struct Wide([u8; 32]);
 
+const LEN: usize = 5;
+const ALIGN: usize = 6;
+
 stores! {
     fn array_of_bytes() -> u32 = shared_array![u8; 3].address();
     fn array_of_wide() -> u32 = shared_array![Wide; 2 + 1].address();
+    fn array_of_len() -> u32 = shared_array![u8; LEN].address();
+    fn array_of_align() -> u32 = shared_array![u8; ALIGN].address();
 }
 
 stores! {
