@@ -184,16 +184,16 @@ fn launch_bounds_alignment_and_architecture_reach_the_ptx() {
             "{arch}"
         );
         for declaration in [
-            "shared_array_device_functions_0[3];",
-            "shared_array_device_functions_1[96];",
-            "shared_array_device_functions_2[5];",
-            "shared_array_device_functions_3[6];",
+            "shared_array_device_functions_0_0_0_0[3];",
+            "shared_array_device_functions_0_0_0_1[96];",
+            "shared_array_device_functions_0_0_0_2[5];",
+            "shared_array_device_functions_0_0_0_3[6];",
             ".target sm_",
         ] {
             assert!(ptx.contains(declaration), "no `{declaration}`");
         }
-        assert!(ptx.contains(".shared .align 16 .b8 shared_array_device_functions_0"));
-        assert!(ptx.contains(".shared .align 32 .b8 shared_array_device_functions_1"));
+        assert!(ptx.contains(".shared .align 16 .b8 shared_array_device_functions_0_0_0_0"));
+        assert!(ptx.contains(".shared .align 32 .b8 shared_array_device_functions_0_0_0_1"));
         assert!(ptx.contains("trap;"), "the bounds check ends in no trap");
     }
 }

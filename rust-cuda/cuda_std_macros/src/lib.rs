@@ -51,7 +51,7 @@ pub fn gpu_only(args: TokenStream, item: TokenStream) -> TokenStream {
 }
 
 /// `shared_array![T; LEN]`: declares an array in the block's shared memory, 16-byte aligned or more if `T` is, and
-/// returns the `cuda_std::shared::SharedPtr<T>` to its first element. Its contents are initially undefined.
+/// returns the `cuda_std::shared::SharedPtr<T>` to its first element. Its contents are initially undefined, and its size is not 0.
 ///
 /// Each use declares one array, however often the code around it runs or is inlined. `T` and `LEN` must be visible in the
 /// module (not local to the function, nor its generic parameters), because that is where the array is declared.

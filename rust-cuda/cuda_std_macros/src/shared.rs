@@ -30,13 +30,20 @@ impl Parse for Array {
 pub fn expand(input: TokenStream) -> Result<TokenStream> {
     let Array { element, len } = syn::parse2(input)?;
     let crate_name = std::env::var("CARGO_CRATE_NAME").unwrap_or_default();
+    // Two versions of a crate can be in one module.
+    let version = std::env::var("CARGO_PKG_VERSION").unwrap_or_default();
+    let version = version.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
     let symbol = format!(
-        "shared_array_{crate_name}_{}",
+        "shared_array_{crate_name}_{version}_{}",
         NEXT.fetch_add(1, Ordering::Relaxed)
     );
     let declare = format!(".shared .align {{0}} .b8 {symbol}[{{1}}];");
     let address = format!("mov.u32 {{0}}, {symbol};");
     Ok(quote! {{
+        const _: () = ::core::assert!(
+            ::core::mem::size_of::<#element>() * (#len) > 0,
+            "an array in shared memory has at least one byte"
+        );
         #[cfg(target_arch = "nvptx64")]
         {
             // `global_asm!` is an item that rustc accepts only directly in a module.
@@ -64,7 +71,6 @@ pub fn expand(input: TokenStream) -> Result<TokenStream> {
         }
         #[cfg(not(target_arch = "nvptx64"))]
         {
-            const _: usize = #len;
             ::cuda_std::shared::dynamic_shared_mem::<#element>()
         }
     }})
