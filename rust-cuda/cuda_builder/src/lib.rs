@@ -92,8 +92,8 @@ impl CudaBuilder {
     /// Compiles the crate.
     ///
     /// # Errors
-    /// Where there is no kernel compiler, the crate does not compile, or a file cannot be read or written. The
-    /// message says which, and what to do.
+    /// Where there is no kernel compiler, the crate does not compile or calls a function that nothing defines, or a file
+    /// cannot be read or written. The message says which, and what to do.
     pub fn build(self) -> Result<CompileOutput, CudaBuilderError> {
         let project = cargo::Project::at(&self.path_to_crate)?;
         let compiler = match self.compiler {

@@ -16,9 +16,13 @@ struct LaunchBounds {
     line: usize,
 }
 
+/// The functions that every driver defines: a module may call them without a definition of its own.
+const DEVICE_RUNTIME: [&str; 4] = ["vprintf", "malloc", "free", "__assertfail"];
+
 /// Turns launch-bound comments into directives of the entries they name, drops the comments that only tell which lines
 /// were inline assembly, and takes from the symbols what depends on who built the compiler.
 pub fn finish(asm: &str) -> Result<String, CudaBuilderError> {
+    reject_undefined_functions(asm)?;
     let asm = &clear_crate_hashes(asm);
     let mut bounds = launch_bounds(asm)?;
     let mut text = String::with_capacity(asm.len());
@@ -52,6 +56,35 @@ pub fn finish(asm: &str) -> Result<String, CudaBuilderError> {
         });
     }
     Ok(text)
+}
+
+/// Nothing is linked to the module, so the driver would refuse it where it calls a function that it does not define.
+fn reject_undefined_functions(asm: &str) -> Result<(), CudaBuilderError> {
+    for (index, line) in asm.lines().enumerate() {
+        if let Some(name) = undefined_function(line.trim())
+            && !DEVICE_RUNTIME.contains(&name)
+        {
+            return Err(CudaBuilderError::Ptx {
+                line: index + 1,
+                what: format!(
+                    "`{name}` is called, and nothing defines it. Define it in the kernel crate \
+                     (`#[unsafe(no_mangle)] extern \"C\" fn {name}`), or avoid what calls it: comparing slices of bytes or \
+                     integers calls `memcmp`"
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The name in `.extern .func  (.param .b32 func_retval0) memcmp`.
+fn undefined_function(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix(".extern .func")?.trim_start();
+    let rest = match rest.strip_prefix('(') {
+        Some(result) => result.split_once(')')?.1.trim_start(),
+        None => rest,
+    };
+    rest.split(['(', ' ', ';']).next()
 }
 
 /// Names of the entries, in order.
@@ -253,6 +286,31 @@ mod tests {
         let twice = ASM.replace("norm 256 0", "gemv 64 1");
         let error = finish(&twice).expect_err("twice").to_string();
         assert!(error.contains("`gemv` has launch bounds twice"), "{error}");
+    }
+
+    #[test]
+    fn a_function_that_nothing_defines_is_an_error_that_names_it() {
+        for declaration in [
+            ".extern .func  (.param .b32 func_retval0) memcmp",
+            ".extern .func memcmp",
+            ".extern .func memcmp(",
+        ] {
+            let asm = format!("\n{declaration}\n(\n\t.param .b64 memcmp_param_0\n)\n;\n");
+            let error = finish(&asm).expect_err(declaration).to_string();
+            assert!(
+                error.starts_with("line 2") && error.contains("`memcmp` is called"),
+                "{declaration}: {error}"
+            );
+        }
+        for defined in [
+            ".extern .func  (.param .b32 func_retval0) vprintf",
+            ".extern .func __assertfail",
+            ".func  (.param .b32 func_retval0) memcmp(",
+            ".visible .func memcmp(",
+            ".extern .shared .align 16 .b8 cuda_std_dynamic_shared[];",
+        ] {
+            finish(&format!("{defined}\n")).expect(defined);
+        }
     }
 
     #[test]
