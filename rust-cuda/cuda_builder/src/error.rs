@@ -65,7 +65,7 @@ pub enum CudaBuilderError {
     /// A file could not be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
-        /// `read` or `write`.
+        /// `read`, `write` or `find`.
         action: &'static str,
         /// The file.
         path: PathBuf,

@@ -104,6 +104,13 @@ impl CudaBuilder {
             Some(folder) => folder,
             None => project.target_directory.join("ptx"),
         };
+        // rustc runs in another folder than this process.
+        let target_dir =
+            std::path::absolute(&target_dir).map_err(|source| CudaBuilderError::File {
+                action: "find",
+                path: target_dir,
+                source,
+            })?;
         let compiled = cargo::compile(&project, &compiler, self.arch, &target_dir)?;
         let asm = read(&compiled.asm)?;
         let text = ptx::finish(&asm)?;
