@@ -12,6 +12,8 @@ use crate::{CudaBuilderError, KernelCompiler, NvvmArch};
 pub struct Project {
     pub manifest: PathBuf,
     pub crate_name: String,
+    /// Its library's name, which need not be the crate's.
+    library: String,
     pub workspace_root: PathBuf,
     pub target_directory: PathBuf,
 }
@@ -27,6 +29,13 @@ struct Metadata {
 struct Package {
     name: String,
     manifest_path: PathBuf,
+    targets: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
 }
 
 impl Project {
@@ -66,9 +75,16 @@ impl Project {
             .into_iter()
             .find(|package| package.manifest_path == manifest)
             .ok_or_else(|| no_crate("it is a workspace without a package of its own".to_owned()))?;
+        let is_library = |target: &Target| target.kind.iter().any(|kind| kind.ends_with("lib"));
+        let library = package
+            .targets
+            .into_iter()
+            .find(is_library)
+            .ok_or_else(|| no_crate("the package has no library".to_owned()))?;
         Ok(Self {
             manifest,
             crate_name: package.name,
+            library: library.name,
             workspace_root: metadata.workspace_root,
             target_directory: metadata.target_directory,
         })
@@ -110,6 +126,7 @@ fn compiler_flags(arch: NvvmArch) -> [String; 3] {
 /// What cargo left.
 pub struct Compiled {
     pub asm: PathBuf,
+    pub sources: Vec<PathBuf>,
     pub warnings: Vec<String>,
 }
 
@@ -195,7 +212,11 @@ pub fn compile(
         .filter(|message| message.level == "warning" && !is_about_the_flags(message))
         .map(|message| message.rendered)
         .collect();
-    Ok(Compiled { asm, warnings })
+    Ok(Compiled {
+        asm,
+        sources: sources(project, &target_dir)?,
+        warnings,
+    })
 }
 
 /// The cargo that runs this, or the one on the path. Any cargo drives any rustc.
@@ -231,10 +252,50 @@ fn compiler_messages(stdout: &[u8]) -> Vec<Diagnostic> {
         .collect()
 }
 
+/// The manifest, the lock file, and what cargo lists for make: the sources of the crate and of its path dependencies.
+fn sources(project: &Project, target_dir: &Path) -> Result<Vec<PathBuf>, CudaBuilderError> {
+    let list = target_dir
+        .join("nvptx64-nvidia-cuda/release")
+        .join(project.library.replace('-', "_"))
+        .with_extension("d");
+    let mut sources = vec![
+        project.manifest.clone(),
+        project.workspace_root.join("Cargo.lock"),
+    ];
+    sources.extend(dependencies(&crate::read(&list)?));
+    Ok(sources)
+}
+
+/// The files after the colon in `target: file file`, the format of make: a space in a name has a backslash in front.
+fn dependencies(dep_info: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for line in dep_info.lines() {
+        let Some((_, list)) = line.split_once(": ") else {
+            continue;
+        };
+        let list = list.replace("\\ ", "\0");
+        let names = list.split(' ').filter(|name| !name.is_empty());
+        files.extend(names.map(|name| PathBuf::from(name.replace('\0', " "))));
+    }
+    files
+}
+
 /// rustc warns of every `ptxNN` feature that it may change its mind about it, and closes with a count.
 fn is_about_the_flags(message: &Diagnostic) -> bool {
     message
         .message
         .starts_with("unstable feature specified for `-Ctarget-feature`")
         || (message.message.contains("warning") && message.message.ends_with("emitted"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_space_in_a_name_is_not_one_between_names() {
+        let files = dependencies("/t/my\\ kernels.ptx: /my\\ k/lib.rs /k/a.rs\n");
+        assert_eq!(files, ["/my k/lib.rs", "/k/a.rs"].map(PathBuf::from));
+        assert!(dependencies("/t/kernels.ptx:\n").is_empty());
+    }
 }

@@ -48,6 +48,8 @@ pub struct CompileOutput {
     pub compiler: KernelCompiler,
     /// The flags and profile settings that, with the sources and the compiler, determine the PTX.
     pub flags: Vec<String>,
+    /// The files that it was compiled from, but for those of packages from a registry: when one changes, so may the PTX.
+    pub sources: Vec<PathBuf>,
     /// rustc's warnings about the kernel crate and its path dependencies, as rustc renders them.
     pub warnings: Vec<String>,
 }
@@ -91,6 +93,10 @@ impl CudaBuilder {
 
     /// Compiles the crate.
     ///
+    /// In a build script (where `OUT_DIR` is set) it also tells cargo to run the script again when one of
+    /// [`CompileOutput::sources`] or `CUDA_BUILDER_RUSTC` changes. Cargo then watches nothing else, so the script has to name
+    /// its other files itself (`cargo::rerun-if-changed`).
+    ///
     /// # Errors
     /// Where there is no kernel compiler, the crate does not compile or calls a function that nothing defines, or a file
     /// cannot be read or written. The message says which, and what to do.
@@ -119,11 +125,18 @@ impl CudaBuilder {
             .copy_to
             .unwrap_or_else(|| compiled.asm.with_extension("ptx"));
         write(&ptx, &text)?;
+        if std::env::var_os("OUT_DIR").is_some() {
+            println!("cargo::rerun-if-env-changed=CUDA_BUILDER_RUSTC");
+            for file in &compiled.sources {
+                println!("cargo::rerun-if-changed={}", file.display());
+            }
+        }
         Ok(CompileOutput {
             ptx,
             entries,
             flags: cargo::flags(self.arch),
             compiler,
+            sources: compiled.sources,
             warnings: compiled.warnings,
         })
     }

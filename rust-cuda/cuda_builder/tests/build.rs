@@ -3,7 +3,7 @@
 mod machine;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cuda_builder::{CudaBuilder, CudaBuilderError};
 
@@ -147,6 +147,40 @@ fn a_warning_about_the_kernels_is_passed_on() {
             .iter()
             .all(|warning| !warning.contains("-Ctarget-feature"))
     );
+}
+
+#[test]
+fn the_sources_are_those_of_the_crate_and_of_what_it_depends_on() {
+    let Some(compiler) = machine::compiler() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    kernel_crate(folder.path(), "unsafe { *y = *x + n as f32 }");
+    // Relative to this process's folder, which is not that of rustc.
+    let here = std::env::current_dir().expect("there is one");
+    let mut scratch: PathBuf = here.components().skip(1).map(|_| "..").collect();
+    scratch.extend(machine::scratch().components().skip(1));
+    let output = CudaBuilder::new(folder.path())
+        .compiler(compiler)
+        .target_dir(scratch)
+        .build()
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert!(output.ptx.is_file());
+    for file in [
+        folder.path().join("Cargo.toml"),
+        folder.path().join("Cargo.lock"),
+        folder.path().join("src/lib.rs"),
+        machine::workspace().join("rust-cuda/cuda_std/src/thread.rs"),
+        machine::workspace().join("rust-cuda/cuda_std_macros/src/kernel.rs"),
+    ] {
+        let canonical = file.canonicalize().expect("there");
+        assert!(
+            output.sources.contains(&file) || output.sources.contains(&canonical),
+            "{} is not in {:?}",
+            file.display(),
+            output.sources
+        );
+    }
 }
 
 #[test]
