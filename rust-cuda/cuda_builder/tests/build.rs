@@ -14,9 +14,17 @@ fn kernel_crate(folder: &Path, body: &str) {
         "[package]\nname = \"crate-under-test\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n\
          [dependencies]\ncuda_std = {{ path = {cuda_std:?} }}\n\n[workspace]\n"
     );
+    // The lines that cuda_std's documentation says a kernel crate starts with.
+    let documentation = fs::read_to_string(cuda_std.join("src/lib.rs")).expect("readable");
+    let header: String = documentation
+        .lines()
+        .skip_while(|line| *line != "//! ```ignore")
+        .skip(1)
+        .take_while(|line| *line != "//! ```")
+        .map(|line| format!("{}\n", line.trim_start_matches("//! ")))
+        .collect();
     let source = format!(
-        "#![no_std]\n#![cfg_attr(target_arch = \"nvptx64\", feature(abi_ptx, asm_experimental_arch))]\n\
-         use cuda_std::prelude::*;\n#[kernel]\npub unsafe fn halves(x: *const f32, y: *mut f32, n: u32) {{\n{body}\n}}\n"
+        "{header}#[kernel]\npub unsafe fn halves(x: *const f32, y: *mut f32, n: u32) {{\n{body}\n}}\n"
     );
     fs::create_dir_all(folder.join("src")).expect("writable");
     fs::write(folder.join("Cargo.toml"), manifest).expect("writable");
@@ -96,7 +104,7 @@ fn a_kernel_that_does_not_compile_shows_rustcs_message() {
         "{text}"
     );
     assert!(
-        text.contains("mismatched types") && text.contains("src/lib.rs:6"),
+        text.contains("mismatched types") && text.contains("src/lib.rs:5"),
         "{text}"
     );
 }

@@ -4,7 +4,7 @@
 //! A kernel crate starts with
 //!
 //! ```ignore
-//! #![cfg_attr(target_arch = "nvptx64", no_std, feature(asm_experimental_arch))]
+//! #![cfg_attr(target_arch = "nvptx64", no_std, feature(abi_ptx, asm_experimental_arch))]
 //! use cuda_std::prelude::*;
 //! ```
 //!
