@@ -21,7 +21,8 @@ const MINIMUM: (u32, u32) = (1, 96);
 ///
 /// They are looked for in this order:
 ///
-/// 1. the environment variable `CUDA_BUILDER_RUSTC`, the path of a rustc. Where it is set it is used, or is an error;
+/// 1. the environment variable `CUDA_BUILDER_RUSTC`, the path of a rustc. Where it is set (and not empty) it is used, or is an
+///    error;
 /// 2. rustup's toolchains, releases before nightlies and newer before older;
 /// 3. [`TOOLCHAIN_DIR`] in the workspace.
 #[derive(Clone, Debug)]
@@ -110,7 +111,9 @@ impl KernelCompiler {
     /// As [`Self::find`].
     pub fn candidates(workspace_root: &Path) -> Result<Vec<Self>, CudaBuilderError> {
         let places = Places {
-            environment: std::env::var_os("CUDA_BUILDER_RUSTC").map(PathBuf::from),
+            environment: std::env::var_os("CUDA_BUILDER_RUSTC")
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
             rustup_home: std::env::var_os("RUSTUP_HOME")
                 .map(PathBuf::from)
                 .or_else(|| Some(std::env::home_dir()?.join(".rustup"))),
@@ -124,6 +127,8 @@ impl KernelCompiler {
         if !rustc.is_file() {
             return Err("there is no such file".to_owned());
         }
+        // cargo starts it in another folder. Links stay: rustup's `rustc` is one to a program that looks at its own name.
+        let rustc = &std::path::absolute(rustc).map_err(|error| error.to_string())?;
         let run = |args: &[&str]| {
             let mut command = Command::new(rustc);
             command.args(args);
@@ -164,7 +169,7 @@ impl KernelCompiler {
             ));
         }
         Ok(Self {
-            rustc: rustc.to_owned(),
+            rustc: rustc.clone(),
             origin,
             version,
             sysroot,
@@ -363,6 +368,19 @@ mod tests {
         let found = places.candidates().expect("it does");
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].origin, CompilerOrigin::Environment);
+
+        // A relative path does, too, and is the same compiler in any folder.
+        let rustc = found[0].rustc.clone();
+        let here = std::env::current_dir().expect("there is one");
+        let mut relative: PathBuf = here.components().skip(1).map(|_| "..").collect();
+        relative.extend(rustc.components().skip(1));
+        places.environment = Some(relative);
+        let found = places.candidates().expect("it does");
+        assert!(found[0].rustc.is_absolute());
+        assert_eq!(
+            found[0].rustc.canonicalize().expect("there"),
+            rustc.canonicalize().expect("there")
+        );
 
         places.environment = Some(root.path().join("absent"));
         let error = places.candidates().expect_err("no such file");
