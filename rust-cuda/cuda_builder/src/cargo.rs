@@ -103,6 +103,16 @@ const PROFILE: [(&str, &str); 7] = [
     ("OVERFLOW_CHECKS", "false"),
 ];
 
+/// The flags for what a workspace can set for single packages too, where it would take precedence over the environment. cargo
+/// puts RUSTFLAGS after a package's own flags, and rustc takes the last.
+const PACKAGE_FLAGS: [&str; 5] = [
+    "-Copt-level=3",
+    "-Ccodegen-units=1",
+    "-Cdebuginfo=0",
+    "-Cdebug-assertions=false",
+    "-Coverflow-checks=false",
+];
+
 /// Everything but the sources and the compiler that decides what the PTX is.
 pub fn flags(arch: NvvmArch) -> Vec<String> {
     let profile = PROFILE.map(|(name, value)| {
@@ -167,21 +177,21 @@ pub fn compile(
     command.arg("--").arg(emit);
 
     // Settings of the caller's own build that would change the kernels'.
-    for name in [
-        "RUSTFLAGS",
-        "RUSTC_WRAPPER",
-        "RUSTC_WORKSPACE_WRAPPER",
-        "CARGO_BUILD_TARGET",
-        "CARGO_INCREMENTAL",
-        "RUSTUP_TOOLCHAIN",
-    ] {
+    for name in ["RUSTFLAGS", "CARGO_BUILD_TARGET", "RUSTUP_TOOLCHAIN"] {
         command.env_remove(name);
     }
+    // Unlike removing them this also overrides cargo's configuration files.
     command
+        .env("RUSTC_WRAPPER", "")
+        .env("RUSTC_WORKSPACE_WRAPPER", "")
+        .env("CARGO_INCREMENTAL", "0")
         .env("RUSTC", &compiler.rustc)
         // -Zbuild-std, and the features that the target's intrinsics are behind.
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(arch));
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            format!("{}\x1f{}", rustflags(arch), PACKAGE_FLAGS.join("\x1f")),
+        );
     for (name, value) in PROFILE {
         command.env(format!("CARGO_PROFILE_RELEASE_{name}"), value);
     }

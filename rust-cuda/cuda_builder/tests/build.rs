@@ -158,6 +158,32 @@ fn a_warning_about_the_kernels_is_passed_on() {
 }
 
 #[test]
+fn profiles_of_single_packages_do_not_change_the_ptx() {
+    let Some(compiler) = machine::compiler() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    kernel_crate(folder.path(), "unsafe { *y = (*x as u32 + n) as f32 }");
+    let build = || {
+        let output = CudaBuilder::new(folder.path())
+            .compiler(compiler.clone())
+            .target_dir(machine::scratch())
+            .build()
+            .unwrap_or_else(|error| panic!("{error}"));
+        fs::read_to_string(output.ptx).expect("written")
+    };
+    let plain = build();
+    let manifest = folder.path().join("Cargo.toml");
+    let mut text = fs::read_to_string(&manifest).expect("written");
+    text.push_str(
+        "[profile.release.package.crate-under-test]\noverflow-checks = true\nopt-level = 1\n\
+         [profile.release.package.cuda_std]\noverflow-checks = true\n",
+    );
+    fs::write(manifest, text).expect("writable");
+    assert_eq!(build(), plain);
+}
+
+#[test]
 fn the_sources_are_those_of_the_crate_and_of_what_it_depends_on() {
     let Some(compiler) = machine::compiler() else {
         return;
