@@ -39,10 +39,9 @@ fn targets(results: &Results) -> Vec<(&'static str, Option<(f64, bool)>)> {
             && (pair.m, pair.programmatic) == (1, false)
             && LARGEST.contains(&(pair.n, pair.k))
     });
-    let large = results
-        .cases
-        .iter()
-        .filter(|case| is_gemv(case, 1) && case.n.unwrap_or(0) * case.k >= 8192 * 32_768);
+    let large = results.cases.iter().filter(|case| {
+        is_gemv(case, 1) && case.n.unwrap_or(0).saturating_mul(case.k) >= 8192 * 32_768
+    });
     vec![
         (
             "M = 1 against the other W2A8 kernel, lowest speedup: at least 1",

@@ -52,7 +52,7 @@ fn around(series: &[Series], value: fn(&(f64, f64)) -> f64) -> Option<std::ops::
     let points = series.iter().flat_map(|series| &series.points);
     let (low, high) = points
         .map(value)
-        .filter(|value| *value > 0.0)
+        .filter(|value| value.is_finite() && *value > 0.0)
         .fold((f64::INFINITY, 0.0_f64), |(low, high), value| {
             (low.min(value), high.max(value))
         });
@@ -61,7 +61,7 @@ fn around(series: &[Series], value: fn(&(f64, f64)) -> f64) -> Option<std::ops::
 
 /// Shapes in the order of their weights' bytes.
 fn by_size(mut shapes: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
-    shapes.sort_by_key(|(n, k)| n * k);
+    shapes.sort_by_key(|(n, k)| n.saturating_mul(*k));
     shapes
 }
 
