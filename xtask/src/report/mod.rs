@@ -235,6 +235,13 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn two_results_of_one_gpu_are_refused() {
+        let root = workspace("");
+        let error = files(root.path(), &[sample(), sample()], &counted()).expect_err("one name");
+        assert!(error.to_string().contains("two results of"), "{error}");
+    }
+
+    #[test]
     fn without_results_the_place_says_so() {
         let root = workspace("<!-- report:gemv -->\n<!-- /report:gemv -->\n");
         let files = files(root.path(), &[], &counted()).expect("a report");

@@ -4,7 +4,7 @@ mod chart;
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use chart::{Chart, Series};
 use kernel_benches::{Case, Results, SHAPES, packed_bytes};
 use plotters::prelude::*;
@@ -21,7 +21,12 @@ pub fn all(results: &[Results], counts: &Record) -> Result<BTreeMap<String, Stri
     ]);
     for results in results {
         let gpu = slug(&results.device.name);
-        figures.insert(format!("latency-{gpu}.svg"), latency(results)?);
+        let before = figures.insert(format!("latency-{gpu}.svg"), latency(results)?);
+        ensure!(
+            before.is_none(),
+            "two results of `{}`, whose figures would have the same names: keep one of them",
+            results.device.name
+        );
         figures.insert(format!("bandwidth-{gpu}.svg"), bandwidth(results)?);
         if let Some(figure) = roofline(results)? {
             figures.insert(format!("roofline-{gpu}.svg"), figure);
