@@ -13,7 +13,7 @@ const CRATES: [&str; 3] = [
     "rust-cuda/cuda_std_macros",
 ];
 
-/// SHA-256 over the path, length and content of each source file, in the order of their paths.
+/// SHA-256 over the path, length and content of each manifest and source file, in the order of their paths.
 pub fn hash(root: &Path) -> Result<String> {
     let mut files = Vec::new();
     for folder in CRATES {
@@ -41,11 +41,17 @@ fn list(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         let path = folder.join(entry.file_name());
         if entry.file_type()?.is_dir() {
             list(root, &path, files)?;
-        } else {
+        } else if is_source(&path) {
             files.push(path);
         }
     }
     Ok(())
+}
+
+/// Editors put files of their own beside the sources.
+fn is_source(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy());
+    name.is_some_and(|name| name.ends_with(".rs") && !name.starts_with('.'))
 }
 
 #[cfg(test)]
@@ -66,18 +72,22 @@ mod tests {
 
     #[test]
     fn names_contents_and_their_borders_count() {
-        let base = tree(&[("kernels-gpu/src/a", "x"), ("kernels-gpu/src/b", "y")]);
-        let same = tree(&[("kernels-gpu/src/b", "y"), ("kernels-gpu/src/a", "x")]);
+        let base = tree(&[("kernels-gpu/src/a.rs", "x"), ("kernels-gpu/src/b.rs", "y")]);
+        let same = tree(&[("kernels-gpu/src/b.rs", "y"), ("kernels-gpu/src/a.rs", "x")]);
         let reference = hash(base.path()).expect("readable");
         assert_eq!(reference, hash(same.path()).expect("readable"));
         assert_eq!(reference.len(), 64);
+        for name in [".a.rs.swp", ".#a.rs", "a.rs~"] {
+            fs::write(base.path().join("kernels-gpu/src").join(name), "").expect("a file");
+        }
+        assert_eq!(reference, hash(base.path()).expect("readable"));
         let others = [
-            tree(&[("kernels-gpu/src/a", "x"), ("kernels-gpu/src/b", "z")]),
-            tree(&[("kernels-gpu/src/a", "x"), ("kernels-gpu/src/c", "y")]),
-            tree(&[("kernels-gpu/src/a", "xy"), ("kernels-gpu/src/b", "")]),
+            tree(&[("kernels-gpu/src/a.rs", "x"), ("kernels-gpu/src/b.rs", "z")]),
+            tree(&[("kernels-gpu/src/a.rs", "x"), ("kernels-gpu/src/c.rs", "y")]),
+            tree(&[("kernels-gpu/src/a.rs", "xy"), ("kernels-gpu/src/b.rs", "")]),
             tree(&[
-                ("kernels-gpu/src/a", "x"),
-                ("rust-cuda/cuda_std/src/b", "y"),
+                ("kernels-gpu/src/a.rs", "x"),
+                ("rust-cuda/cuda_std/src/b.rs", "y"),
             ]),
         ];
         for other in others {
