@@ -10,12 +10,13 @@ use indicatif::ProgressBar;
 
 use crate::{process, workspace};
 
-/// One release, as `benches/sass.json` and the forms of the emulator's tests are what it says. CUDA 13 assembles for everything from sm_75 to
+/// One release of all, as `benches/sass.json` and the forms of the emulator's tests are what it says. CUDA 13 assembles for everything from sm_75 to
 /// sm_120.
+const VERSION: &str = "13.5.37";
 const PACKAGES: [&str; 3] = [
-    "nvidia-cuda-nvcc==13.5.37",
-    "nvidia-cuda-nvdisasm==13.5.37",
-    "nvidia-cuda-cuobjdump==13.5.37",
+    "nvidia-cuda-nvcc",
+    "nvidia-cuda-nvdisasm",
+    "nvidia-cuda-cuobjdump",
 ];
 const PROGRAMS: [&str; 3] = ["ptxas", "nvdisasm", "cuobjdump"];
 
@@ -38,21 +39,31 @@ impl Tools {
 
     /// What ptxas says of itself: `release 13.5, V13.5.37`.
     pub fn version(&self) -> Result<String> {
-        let text = process::capture(self.command("ptxas").arg("--version"), QUICK)?.stdout;
+        self.version_of("ptxas")
+    }
+
+    fn version_of(&self, program: &str) -> Result<String> {
+        let text = process::capture(self.command(program).arg("--version"), QUICK)?.stdout;
         let line = text.lines().find(|line| line.contains("release"));
-        let line = line.context("`ptxas --version` names no release")?;
+        let line = line.with_context(|| format!("`{program} --version` names no release"))?;
         Ok(line
             .trim_start_matches("Cuda compilation tools, ")
             .to_owned())
     }
 
-    /// The tools, where they are there already.
+    /// The tools, where they are there already, start, and are of [`VERSION`].
     pub fn present() -> Option<Self> {
-        let folder = workspace::root().join("target/nvidia-tools/bin");
-        let complete = PROGRAMS
-            .iter()
-            .all(|program| folder.join(program).is_file());
-        complete.then_some(Self { folder })
+        Self::at(workspace::root().join("target/nvidia-tools/bin"))
+    }
+
+    fn at(folder: PathBuf) -> Option<Self> {
+        let tools = Self { folder };
+        let wanted = format!(", V{VERSION}");
+        let fits = |program| {
+            let version = tools.version_of(program);
+            version.is_ok_and(|version| version.ends_with(&wanted))
+        };
+        PROGRAMS.into_iter().all(fits).then_some(tools)
     }
 }
 
@@ -65,18 +76,21 @@ pub fn tools() -> Result<Tools> {
         "NVIDIA's ptxas could not be got from PyPI; it needs python3 with its venv module (Debian: python3-venv) and \
          a network that reaches PyPI",
     )?;
-    Tools::present().context("NVIDIA's packages hold no ptxas, nvdisasm or cuobjdump")
+    Tools::present().with_context(|| {
+        format!(
+            "ptxas, nvdisasm or cuobjdump of NVIDIA's packages does not start, or is not {VERSION}"
+        )
+    })
 }
 
 fn install() -> Result<()> {
     let folder = workspace::root().join("target/nvidia-tools");
-    let venv = folder.with_extension("partial");
-    if venv.exists() {
-        fs::remove_dir_all(&venv)?;
+    let partial = folder.with_extension("partial");
+    if partial.exists() {
+        fs::remove_dir_all(&partial)?;
     }
-    if let Some(parent) = venv.parent() {
-        fs::create_dir_all(parent)?;
-    }
+    fs::create_dir_all(&partial)?;
+    let venv = partial.join("venv");
     let progress = ProgressBar::new_spinner().with_message("NVIDIA's assembler from PyPI");
     progress.enable_steady_tick(Duration::from_millis(100));
     process::capture(
@@ -92,12 +106,12 @@ fn install() -> Result<()> {
                 "--quiet",
                 "--disable-pip-version-check",
             ])
-            .args(PACKAGES),
+            .args(PACKAGES.map(|package| format!("{package}=={VERSION}"))),
         DOWNLOAD,
     )?;
     // The packages bring all of nvcc: 350 MB, of which three programs are needed.
-    let bin = folder.join("bin");
-    fs::create_dir_all(&bin)?;
+    let bin = partial.join("bin");
+    fs::create_dir(&bin)?;
     for program in PROGRAMS {
         let Some(found) = find(&venv.join("lib"), program)? else {
             bail!("no `{program}` among the files of {}", PACKAGES.join(", "));
@@ -106,6 +120,10 @@ fn install() -> Result<()> {
             .with_context(|| format!("cannot copy {}", found.display()))?;
     }
     fs::remove_dir_all(&venv)?;
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::rename(&partial, &folder)?;
     progress.finish_and_clear();
     Ok(())
 }
@@ -127,7 +145,28 @@ fn find(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn tools_of_another_version_or_that_do_not_start_are_not_there() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let write = |program: &str, text: &str| {
+            let path = folder.path().join(program);
+            fs::write(&path, text).expect("writable");
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("writable");
+        };
+        let found = || Tools::at(folder.path().to_owned()).is_some();
+        assert!(!found(), "there are none");
+        let older = "#!/bin/sh\necho 'Cuda compilation tools, release 13.5, V13.5.3'\n";
+        for text in [older, "cut off"] {
+            for program in PROGRAMS {
+                write(program, text);
+            }
+            assert!(!found(), "{text}");
+        }
+    }
 
     #[test]
     fn a_program_is_found_only_in_a_bin_folder() {
