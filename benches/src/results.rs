@@ -300,7 +300,7 @@ pub enum FormatError {
         found: u64,
     },
     /// Not the fields that the version has.
-    #[error("not a file of measurements: {0}")]
+    #[error("not a file of measurements")]
     Json(#[from] serde_json::Error),
     /// A time in a file of a device that has none, or none in one that has.
     #[error("{what}")]

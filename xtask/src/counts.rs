@@ -131,7 +131,7 @@ pub fn run(args: &Args) -> Result<()> {
         products: products()?,
         peer,
     };
-    fs::write(path(), text(&record)?)?;
+    workspace::write(&path(), &text(&record)?)?;
     println!("{}: {} products", path().display(), record.products.len());
     Ok(())
 }

@@ -50,7 +50,7 @@ pub fn run(args: &Args) -> Result<()> {
     let tools = nvidia::tools()?;
     if !args.check {
         let record = make(&tools)?;
-        fs::write(path(), text(&record)?)?;
+        workspace::write(&path(), &text(&record)?)?;
         println!("{}: {} kernels", path().display(), record.kernels.len());
         return Ok(());
     }

@@ -1,7 +1,10 @@
 //! Where things lie in the workspace.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use anyhow::{Context, Result};
 
 /// The workspace's root folder.
 pub fn root() -> &'static Path {
@@ -13,6 +16,11 @@ pub fn root() -> &'static Path {
 /// The folder of the committed PTX.
 pub fn ptx() -> PathBuf {
     root().join("host/ptx")
+}
+
+/// Writes a file; the error names it.
+pub fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// The cargo that runs this command.

@@ -7,6 +7,8 @@ use cuda_builder::{NvvmArch, RustcVersion};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::workspace;
+
 const FILE: &str = "manifest.json";
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -72,7 +74,7 @@ impl Manifest {
         let path = folder.join(FILE);
         let mut text = serde_json::to_string_pretty(self)?;
         text.push('\n');
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+        workspace::write(&path, &text)
     }
 
     /// Whether this very compiler made it.

@@ -42,8 +42,7 @@ pub fn run(args: &Args) -> Result<()> {
         );
         let path = folder.join(&file.file);
         std::fs::create_dir_all(folder.join(built.arch.target_cpu()))?;
-        std::fs::write(&path, &built.text)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        workspace::write(&path, &built.text)?;
         println!(
             "{}: {} kernels, {} bytes",
             file.file,

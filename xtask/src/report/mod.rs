@@ -45,10 +45,12 @@ pub fn run(args: &Args) -> Result<()> {
         match text {
             Some(text) => {
                 let folder = path.parent().context("a file has a folder")?;
-                fs::create_dir_all(folder)?;
-                fs::write(path, text)?;
+                fs::create_dir_all(folder)
+                    .with_context(|| format!("cannot create {}", folder.display()))?;
+                workspace::write(path, text)?;
             }
-            None => fs::remove_file(path)?,
+            None => fs::remove_file(path)
+                .with_context(|| format!("cannot remove {}", path.display()))?,
         }
     }
     println!(
@@ -250,6 +252,15 @@ pub(crate) mod tests {
             .keys()
             .filter(|path| path.extension().is_some_and(|extension| extension == "svg"));
         assert_eq!(svgs.count(), 2, "static memory and counts need no GPU");
+    }
+
+    #[test]
+    fn a_broken_file_is_named_with_its_fault_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("cut.json"), "{").expect("writable");
+        let error = format!("{:#}", read(folder.path()).expect_err("cut off"));
+        assert!(error.contains("cut.json"), "{error}");
+        assert_eq!(error.matches("EOF").count(), 1, "{error}");
     }
 
     #[test]

@@ -56,8 +56,11 @@ fn heading(results: &Results) -> String {
         results.date,
         results
             .commit
-            .as_deref()
-            .map_or("unknown", |commit| &commit[..commit.len().min(12)]),
+            .as_ref()
+            .map_or("unknown".to_owned(), |commit| commit
+                .chars()
+                .take(12)
+                .collect()),
     )
 }
 
@@ -366,6 +369,13 @@ fn memory() -> String {
 mod tests {
     use super::*;
     use crate::report::tests::sample;
+
+    #[test]
+    fn a_commit_is_cut_between_characters() {
+        let mut results = sample();
+        results.commit = Some("abcdefghijk\u{e9}xyz".to_owned());
+        assert!(heading(&results).ends_with("commit abcdefghijk\u{e9}"));
+    }
 
     #[test]
     fn a_product_launched_early_is_a_column_and_no_row() {
