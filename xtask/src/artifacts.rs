@@ -61,10 +61,13 @@ fn artifacts(messages: &str) -> Result<Vec<Artifact>> {
         let name = message["target"]["name"]
             .as_str()
             .context("an artifact without a name")?;
+        // A procedural macro is a shared library too, but the compiler's alone.
+        let crate_types = message["target"]["crate_types"].as_array();
+        let is_shared = crate_types.is_some_and(|types| types.contains(&json!("cdylib")));
         let files = message["filenames"].as_array().into_iter().flatten();
         let library = files
             .filter_map(Value::as_str)
-            .find(|file| name == "fake_libcuda" && file.ends_with(".so"));
+            .find(|file| is_shared && file.ends_with(".so"));
         let (kind, file) = match (message["executable"].as_str(), library) {
             (Some(file), _) if message["profile"]["test"] == true => (Kind::Test, file),
             (Some(file), _) if message["target"]["kind"] == json!(["example"]) => {
@@ -88,11 +91,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_and_the_driver_double_are_found_in_cargos_messages() {
+    fn programs_and_shared_libraries_are_found_in_cargos_messages() {
         let messages = concat!(
             r#"{"reason":"compiler-artifact","target":{"name":"half"},"profile":{"test":false},"executable":null,"filenames":["/t/libhalf.rlib"]}"#,
             "\n",
-            r#"{"reason":"compiler-artifact","target":{"name":"fake_libcuda"},"profile":{"test":false},"executable":null,"filenames":["/t/libfake_libcuda.so","/t/libfake_libcuda.rlib"]}"#,
+            r#"{"reason":"compiler-artifact","target":{"crate_types":["proc-macro"],"name":"macros"},"profile":{"test":false},"executable":null,"filenames":["/t/libmacros.so"]}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"crate_types":["cdylib","rlib"],"name":"fake_libcuda"},"profile":{"test":false},"executable":null,"filenames":["/t/libfake_libcuda.so","/t/libfake_libcuda.rlib"]}"#,
             "\n",
             r#"{"reason":"compiler-artifact","target":{"name":"gemv"},"profile":{"test":true},"executable":"/t/gemv-1","filenames":["/t/gemv-1"]}"#,
             "\n",
