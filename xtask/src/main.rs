@@ -5,6 +5,7 @@ mod build_ptx;
 mod bundle;
 mod counts;
 mod demo;
+mod freshness;
 mod process;
 mod ptxas;
 mod report;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::freshness::Freshness;
 use crate::ptxas::{self, KernelReport, Loop};
 use crate::setup::nvidia::{self, Tools};
 use crate::workspace;
@@ -39,13 +40,6 @@ struct Kernel {
     loops: Vec<Loop>,
 }
 
-/// What a check came to.
-pub enum Freshness {
-    Fresh,
-    /// It cannot be told here, and why.
-    Unknown(String),
-}
-
 pub fn run(args: &Args) -> Result<()> {
     let tools = nvidia::tools()?;
     if !args.check {
@@ -54,10 +48,7 @@ pub fn run(args: &Args) -> Result<()> {
         println!("{}: {} kernels", path().display(), record.kernels.len());
         return Ok(());
     }
-    if let Freshness::Unknown(why) = check(&tools)? {
-        println!("{why}");
-    }
-    Ok(())
+    check(&tools)?.require("benches/sass.json")
 }
 
 /// Compares the file with what the committed PTX gives, where this is the recorded assembler.
@@ -67,8 +58,8 @@ pub fn check(tools: &Tools) -> Result<Freshness> {
     let kept: Record = serde_json::from_str(&kept).with_context(|| path().display().to_string())?;
     let version = tools.version()?;
     if kept.ptxas != version {
-        return Ok(Freshness::Unknown(format!(
-            "recorded with ptxas {}, this is {version}",
+        return Ok(Freshness::Unproven(format!(
+            "it was recorded with ptxas {}, this is {version}",
             kept.ptxas
         )));
     }
@@ -79,7 +70,9 @@ pub fn check(tools: &Tools) -> Result<Freshness> {
             path().display()
         );
     }
-    Ok(Freshness::Fresh)
+    Ok(Freshness::Proven(format!(
+        "ptxas {version} gives the same code"
+    )))
 }
 
 fn path() -> PathBuf {

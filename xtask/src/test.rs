@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 
 use crate::artifacts::{self, Kind};
-use crate::build_ptx::{self, Freshness};
+use crate::freshness::Freshness;
 use crate::setup::nvidia::Tools;
-use crate::{bundle, counts, process, ptxas, report, sass, setup, workspace};
+use crate::{build_ptx, bundle, counts, process, ptxas, report, sass, setup, workspace};
 
 /// What became of a step.
 enum Outcome {
@@ -25,6 +25,16 @@ impl From<Result<()>> for Outcome {
     fn from(result: Result<()>) -> Self {
         match result {
             Ok(()) => Self::Passed,
+            Err(error) => Self::Failed(format!("{error:#}")),
+        }
+    }
+}
+
+impl From<Result<Freshness>> for Outcome {
+    fn from(result: Result<Freshness>) -> Self {
+        match result {
+            Ok(Freshness::Proven(_)) => Self::Passed,
+            Ok(Freshness::Unproven(why)) => Self::Skipped(why),
             Err(error) => Self::Failed(format!("{error:#}")),
         }
     }
@@ -59,9 +69,13 @@ const STEPS: [(&str, Check); 13] = [
             .env("RUSTDOCFLAGS", "--deny warnings");
         cargo_command(&mut doc)
     }),
-    ("PTX is fresh", fresh_ptx),
-    ("ptxas", assemble),
-    ("SASS is as recorded", recorded_sass),
+    ("PTX is fresh", || build_ptx::check().into()),
+    ("ptxas", || {
+        with_tools(|_| ptxas::run(&ptxas::Args::default()).into())
+    }),
+    ("SASS is as recorded", || {
+        with_tools(|tools| sass::check(tools).into())
+    }),
     ("report is fresh", || report::check().into()),
     ("tests", tests),
     ("examples", || examples().into()),
@@ -147,33 +161,13 @@ fn toolchain() -> Outcome {
     }
 }
 
-fn fresh_ptx() -> Outcome {
-    match build_ptx::check() {
-        Ok(Freshness::Proven(_)) => Outcome::Passed,
-        Ok(Freshness::Unproven(why)) => Outcome::Skipped(why),
-        Err(error) => Outcome::Failed(format!("{error:#}")),
-    }
-}
-
-fn assemble() -> Outcome {
+/// Runs a check that needs NVIDIA's programs.
+fn with_tools(check: fn(&Tools) -> Outcome) -> Outcome {
     match Tools::present() {
-        Some(_) => ptxas::run(&ptxas::Args::default()).into(),
+        Some(tools) => check(&tools),
         None => Outcome::Skipped(
             "NVIDIA's ptxas is not here (see the step `kernel toolchain`)".to_owned(),
         ),
-    }
-}
-
-fn recorded_sass() -> Outcome {
-    let Some(tools) = Tools::present() else {
-        return Outcome::Skipped(
-            "NVIDIA's ptxas is not here (see the step `kernel toolchain`)".to_owned(),
-        );
-    };
-    match sass::check(&tools) {
-        Ok(sass::Freshness::Fresh) => Outcome::Passed,
-        Ok(sass::Freshness::Unknown(why)) => Outcome::Skipped(why),
-        Err(error) => Outcome::Failed(format!("{error:#}")),
     }
 }
 

@@ -10,6 +10,7 @@ use cuda_builder::{CompileOutput, CudaBuilder, KernelCompiler, NvvmArch};
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 
+use crate::freshness::Freshness;
 use crate::{setup, workspace};
 use manifest::{Manifest, PtxFile};
 
@@ -22,13 +23,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     if args.check {
-        match check()? {
-            Freshness::Proven(how) => println!("host/ptx is fresh: {how}"),
-            Freshness::Unproven(why) => {
-                bail!("host/ptx fits its manifest and its sources, but {why}")
-            }
-        }
-        return Ok(());
+        return check()?.require("host/ptx");
     }
     let compiler = setup::compiler()?;
     let folder = workspace::ptx();
@@ -59,14 +54,6 @@ pub fn run(args: &Args) -> Result<()> {
         files,
     }
     .write(&folder)
-}
-
-/// What a check came to, where it did not fail.
-pub enum Freshness {
-    /// The committed PTX is what its sources compile to, and how that is known.
-    Proven(String),
-    /// Nothing speaks against it, but this machine could not prove it, and why.
-    Unproven(String),
 }
 
 /// Compares the committed PTX with its manifest, its sources, and what they compile to.
