@@ -49,6 +49,11 @@ unsafe fn scalars(_a: u32, _b: i32, _c: u64, _d: i64, _e: f32, _f: f64) {
     let _array = shared_array![f32; 2 * 32];
 }
 
+#[kernel]
+unsafe fn r#match(r#in: u32) {
+    let _ = r#in;
+}
+
 /// Compiles only where `K`'s parameters are exactly `P`.
 fn has_params<K: Kernel<Params = P>, P>() {}
 
@@ -69,6 +74,8 @@ fn names_and_launch_bounds_are_constants() {
         (scale::MAX_THREADS, scale::MIN_BLOCKS),
         (Some(128), Some(4))
     );
+    assert_eq!(r#match::NAME, "match");
+    assert_eq!(r#match::PARAM_NAMES, ["in"]);
     assert_eq!(copy_i8_w4::NAME, "copy_i8_w4");
     assert_eq!(copy_i8_w4::PARAM_NAMES, ["from", "to", "_count"]);
     assert_eq!(

@@ -1,11 +1,12 @@
 //! `#[kernel]`: an entry point on the device, its typed description on the host.
 
 use proc_macro2::{Span, TokenStream};
-use quote::quote;
+use quote::{quote, quote_spanned};
+use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
-use syn::{Error, Expr, FnArg, Ident, ItemFn, Pat, Result, ReturnType, Token, Type};
+use syn::{Attribute, Error, Expr, FnArg, Ident, ItemFn, Pat, Result, ReturnType, Token, Type};
 
 /// Types that a kernel takes by value: those whose layout in the parameter space is one register.
 const SCALARS: [&str; 6] = ["u32", "i32", "u64", "i64", "f32", "f64"];
@@ -71,10 +72,18 @@ pub fn expand(args: TokenStream, item: TokenStream) -> Result<TokenStream> {
         ..
     } = &function;
     let name = &sig.ident;
-    let name_text = name.to_string();
+    let name_text = name.unraw().to_string();
     let inputs = &sig.inputs;
-    let param_names = params.iter().map(|(name, _)| name.to_string());
+    let param_names = params.iter().map(|(name, _)| name.unraw().to_string());
     let param_types = params.iter().map(|(_, ty)| ty);
+    // What the macro cannot see: an alias of a slice, a structure whose last field is one.
+    let widths = params.iter().map(|(name, ty)| {
+        let message =
+            format!("parameter `{name}` is wider than 8 bytes: it points to an unsized type");
+        quote_spanned! {ty.span()=>
+            const _: () = ::core::assert!(::core::mem::size_of::<#ty>() <= 8, #message);
+        }
+    });
 
     let (directive, max_threads, min_blocks) = match &args.launch_bounds {
         None => (quote!(), quote!(None), quote!(None)),
@@ -105,6 +114,7 @@ pub fn expand(args: TokenStream, item: TokenStream) -> Result<TokenStream> {
 
     Ok(quote! {
         #directive
+        #(#widths)*
 
         #[cfg(target_arch = "nvptx64")]
         #(#attrs)*
@@ -209,6 +219,18 @@ fn check(function: &ItemFn) -> Result<Vec<(Ident, Type)>> {
                 format!("kernel `{name}` cannot take `self`: make it a free function"),
             ),
             FnArg::Typed(param) => {
+                let is_cfg = |attr: &&Attribute| {
+                    attr.path().is_ident("cfg") || attr.path().is_ident("cfg_attr")
+                };
+                if let Some(attr) = param.attrs.iter().find(is_cfg) {
+                    fail(
+                        attr.span(),
+                        format!(
+                            "a parameter of kernel `{name}` cannot have a `#[cfg]`: the host's signature would not be the \
+                             device's. Make two kernels, each with a `#[cfg]` of its own"
+                        ),
+                    );
+                }
                 let ident = match &*param.pat {
                     Pat::Ident(pat) if pat.by_ref.is_none() && pat.subpat.is_none() => &pat.ident,
                     other => {

@@ -22,4 +22,7 @@ unsafe fn text(name: *const str, any: *const dyn Send) {}
 #[kernel]
 unsafe fn pattern((a, b): u32) {}
 
+#[kernel]
+unsafe fn conditional(#[cfg(target_feature = "sm_90")] a: u32, b: u32) {}
+
 fn main() {}
