@@ -13,7 +13,7 @@
 //! }
 //! ```
 //!
-//! Call [`load`] before the first call into `cust`. Without it, and where it fails, `cust::quick_init()` is an
+//! Call [`load`] before the first call into `cust`. Without it, and where it fails, for whatever reason, `cust::quick_init()` is an
 //! ordinary `Err(NoDevice)`. A function that the driver is too old to have returns `CUDA_ERROR_NOT_FOUND`.
 //!
 //! # Building

@@ -194,23 +194,40 @@ fn open(name: OsString) -> Result<Driver, LoadError> {
         let function = function.to_str().expect("the names are ASCII");
         return Err(LoadError::MissingFunction { library, function });
     }
-    let mut missing = Vec::new();
+    let (mut missing, mut before) = (Vec::new(), Vec::new());
     for &(symbol, slot) in TABLE {
-        match find(symbol) {
+        before.push(match find(symbol) {
             // SAFETY: the address is that of the driver's function of this name, and the library is never closed.
             Some(address) => unsafe { slot.set(address) },
             None => {
-                slot.set_not_found();
                 missing.push(symbol.to_str().expect("the names are ASCII"));
+                slot.set_not_found()
             }
-        }
+        });
     }
     std::mem::forget(handle);
 
-    let start = |call, code: c_int| match code {
+    let version = start(&library);
+    if version.is_err() {
+        // What such a driver returns may be a code that `cust_raw` does not know.
+        for (&(_, slot), target) in TABLE.iter().zip(before) {
+            // SAFETY: it is the target that the slot had.
+            unsafe { slot.set(target) };
+        }
+    }
+    Ok(Driver {
+        version: version?,
+        library,
+        missing,
+    })
+}
+
+/// Initializes the driver that the table points to; its version.
+fn start(library: &Path) -> Result<u32, LoadError> {
+    let checked = |call, code: c_int| match code {
         0 => Ok(()),
         code => Err(LoadError::Start {
-            library: library.clone(),
+            library: library.to_owned(),
             call,
             name: error_name(code),
             code,
@@ -218,16 +235,12 @@ fn open(name: OsString) -> Result<Driver, LoadError> {
     };
     let mut version = 0;
     // SAFETY: the function is the driver's, with the signature declared; flags have to be 0.
-    start("cuInit", unsafe { ffi::cuInit(0) })?;
+    checked("cuInit", unsafe { ffi::cuInit(0) })?;
     // SAFETY: `version` is valid for the write.
-    start("cuDriverGetVersion", unsafe {
+    checked("cuDriverGetVersion", unsafe {
         ffi::cuDriverGetVersion(&mut version)
     })?;
-    Ok(Driver {
-        library,
-        version: version.unsigned_abs(),
-        missing,
-    })
+    Ok(version.unsigned_abs())
 }
 
 /// The loader's own words, which `libloading` keeps as the error's source.

@@ -21,16 +21,18 @@ impl Slot {
         Self(AtomicPtr::new(default))
     }
 
+    /// Returns the target before.
+    ///
     /// # Safety
     ///
-    /// `target` is the driver's function of this slot's name and is never unloaded.
-    pub(crate) unsafe fn set(&self, target: *mut c_void) {
-        self.0.store(target, Ordering::Release);
+    /// `target` is the driver's function of this slot's name and is never unloaded, or a target that the slot had before.
+    pub(crate) unsafe fn set(&self, target: *mut c_void) -> *mut c_void {
+        self.0.swap(target, Ordering::AcqRel)
     }
 
-    /// Makes the function say that the driver does not have it.
-    pub(crate) fn set_not_found(&self) {
-        self.0.store(not_found as *mut c_void, Ordering::Release);
+    /// Makes the function say that the driver does not have it; returns the target before.
+    pub(crate) fn set_not_found(&self) -> *mut c_void {
+        self.0.swap(not_found as *mut c_void, Ordering::AcqRel)
     }
 }
 

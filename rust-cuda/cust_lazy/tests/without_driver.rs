@@ -9,6 +9,10 @@ const CHILD: &str = "CUST_LAZY_TEST_CHILD";
 
 /// Runs the ignored test `child` in a process of its own, with the library that it is to load.
 fn run_child(library: &str) -> String {
+    run_child_with(library, &[])
+}
+
+fn run_child_with(library: &str, variables: &[(&str, &str)]) -> String {
     // Where the system's loader looks first: a machine with a driver has none here either.
     let no_driver = concat!(env!("CARGO_TARGET_TMPDIR"), "/no-driver");
     std::fs::create_dir_all(no_driver).expect("the folder is the tests'");
@@ -18,6 +22,7 @@ fn run_child(library: &str) -> String {
         .env(LIBRARY_VARIABLE, library)
         .env("LD_LIBRARY_PATH", no_driver)
         .env(CHILD, "1")
+        .envs(variables.iter().copied())
         .output()
         .expect("the test program runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -103,6 +108,19 @@ fn a_library_that_is_no_driver_is_an_error() {
         "{text}"
     );
     assert!(text.contains("remedy: unset CUST_LAZY_LIBCUDA"), "{text}");
+}
+
+#[test]
+fn a_driver_that_does_not_start_is_none() {
+    // Cargo builds the test double beside the test program. `cust_raw` does not know the code.
+    let mut library = std::env::current_exe().expect("the test program has a path");
+    library.set_file_name("libfake_libcuda.so");
+    let text = run_child_with(
+        library.to_str().expect("UTF-8"),
+        &[("FAKE_CUDA_INIT", "46")],
+    );
+    assert!(text.contains("does not start: cuInit returned"), "{text}");
+    assert!(text.contains("(46)"), "{text}");
 }
 
 #[test]
