@@ -188,10 +188,7 @@ pub fn compile(
         .env("RUSTC", &compiler.rustc)
         // -Zbuild-std, and the features that the target's intrinsics are behind.
         .env("RUSTC_BOOTSTRAP", "1")
-        .env(
-            "CARGO_ENCODED_RUSTFLAGS",
-            format!("{}\x1f{}", rustflags(arch), PACKAGE_FLAGS.join("\x1f")),
-        );
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(arch));
     for (name, value) in PROFILE {
         command.env(format!("CARGO_PROFILE_RELEASE_{name}"), value);
     }
@@ -235,9 +232,12 @@ fn cargo_program() -> PathBuf {
 }
 
 fn rustflags(arch: NvvmArch) -> String {
-    let [cpu, feature, passes] = compiler_flags(arch);
     // The PTX is the assembly file; nothing is linked.
-    [cpu, feature, passes, "-Clinker=/bin/true".to_owned()].join("\x1f")
+    let others = ["-Clinker=/bin/true"].into_iter().chain(PACKAGE_FLAGS);
+    let flags = compiler_flags(arch)
+        .into_iter()
+        .chain(others.map(str::to_owned));
+    flags.collect::<Vec<_>>().join("\x1f")
 }
 
 #[derive(Deserialize)]
