@@ -193,10 +193,10 @@ fn fused(criterion: &mut Criterion) {
     let mut between = Buffer::<bf16>::uninit(&device, m * width).expect("fits");
     let mut output = QuantizedActivations::uninit(&device, m, width).expect("fits");
     measure(&mut group, "fused", &stream, || {
-        norm.forward_quantized(&stream, &input, &mut output)
+        norm.normalize_quantize(&stream, &input, &mut output)
     });
     measure(&mut group, "separate", &stream, || {
-        norm.forward(&stream, &input, &mut between)?;
+        norm.normalize(&stream, &input, &mut between)?;
         quantize_activations(&stream, &between, &mut output)
     });
     group.finish();
@@ -227,7 +227,7 @@ fn fused_product(criterion: &mut Criterion) {
         layer.forward_norm(&stream, &norm, &input, None, &mut output)
     });
     measure(&mut group, "separate", &stream, || {
-        norm.forward_quantized(&stream, &input, &mut quantized)?;
+        norm.normalize_quantize(&stream, &input, &mut quantized)?;
         layer.forward_quantized(&stream, &quantized, &mut output)
     });
     measure(&mut group, "gemv alone", &stream, || {

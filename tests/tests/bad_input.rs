@@ -353,7 +353,7 @@ fn buffers_of_two_devices_in_one_call_are_refused() {
     // Also one without parameters.
     let norm = Norm::rms(&other, 8, None, 1e-5).unwrap();
     let mut normalized = Buffer::<f32>::zeroed(&device, 8).unwrap();
-    let error = norm.forward(&stream, &x, &mut normalized).unwrap_err();
+    let error = norm.normalize(&stream, &x, &mut normalized).unwrap_err();
     assert!(
         matches!(&error, OpError::Device(DeviceError::DeviceMismatch { what, .. }) if what == "the norm"),
         "{error}"

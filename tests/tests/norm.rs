@@ -51,12 +51,12 @@ fn check<T: Number>(device: &Device, x: &[f32], residual: &[f32], gamma: &[f32],
     for norm in norms(gamma, beta) {
         let op = upload(device, &norm);
         let mut output = poisoned::<T>(device, x.len());
-        op.forward(&stream, &input, &mut output).unwrap();
+        op.normalize(&stream, &input, &mut output).unwrap();
         compare(&x, width, &norm, &output.to_vec().unwrap());
 
         let mut sum = Buffer::from_slice(device, &residual).unwrap();
         let mut output = poisoned::<T>(device, x.len());
-        op.forward_residual(&stream, &input, &mut sum, &mut output)
+        op.add_normalize(&stream, &input, &mut sum, &mut output)
             .unwrap();
         let sum = sum.to_vec().unwrap();
         let expected = add_residual(&residual, &x).unwrap();
@@ -169,7 +169,7 @@ fn the_golden_tokens_are_within_their_bound() {
         let input = Buffer::from_slice(&device, &x).unwrap();
         let mut output = poisoned::<f32>(&device, x.len());
         upload(&device, &norm)
-            .forward(&device.default_stream(), &input, &mut output)
+            .normalize(&device.default_stream(), &input, &mut output)
             .unwrap();
         let golden = file.f64(name);
         let actual = output.to_vec().unwrap();
@@ -202,7 +202,7 @@ fn a_nan_or_infinity_spoils_its_own_token_alone() {
             let input = Buffer::from_slice(&device, &x).unwrap();
             let mut output = poisoned::<f32>(&device, x.len());
             upload(&device, &norm)
-                .forward(&device.default_stream(), &input, &mut output)
+                .normalize(&device.default_stream(), &input, &mut output)
                 .unwrap();
             let output = output.to_vec().unwrap();
             compare(&x[..width], width, &norm, &output[..width]);
@@ -246,7 +246,7 @@ fn sums_that_overflow_leave_zero_beta_or_nan() {
         for (norm, expected) in [&rms, &layer, &no_beta].into_iter().zip(expected) {
             let input = Buffer::from_slice(&device, &token).unwrap();
             let mut output = poisoned::<f32>(&device, 4);
-            norm.forward(&device.default_stream(), &input, &mut output)
+            norm.normalize(&device.default_stream(), &input, &mut output)
                 .unwrap();
             let found = output.to_vec().unwrap();
             // Zeros of either sign are equal.
@@ -269,7 +269,7 @@ fn without_gamma_it_is_one() {
     let run = |norm: Norm| {
         let input = Buffer::from_slice(&device, &x).unwrap();
         let mut output = poisoned::<f32>(&device, x.len());
-        norm.forward(&device.default_stream(), &input, &mut output)
+        norm.normalize(&device.default_stream(), &input, &mut output)
             .unwrap();
         output.to_vec().unwrap()
     };
@@ -294,7 +294,7 @@ fn without_beta_a_negative_zero_stays() {
         let mut output = poisoned::<f32>(&device, width);
         Norm::rms(&device, width, None, EPS)
             .unwrap()
-            .forward(&device.default_stream(), &input, &mut output)
+            .normalize(&device.default_stream(), &input, &mut output)
             .unwrap();
         let y = output.to_vec().unwrap()[zero];
         assert_eq!(y.to_bits(), (-0.0_f32).to_bits(), "{width}");
@@ -347,7 +347,7 @@ fn what_does_not_fit_is_refused_by_name() {
     let norm = Norm::rms(&device, 4, None, EPS).unwrap();
     let buffer = |len| Buffer::<f32>::zeroed(&device, len).unwrap();
     for actual in [0, 6] {
-        let error = norm.forward(&stream, &buffer(actual), &mut buffer(actual));
+        let error = norm.normalize(&stream, &buffer(actual), &mut buffer(actual));
         let expected = OpError::Tokens {
             name: "input",
             actual,
@@ -356,7 +356,7 @@ fn what_does_not_fit_is_refused_by_name() {
         assert_eq!(error, Err(expected));
     }
     let error = norm
-        .forward(&stream, &buffer(8), &mut buffer(4))
+        .normalize(&stream, &buffer(8), &mut buffer(4))
         .unwrap_err();
     assert!(
         matches!(
@@ -371,7 +371,7 @@ fn what_does_not_fit_is_refused_by_name() {
         "{error}"
     );
     let error = norm
-        .forward_residual(&stream, &buffer(8), &mut buffer(12), &mut buffer(8))
+        .add_normalize(&stream, &buffer(8), &mut buffer(12), &mut buffer(8))
         .unwrap_err();
     assert!(
         matches!(
@@ -384,7 +384,7 @@ fn what_does_not_fit_is_refused_by_name() {
         "{error}"
     );
     let error = norm
-        .forward_residual(&stream, &buffer(8), &mut buffer(8), &mut buffer(12))
+        .add_normalize(&stream, &buffer(8), &mut buffer(8), &mut buffer(12))
         .unwrap_err();
     assert!(
         matches!(

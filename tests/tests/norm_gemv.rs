@@ -105,7 +105,7 @@ impl Problem {
         device.set_programmatic_launch(default);
 
         let mut quantized = poisoned_activations(&stream, 1, k);
-        norm.forward_quantized(&stream, &input, &mut quantized)
+        norm.normalize_quantize(&stream, &input, &mut quantized)
             .unwrap();
         let mut separate = poisoned::<Y>(&device, n);
         layer
@@ -253,7 +253,7 @@ fn an_activation_function_follows_the_bias() {
     let (norm, _) = problem.norms(&device).remove(0);
     let input = Buffer::from_slice(&device, &problem.x).unwrap();
     let mut quantized = poisoned_activations(&stream, 1, 300);
-    norm.forward_quantized(&stream, &input, &mut quantized)
+    norm.normalize_quantize(&stream, &input, &mut quantized)
         .unwrap();
     for activation in Activation::ALL {
         let layer = problem.layer(&device).with_bias(&problem.bias).unwrap();
@@ -320,7 +320,7 @@ fn several_tokens_and_wide_ones_go_through_two_kernels() {
         assert!(kernels.contains(&reports.len()), "{m} x {n} x {k}");
 
         let mut quantized = QuantizedActivations::uninit(&device, m, k).unwrap();
-        norm.forward_quantized(&stream, &input, &mut quantized)
+        norm.normalize_quantize(&stream, &input, &mut quantized)
             .unwrap();
         let q = download(&quantized);
         let eps = f64::from(EPS);

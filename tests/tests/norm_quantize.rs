@@ -71,7 +71,7 @@ fn in_two_steps(device: &Device, norm: &Norm, x: &[f32]) -> quantize::QuantizedA
     let stream = device.default_stream();
     let input = Buffer::from_slice(device, x).unwrap();
     let mut normalized = poisoned(device, x.len());
-    norm.forward(&stream, &input, &mut normalized).unwrap();
+    norm.normalize(&stream, &input, &mut normalized).unwrap();
     let mut output = poisoned_activations(&stream, x.len() / norm.width(), norm.width());
     quantize_activations(&stream, &normalized, &mut output).unwrap();
     download(&output)
@@ -125,14 +125,14 @@ fn check<T: Number>(device: &Device, x: &[f32], residual: &[f32], parameters: &P
     let input = Buffer::from_slice(device, &x).unwrap();
     for (reference, norm) in parameters.norms(device) {
         let mut output = poisoned_activations(&stream, m, width);
-        norm.forward_quantized(&stream, &input, &mut output)
+        norm.normalize_quantize(&stream, &input, &mut output)
             .unwrap();
         let wide: Vec<f32> = x.iter().map(|x| x.to_f32()).collect();
         assert_same(&download(&output), &in_two_steps(device, &norm, &wide));
 
         let mut sum = Buffer::from_slice(device, &residual).unwrap();
         let mut output = poisoned_activations(&stream, m, width);
-        norm.forward_residual_quantized(&stream, &input, &mut sum, &mut output)
+        norm.add_normalize_quantize(&stream, &input, &mut sum, &mut output)
             .unwrap();
         let actual = download(&output);
         let (expected_sum, expected) =
@@ -223,7 +223,7 @@ fn a_nan_makes_nan_of_its_own_token_alone() {
             let stream = device.default_stream();
             let input = Buffer::from_slice(&device, &x).unwrap();
             let mut output = poisoned_activations(&stream, m, width);
-            norm.forward_quantized(&stream, &input, &mut output)
+            norm.normalize_quantize(&stream, &input, &mut output)
                 .unwrap();
             let actual = download(&output);
             assert!(actual.scales[1].is_nan() && actual.sums[1] == 0);
@@ -286,7 +286,7 @@ fn check_gated<T: Number>(device: &Device, gate: &[f32], up: &[f32], parameters:
                 GateUp::Interleaved(interleaved),
             ] {
                 let mut output = poisoned_activations(&stream, m, width);
-                norm.forward_gated_quantized(&stream, activation, gate_up, &mut output)
+                norm.gated_normalize_quantize(&stream, activation, gate_up, &mut output)
                     .unwrap();
                 assert_same(&download(&output), &expected);
             }
@@ -348,7 +348,7 @@ fn adding_rounds_the_residual_to_its_type() {
     let input = Buffer::from_slice(&device, &x).unwrap();
     let mut sum = Buffer::from_slice(&device, &residual).unwrap();
     let mut output = QuantizedActivations::uninit(&device, 1, 8).unwrap();
-    norm.forward_residual_quantized(&device.default_stream(), &input, &mut sum, &mut output)
+    norm.add_normalize_quantize(&device.default_stream(), &input, &mut sum, &mut output)
         .unwrap();
     assert_eq!(sum.to_vec().unwrap(), add_residual(&residual, &x).unwrap());
     assert_eq!(sum.to_vec().unwrap(), residual);
@@ -363,7 +363,7 @@ fn what_does_not_fit_is_refused_by_name() {
     let quantized = |m, k| QuantizedActivations::uninit(&device, m, k).unwrap();
 
     let error = norm
-        .forward_quantized(&stream, &buffer(32), &mut quantized(2, 17))
+        .normalize_quantize(&stream, &buffer(32), &mut quantized(2, 17))
         .unwrap_err();
     assert!(
         matches!(
@@ -377,7 +377,7 @@ fn what_does_not_fit_is_refused_by_name() {
         "{error}"
     );
     let error = norm
-        .forward_quantized(&stream, &buffer(31), &mut quantized(2, 16))
+        .normalize_quantize(&stream, &buffer(31), &mut quantized(2, 16))
         .unwrap_err();
     assert!(
         matches!(
@@ -391,7 +391,7 @@ fn what_does_not_fit_is_refused_by_name() {
         "{error}"
     );
     let error = norm
-        .forward_residual_quantized(&stream, &buffer(32), &mut buffer(16), &mut quantized(2, 16))
+        .add_normalize_quantize(&stream, &buffer(32), &mut buffer(16), &mut quantized(2, 16))
         .unwrap_err();
     assert!(
         matches!(
@@ -407,13 +407,13 @@ fn what_does_not_fit_is_refused_by_name() {
     let per_tensor = ActivationGranularity::Tensor;
     let mut output = QuantizedActivations::with_granularity(&device, 2, 16, per_tensor).unwrap();
     let error = norm
-        .forward_quantized(&stream, &buffer(32), &mut output)
+        .normalize_quantize(&stream, &buffer(32), &mut output)
         .unwrap_err();
     assert!(matches!(error, OpError::PerTensor { .. }), "{error}");
 
     let (gate, up) = (buffer(32), buffer(16));
     let error = norm
-        .forward_gated_quantized(
+        .gated_normalize_quantize(
             &stream,
             Activation::Silu,
             GateUp::Interleaved(&gate),
@@ -450,7 +450,7 @@ fn what_does_not_fit_is_refused_by_name() {
         (GateUp::Interleaved(&up), "gate and up"),
     ] {
         let error = norm
-            .forward_gated_quantized(&stream, Activation::Silu, gate_up, &mut quantized(2, 16))
+            .gated_normalize_quantize(&stream, Activation::Silu, gate_up, &mut quantized(2, 16))
             .unwrap_err();
         assert!(
             matches!(error, OpError::Length { name, .. } if name == wrong),

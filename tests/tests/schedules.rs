@@ -185,10 +185,10 @@ fn norms(stream: &Stream, random: &mut fastrand::Rng, results: &mut Results) {
         let beta = floats(random, k, 1.0);
         let norm = Norm::layer(device, k, None, Some(&beta), 1e-5).unwrap();
         let mut output = Buffer::<f16>::uninit(device, m * k).unwrap();
-        norm.forward(stream, &input, &mut output).unwrap();
+        norm.normalize(stream, &input, &mut output).unwrap();
         results.add(format!("norm {k}"), &output);
         let mut quantized = QuantizedActivations::uninit(device, m, k).unwrap();
-        norm.forward_residual_quantized(stream, &input, &mut residual, &mut quantized)
+        norm.add_normalize_quantize(stream, &input, &mut residual, &mut quantized)
             .unwrap();
         results.add(format!("residual {k}"), &residual);
         results.add_activations(&format!("norm and quantize {k}"), &quantized);
@@ -196,7 +196,7 @@ fn norms(stream: &Stream, random: &mut fastrand::Rng, results: &mut Results) {
             gate: &input,
             up: &up,
         };
-        norm.forward_gated_quantized(stream, Activation::Silu, gate_up, &mut quantized)
+        norm.gated_normalize_quantize(stream, Activation::Silu, gate_up, &mut quantized)
             .unwrap();
         results.add_activations(&format!("gate, norm and quantize {k}"), &quantized);
     }

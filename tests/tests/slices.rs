@@ -69,33 +69,32 @@ fn operations<T: Number>() -> Vec<Operation<T>> {
         }),
         operation("norm", &[ONE; 2], |on, x, _| {
             let [input, output] = x else { unreachable!() };
-            on.norm.forward(&on.stream, input, output)
+            on.norm.normalize(&on.stream, input, output)
         }),
         operation("norm of a residual", &[ONE; 3], |on, x, _| {
             let [input, residual, output] = x else {
                 unreachable!()
             };
-            on.norm
-                .forward_residual(&on.stream, input, residual, output)
+            on.norm.add_normalize(&on.stream, input, residual, output)
         }),
         operation("norm, quantized", &[ONE], |on, x, q| {
-            on.norm.forward_quantized(&on.stream, &x[0], q)
+            on.norm.normalize_quantize(&on.stream, &x[0], q)
         }),
         operation("norm of a residual, quantized", &[ONE; 2], |on, x, q| {
             let [input, residual] = x else { unreachable!() };
             on.norm
-                .forward_residual_quantized(&on.stream, input, residual, q)
+                .add_normalize_quantize(&on.stream, input, residual, q)
         }),
         operation("norm of separate gate and up", &[ONE; 2], |on, x, q| {
             let (gate, up) = (&x[0], &x[1]);
             let gate_up = GateUp::Separate { gate, up };
             on.norm
-                .forward_gated_quantized(&on.stream, SILU, gate_up, q)
+                .gated_normalize_quantize(&on.stream, SILU, gate_up, q)
         }),
         operation("norm of gate and up", &[2 * ONE], |on, x, q| {
             let gate_up = GateUp::Interleaved(&x[0]);
             on.norm
-                .forward_gated_quantized(&on.stream, SILU, gate_up, q)
+                .gated_normalize_quantize(&on.stream, SILU, gate_up, q)
         }),
         operation("product", &[ONE; 2], |on, x, _| {
             let [input, output] = x else { unreachable!() };

@@ -182,7 +182,7 @@ bitnet_status bitnet_linear_forward_quantized(bitnet_linear *linear, bitnet_acti
 
 /*
  * y = layer(norm(x)) (+ residual) for float activations x [m, k], whose norm is quantized per token. `residual`, [m, n] of y's type, may be
- * NULL. The norm's width must be k. The result equals that of bitnet_norm_forward_quantized and bitnet_linear_forward_quantized, bit for
+ * NULL. The norm's width must be k. The result equals that of bitnet_norm_normalize_quantize and bitnet_linear_forward_quantized, bit for
  * bit; for one token, norm and product are usually a single kernel. y must overlap neither x nor the residual.
  */
 bitnet_status bitnet_linear_forward_norm(bitnet_linear *linear, bitnet_norm *norm, const void *x, bitnet_dtype x_dtype, int64_t m,
@@ -230,11 +230,11 @@ bitnet_status bitnet_norm_create_layer(bitnet_device *device, int64_t width, con
 bitnet_status bitnet_norm_destroy(bitnet_norm *norm);
 
 /* y = norm(x) of m tokens. */
-bitnet_status bitnet_norm_forward(bitnet_norm *norm, const void *x, bitnet_dtype dtype, int64_t m, void *residual, void *y,
+bitnet_status bitnet_norm_normalize(bitnet_norm *norm, const void *x, bitnet_dtype dtype, int64_t m, void *residual, void *y,
                                   bitnet_stream stream);
 
 /* The norm of x, quantized like bitnet_activations_quantize, in one pass. The f32 norm is not rounded first. m is that of the activations. */
-bitnet_status bitnet_norm_forward_quantized(bitnet_norm *norm, const void *x, bitnet_dtype dtype, void *residual,
+bitnet_status bitnet_norm_normalize_quantize(bitnet_norm *norm, const void *x, bitnet_dtype dtype, void *residual,
                                             bitnet_activations *activations, bitnet_stream stream);
 
 /*
@@ -242,7 +242,7 @@ bitnet_status bitnet_norm_forward_quantized(bitnet_norm *norm, const void *x, bi
  * [m, 2 width], each token's gates followed by its ups, as a layer that contains the rows of both writes them. All functions except
  * BITNET_SQUARED_RELU use the hardware's approximate exponential.
  */
-bitnet_status bitnet_norm_forward_gated_quantized(bitnet_norm *norm, bitnet_activation_function function, const void *gate,
+bitnet_status bitnet_norm_gated_normalize_quantize(bitnet_norm *norm, bitnet_activation_function function, const void *gate,
                                                   const void *up, bitnet_dtype dtype, bitnet_activations *activations,
                                                   bitnet_stream stream);
 

@@ -96,12 +96,12 @@ pub extern "C" fn bitnet_norm_destroy(norm: usize) -> Status {
     device::destroy("norm", norm, |norm: &Norm| norm.device().clone())
 }
 
-/// `bitnet_norm_forward` of the header.
+/// `bitnet_norm_normalize` of the header.
 ///
 /// # Safety
 /// Nothing writes `x`, or uses `residual` or `y`, before the stream comes to it; `stream` is a stream of the device.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn bitnet_norm_forward(
+pub unsafe extern "C" fn bitnet_norm_normalize(
     norm: usize,
     x: *const c_void,
     dtype: c_int,
@@ -132,8 +132,8 @@ pub unsafe extern "C" fn bitnet_norm_forward(
                 (x, residual, arguments::device_array::<T>("y", device, y, len)?)
             };
             match residual {
-                None => norm.forward(&stream, &x, &mut y)?,
-                Some(mut residual) => norm.forward_residual(&stream, &x, &mut residual, &mut y)?,
+                None => norm.normalize(&stream, &x, &mut y)?,
+                Some(mut residual) => norm.add_normalize(&stream, &x, &mut residual, &mut y)?,
             }
             Ok(())
         })
@@ -151,12 +151,12 @@ fn elements(norm: &Norm, activations: &QuantizedActivations) -> Result<usize, Er
     arguments::elements(activations.m(), width)
 }
 
-/// `bitnet_norm_forward_quantized` of the header.
+/// `bitnet_norm_normalize_quantize` of the header.
 ///
 /// # Safety
 /// Nothing writes `x`, or uses `residual`, before the stream comes to it; `stream` is a stream of the device.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn bitnet_norm_forward_quantized(
+pub unsafe extern "C" fn bitnet_norm_normalize_quantize(
     norm: usize,
     x: *const c_void,
     dtype: c_int,
@@ -183,9 +183,9 @@ pub unsafe extern "C" fn bitnet_norm_forward_quantized(
                 (x, arguments::optional_device_array::<T>("residual", device, residual, len)?)
             };
             match residual {
-                None => norm.forward_quantized(&stream, &x, &mut activations)?,
+                None => norm.normalize_quantize(&stream, &x, &mut activations)?,
                 Some(mut residual) => {
-                    norm.forward_residual_quantized(&stream, &x, &mut residual, &mut activations)?
+                    norm.add_normalize_quantize(&stream, &x, &mut residual, &mut activations)?
                 }
             }
             Ok(())
@@ -193,12 +193,12 @@ pub unsafe extern "C" fn bitnet_norm_forward_quantized(
     })
 }
 
-/// `bitnet_norm_forward_gated_quantized` of the header.
+/// `bitnet_norm_gated_normalize_quantize` of the header.
 ///
 /// # Safety
 /// Nothing writes `gate` or `up` before the stream comes to it; `stream` is a stream of the device.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn bitnet_norm_forward_gated_quantized(
+pub unsafe extern "C" fn bitnet_norm_gated_normalize_quantize(
     norm: usize,
     function: c_int,
     gate: *const c_void,
@@ -233,7 +233,7 @@ pub unsafe extern "C" fn bitnet_norm_forward_gated_quantized(
                 None => GateUp::Concatenated(&gate),
                 Some(up) => GateUp::Separate { gate: &gate, up },
             };
-            Ok(norm.forward_gated_quantized(&stream, function, gate_up, &mut activations)?)
+            Ok(norm.gated_normalize_quantize(&stream, function, gate_up, &mut activations)?)
         })
     })
 }

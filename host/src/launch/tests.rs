@@ -73,12 +73,12 @@ fn of_activations() {
     let gamma = [1.0; K];
     let norm = Norm::layer(&device, K, Some(&gamma), Some(&gamma), 1e-5).unwrap();
     assert_eq!(
-        stated(&device, || norm.forward(&stream, &x, &mut y)),
+        stated(&device, || norm.normalize(&stream, &x, &mut y)),
         [2 * tokens + 2 * PARAMETERS]
     );
     let norm = Norm::rms(&device, K, Some(&gamma), 1e-5).unwrap();
     assert_eq!(
-        stated(&device, || norm.forward_residual(
+        stated(&device, || norm.add_normalize(
             &stream,
             &x,
             &mut residual,
@@ -88,11 +88,11 @@ fn of_activations() {
     );
     let norm = Norm::rms(&device, K, None, 1e-5).unwrap();
     assert_eq!(
-        stated(&device, || norm.forward_quantized(&stream, &x, &mut q)),
+        stated(&device, || norm.normalize_quantize(&stream, &x, &mut q)),
         [tokens + QUANTIZED]
     );
     assert_eq!(
-        stated(&device, || norm.forward_residual_quantized(
+        stated(&device, || norm.add_normalize_quantize(
             &stream,
             &x,
             &mut residual,
@@ -119,7 +119,7 @@ fn of_activations() {
         );
         assert_eq!(
             stated(&device, || norm
-                .forward_gated_quantized(&stream, silu, gate_up, &mut q)),
+                .gated_normalize_quantize(&stream, silu, gate_up, &mut q)),
             [2 * tokens + QUANTIZED],
             "{gate_up:?}"
         );

@@ -345,7 +345,7 @@ impl BitLinear {
     /// Normalizes `input`, `[m, k]`, quantizes each token and computes `output`, `[m, n]`; adds `residual`, `[m, n]`, if given.
     /// `m` follows from the length of `input`.
     ///
-    /// The result equals that of [`Norm::forward_quantized`] followed by [`BitLinear::forward_residual`], bit for bit. One token
+    /// The result equals that of [`Norm::normalize_quantize`] followed by [`BitLinear::forward_residual`], bit for bit. One token
     /// takes a single kernel, which loads weights while it normalizes, if the weights are `Tiled` and the token's int8 values fit
     /// into the shared memory of a block; otherwise there are two kernels.
     ///
@@ -371,7 +371,7 @@ impl BitLinear {
         let capabilities = stream.device().capabilities();
         if m > 1 || self.layout != Layout::Tiled || !launch::takes_norm(capabilities, self.k) {
             let mut quantized = QuantizedActivations::uninit_on(stream, m, self.k)?;
-            norm.forward_quantized(stream, input, &mut quantized)?;
+            norm.normalize_quantize(stream, input, &mut quantized)?;
             return self.forward_residual(stream, &quantized, residual, output);
         }
         self.require_outputs(m, residual, output)?;

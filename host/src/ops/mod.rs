@@ -28,7 +28,7 @@
 //! let mut block = |stream: &Stream| -> Result<(), OpError> {
 //!     gate_up.forward_norm(stream, &norm, &x, None, &mut both)?;
 //!     let gate_up = GateUp::Concatenated(&both);
-//!     sub_norm.forward_gated_quantized(stream, Activation::SquaredRelu, gate_up, &mut middle)?;
+//!     sub_norm.gated_normalize_quantize(stream, Activation::SquaredRelu, gate_up, &mut middle)?;
 //!     down.forward_residual(stream, &middle, Some(&x), &mut y)
 //! };
 //! let stream = device.new_stream()?;

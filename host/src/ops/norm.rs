@@ -25,7 +25,7 @@ use kernels_gpu::norm::Kind;
 ///
 /// let x = Buffer::from_slice(&device, &[1.0_f32, -1.0, 1.0, -1.0])?;
 /// let mut y = Buffer::uninit(&device, 4)?;
-/// norm.forward(&device.default_stream(), &x, &mut y)?;
+/// norm.normalize(&device.default_stream(), &x, &mut y)?;
 /// let y: Vec<f32> = y.to_vec()?;
 /// assert!(y.iter().zip([1.0, -1.0, 2.0, -2.0]).all(|(y, expected)| (y - expected).abs() < 1e-5));
 /// # Ok(())
@@ -111,7 +111,7 @@ impl Norm {
     ///
     /// # Errors
     /// When a length does not fit, a buffer is on another device, or the launch fails.
-    pub fn forward<T: Float>(
+    pub fn normalize<T: Float>(
         &self,
         stream: &Stream,
         input: &Buffer<T>,
@@ -132,8 +132,8 @@ impl Norm {
     /// `residual += input`, rounded to `T`; then normalizes the sum into `output`. All are `[m, width]`.
     ///
     /// # Errors
-    /// As [`Norm::forward`].
-    pub fn forward_residual<T: Float>(
+    /// As [`Norm::normalize`].
+    pub fn add_normalize<T: Float>(
         &self,
         stream: &Stream,
         input: &Buffer<T>,
@@ -159,7 +159,7 @@ impl Norm {
     /// # Errors
     /// When `input` is not `[output.m(), output.k()]`, `output.k()` is not the width, the output's scale is per tensor, a buffer
     /// is on another device, or the launch fails.
-    pub fn forward_quantized<T: Float>(
+    pub fn normalize_quantize<T: Float>(
         &self,
         stream: &Stream,
         input: &Buffer<T>,
@@ -172,8 +172,8 @@ impl Norm {
     /// `[m, width]`.
     ///
     /// # Errors
-    /// As [`Norm::forward_quantized`].
-    pub fn forward_residual_quantized<T: Float>(
+    /// As [`Norm::normalize_quantize`].
+    pub fn add_normalize_quantize<T: Float>(
         &self,
         stream: &Stream,
         input: &Buffer<T>,
@@ -190,7 +190,7 @@ impl Norm {
     /// # Errors
     /// When `gate_up` or `output` does not fit the width, the output's scale is per tensor, a buffer is on another device, or the launch
     /// fails.
-    pub fn forward_gated_quantized<T: Float>(
+    pub fn gated_normalize_quantize<T: Float>(
         &self,
         stream: &Stream,
         activation: Activation,

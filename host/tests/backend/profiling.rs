@@ -90,7 +90,7 @@ fn record_layer(backend: &CudaBackend) -> Vec<OpProfile> {
         backend.record(operation, stream, work).unwrap();
     };
     record("norm".into(), &mut |stream| {
-        norm.forward(stream, &x, &mut normed)
+        norm.normalize(stream, &x, &mut normed)
     });
     record("quantize".into(), &mut |stream| {
         quantize_activations(stream, &normed, &mut quantized)
@@ -99,13 +99,13 @@ fn record_layer(backend: &CudaBackend) -> Vec<OpProfile> {
         layer.forward_quantized(stream, &quantized, &mut y)
     });
     let graph = Graph::capture(stream, |stream| -> Result<(), OpError> {
-        norm.forward(stream, &x, &mut normed)?;
+        norm.normalize(stream, &x, &mut normed)?;
         quantize_activations(stream, &normed, &mut quantized)
     })
     .unwrap();
     record("graph".into(), &mut |stream| Ok(graph.launch(stream)?));
     let refused: Result<(), OpError> = backend.record("refused", stream, |stream| {
-        norm.forward(stream, &x, &mut Buffer::<f32>::uninit(device, 1)?)
+        norm.normalize(stream, &x, &mut Buffer::<f32>::uninit(device, 1)?)
     });
     assert!(refused.is_err());
     backend.take_profile().unwrap()

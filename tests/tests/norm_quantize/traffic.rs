@@ -44,7 +44,7 @@ fn check_traffic<T: Number>(m: usize, width: usize) {
     let [(_, norm), ..] = parameters.norms(&device);
 
     let moved = traffic(&device, || {
-        norm.forward_quantized(&stream, &input, &mut output)
+        norm.normalize_quantize(&stream, &input, &mut output)
             .unwrap()
     });
     let Some((read, written)) = moved else { return };
@@ -58,7 +58,7 @@ fn check_traffic<T: Number>(m: usize, width: usize) {
     );
 
     let (read, written) = traffic(&device, || {
-        norm.forward_residual_quantized(&stream, &input, &mut residual, &mut output)
+        norm.add_normalize_quantize(&stream, &input, &mut residual, &mut output)
             .unwrap()
     })
     .unwrap();
@@ -69,7 +69,7 @@ fn check_traffic<T: Number>(m: usize, width: usize) {
         up: &residual,
     };
     let (read, written) = traffic(&device, || {
-        norm.forward_gated_quantized(&stream, Activation::SquaredRelu, gate_up, &mut output)
+        norm.gated_normalize_quantize(&stream, Activation::SquaredRelu, gate_up, &mut output)
             .unwrap()
     })
     .unwrap();
@@ -111,13 +111,13 @@ fn every_sector_is_moved_once() {
         for (_, norm) in parameters.norms(&device) {
             let ((), reports) = device
                 .profile(|| {
-                    norm.forward_residual_quantized(&stream, &input, &mut residual, &mut output)
+                    norm.add_normalize_quantize(&stream, &input, &mut residual, &mut output)
                         .unwrap();
                     let gate_up = GateUp::Separate {
                         gate: &input,
                         up: &residual,
                     };
-                    norm.forward_gated_quantized(&stream, Activation::Silu, gate_up, &mut output)
+                    norm.gated_normalize_quantize(&stream, Activation::Silu, gate_up, &mut output)
                         .unwrap();
                 })
                 .unwrap();
@@ -151,7 +151,7 @@ fn parameters_are_prefetched_once() {
     for ((_, norm), expected) in parameters.norms(&device).into_iter().zip([1, 2, 1]) {
         let ((), reports) = device
             .profile(|| {
-                norm.forward_quantized(&stream, &input, &mut output)
+                norm.normalize_quantize(&stream, &input, &mut output)
                     .unwrap();
             })
             .unwrap();
@@ -178,12 +178,12 @@ fn the_rest_of_a_longer_row_is_read_in_each_step() {
     for (((_, norm), (plain, fused)), once) in norms.zip(steps).zip(once) {
         let bytes = |times: usize| Some(4 * (once * kept + times * rest) as u64);
         let moved = traffic(&device, || {
-            norm.forward(&stream, &input, &mut output).unwrap();
+            norm.normalize(&stream, &input, &mut output).unwrap();
         });
         let Some((read, _)) = moved else { return };
         assert_eq!(Some(read), bytes(plain));
         let moved = traffic(&device, || {
-            norm.forward_quantized(&stream, &input, &mut quantized)
+            norm.normalize_quantize(&stream, &input, &mut quantized)
                 .unwrap();
         });
         assert_eq!(moved.map(|(read, _)| read), bytes(fused));

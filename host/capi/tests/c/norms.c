@@ -108,12 +108,12 @@ static void norm_of(parameters p, int width, bitnet_dtype dtype, int offset) {
     void *x_device = upload_floats(x, count, dtype, offset), *residual_device = upload_floats(residual, count, dtype, offset);
     void *y_device = upload_floats(y, count, dtype, offset);
     bitnet_norm *norm = create(p, width);
-    OK(bitnet_norm_forward(norm, x_device, dtype, M, NULL, y_device, stream));
+    OK(bitnet_norm_normalize(norm, x_device, dtype, M, NULL, y_device, stream));
     OK(bitnet_synchronize(device, stream));
     download_floats(y, y_device, count, dtype);
     expect(y, x, p, width, dtype, "norm");
 
-    OK(bitnet_norm_forward(norm, x_device, dtype, M, residual_device, y_device, stream));
+    OK(bitnet_norm_normalize(norm, x_device, dtype, M, residual_device, y_device, stream));
     download_floats(y, y_device, count, dtype);
     download_floats(sum, residual_device, count, dtype);
     for (int i = 0; i < count; i++)
@@ -154,9 +154,9 @@ static void fused(parameters p, int width, int offset) {
     bitnet_activations *activations = NULL;
     OK(bitnet_activations_create(device, M, width, &activations));
 
-    OK(bitnet_norm_forward(norm, x_device, BITNET_F32, M, NULL, norms_device, stream));
+    OK(bitnet_norm_normalize(norm, x_device, BITNET_F32, M, NULL, norms_device, stream));
     download_floats(norms, norms_device, count, BITNET_F32);
-    OK(bitnet_norm_forward_quantized(norm, x_bf16_device, BITNET_BF16, NULL, activations, stream));
+    OK(bitnet_norm_normalize_quantize(norm, x_bf16_device, BITNET_BF16, NULL, activations, stream));
     expect_quantized(activations, norms, width, "norm and quantization of bf16");
 
     /* A product of these activations, and all three in one call, with something added. */
@@ -176,9 +176,9 @@ static void fused(parameters p, int width, int offset) {
             CHECK(y_fused[i] == y[i] + bias[i], "norm, product and residual of %d, element %d", m, i);
     }
 
-    OK(bitnet_norm_forward_quantized(norm, x_device, BITNET_F32, residual_device, activations, stream));
+    OK(bitnet_norm_normalize_quantize(norm, x_device, BITNET_F32, residual_device, activations, stream));
     download_floats(residual, residual_device, count, BITNET_F32);
-    OK(bitnet_norm_forward(norm, residual_device, BITNET_F32, M, NULL, norms_device, stream));
+    OK(bitnet_norm_normalize(norm, residual_device, BITNET_F32, M, NULL, norms_device, stream));
     download_floats(norms, norms_device, count, BITNET_F32);
     expect_quantized(activations, norms, width, "norm and quantization of a residual");
 
@@ -208,15 +208,15 @@ static void gated(parameters p, int width) {
     bitnet_norm *norm = create(p, width);
     bitnet_activations *activations = NULL;
     OK(bitnet_activations_create(device, M, width, &activations));
-    OK(bitnet_norm_forward(norm, product_device, BITNET_F32, M, NULL, norms_device, stream));
+    OK(bitnet_norm_normalize(norm, product_device, BITNET_F32, M, NULL, norms_device, stream));
     download_floats(norms, norms_device, count, BITNET_F32);
-    OK(bitnet_norm_forward_gated_quantized(norm, BITNET_SQUARED_RELU, both_device, NULL, BITNET_F32, activations, stream));
+    OK(bitnet_norm_gated_normalize_quantize(norm, BITNET_SQUARED_RELU, both_device, NULL, BITNET_F32, activations, stream));
     expect_quantized(activations, norms, width, "gates before ups");
 
     for (bitnet_activation_function f = BITNET_SQUARED_RELU; f <= BITNET_GELU_TANH; f++) {
-        OK(bitnet_norm_forward_gated_quantized(norm, f, gate_device, up_device, BITNET_F32, activations, stream));
+        OK(bitnet_norm_gated_normalize_quantize(norm, f, gate_device, up_device, BITNET_F32, activations, stream));
         OK(bitnet_activations_read(activations, q[0], s[0]));
-        OK(bitnet_norm_forward_gated_quantized(norm, f, both_device, NULL, BITNET_F32, activations, stream));
+        OK(bitnet_norm_gated_normalize_quantize(norm, f, both_device, NULL, BITNET_F32, activations, stream));
         OK(bitnet_activations_read(activations, q[1], s[1]));
         CHECK(memcmp(q[0], q[1], (size_t)count) == 0 && memcmp(s[0], s[1], sizeof s[0]) == 0, "function %d, width %d", f, width);
         /* Within what the approximate exponential and the rounding to int8 leave, it is the function in double. */
@@ -298,40 +298,40 @@ void bad_norms(void) {
     OK(bitnet_activations_create(device, 2, 5, &wide));
     OK(bitnet_linear_create(device, weights, 2, 4, NULL, &layer));
     char *x = upload(host, 32), *y = upload(host, 32), *r = upload(host, 32);
-    FAILS(bitnet_norm_forward(NULL, x, BITNET_F32, 2, NULL, y, stream), BITNET_INVALID_HANDLE, "norm is NULL");
-    FAILS(bitnet_norm_forward((bitnet_norm *)layer, x, BITNET_F32, 2, NULL, y, stream), BITNET_INVALID_HANDLE,
+    FAILS(bitnet_norm_normalize(NULL, x, BITNET_F32, 2, NULL, y, stream), BITNET_INVALID_HANDLE, "norm is NULL");
+    FAILS(bitnet_norm_normalize((bitnet_norm *)layer, x, BITNET_F32, 2, NULL, y, stream), BITNET_INVALID_HANDLE,
           "is a bitnet_linear; pass a bitnet_norm");
-    FAILS(bitnet_norm_forward(norm, x, (bitnet_dtype)3, 2, NULL, y, stream), BITNET_INVALID_ARGUMENT, "dtype = 3");
-    FAILS(bitnet_norm_forward(norm, x, BITNET_F32, 0, NULL, y, stream), BITNET_INVALID_ARGUMENT, "m = 0");
-    FAILS(bitnet_norm_forward(norm, x, BITNET_F32, INT64_MAX, NULL, y, stream), BITNET_INVALID_ARGUMENT, "m = 9223372036854775807");
-    FAILS(bitnet_norm_forward(norm, NULL, BITNET_F32, 2, NULL, y, stream), BITNET_INVALID_ARGUMENT, "x is NULL");
-    FAILS(bitnet_norm_forward(norm, NULL, BITNET_F32, 2, NULL, NULL, stream), BITNET_INVALID_ARGUMENT, "x is NULL");
-    FAILS(bitnet_norm_forward(norm, x, BITNET_F32, 2, NULL, NULL, stream), BITNET_INVALID_ARGUMENT, "y is NULL");
-    FAILS(bitnet_norm_forward(norm, x, BITNET_F32, 3, NULL, y, stream), BITNET_INVALID_ARGUMENT, "x: 48 bytes", "32 bytes");
-    FAILS(bitnet_norm_forward(norm, x, BITNET_F32, 1, NULL, y + 17, stream), BITNET_INVALID_ARGUMENT, "y: 16 bytes");
-    FAILS(bitnet_norm_forward(norm, x, BITNET_F32, 1, NULL, y + 2, stream), BITNET_INVALID_ARGUMENT, "y: ", "multiple of 4");
-    FAILS(bitnet_norm_forward(norm, x, BITNET_F32, 1, r + 20, y, stream), BITNET_INVALID_ARGUMENT, "residual: 16 bytes");
-    FAILS(bitnet_norm_forward(norm, host, BITNET_F32, 1, NULL, y, stream), BITNET_INVALID_ARGUMENT, "x: 16 bytes", "not memory of");
-    FAILS(bitnet_norm_forward(norm, x, BITNET_F32, 2, NULL, x, stream), BITNET_INVALID_ARGUMENT, "y = 0x", "overlaps x = 0x");
-    FAILS(bitnet_norm_forward(norm, x, BITNET_F32, 1, NULL, x + 12, stream), BITNET_INVALID_ARGUMENT, "y = 0x", "overlaps x = 0x");
-    FAILS(bitnet_norm_forward(norm, x, BITNET_F32, 2, x, y, stream), BITNET_INVALID_ARGUMENT, "residual = 0x", "overlaps x = 0x");
-    FAILS(bitnet_norm_forward(norm, x, BITNET_F32, 2, y, y, stream), BITNET_INVALID_ARGUMENT, "y = 0x", "overlaps residual = 0x");
+    FAILS(bitnet_norm_normalize(norm, x, (bitnet_dtype)3, 2, NULL, y, stream), BITNET_INVALID_ARGUMENT, "dtype = 3");
+    FAILS(bitnet_norm_normalize(norm, x, BITNET_F32, 0, NULL, y, stream), BITNET_INVALID_ARGUMENT, "m = 0");
+    FAILS(bitnet_norm_normalize(norm, x, BITNET_F32, INT64_MAX, NULL, y, stream), BITNET_INVALID_ARGUMENT, "m = 9223372036854775807");
+    FAILS(bitnet_norm_normalize(norm, NULL, BITNET_F32, 2, NULL, y, stream), BITNET_INVALID_ARGUMENT, "x is NULL");
+    FAILS(bitnet_norm_normalize(norm, NULL, BITNET_F32, 2, NULL, NULL, stream), BITNET_INVALID_ARGUMENT, "x is NULL");
+    FAILS(bitnet_norm_normalize(norm, x, BITNET_F32, 2, NULL, NULL, stream), BITNET_INVALID_ARGUMENT, "y is NULL");
+    FAILS(bitnet_norm_normalize(norm, x, BITNET_F32, 3, NULL, y, stream), BITNET_INVALID_ARGUMENT, "x: 48 bytes", "32 bytes");
+    FAILS(bitnet_norm_normalize(norm, x, BITNET_F32, 1, NULL, y + 17, stream), BITNET_INVALID_ARGUMENT, "y: 16 bytes");
+    FAILS(bitnet_norm_normalize(norm, x, BITNET_F32, 1, NULL, y + 2, stream), BITNET_INVALID_ARGUMENT, "y: ", "multiple of 4");
+    FAILS(bitnet_norm_normalize(norm, x, BITNET_F32, 1, r + 20, y, stream), BITNET_INVALID_ARGUMENT, "residual: 16 bytes");
+    FAILS(bitnet_norm_normalize(norm, host, BITNET_F32, 1, NULL, y, stream), BITNET_INVALID_ARGUMENT, "x: 16 bytes", "not memory of");
+    FAILS(bitnet_norm_normalize(norm, x, BITNET_F32, 2, NULL, x, stream), BITNET_INVALID_ARGUMENT, "y = 0x", "overlaps x = 0x");
+    FAILS(bitnet_norm_normalize(norm, x, BITNET_F32, 1, NULL, x + 12, stream), BITNET_INVALID_ARGUMENT, "y = 0x", "overlaps x = 0x");
+    FAILS(bitnet_norm_normalize(norm, x, BITNET_F32, 2, x, y, stream), BITNET_INVALID_ARGUMENT, "residual = 0x", "overlaps x = 0x");
+    FAILS(bitnet_norm_normalize(norm, x, BITNET_F32, 2, y, y, stream), BITNET_INVALID_ARGUMENT, "y = 0x", "overlaps residual = 0x");
 
-    FAILS(bitnet_norm_forward_quantized(norm, x, BITNET_F32, NULL, NULL, stream), BITNET_INVALID_HANDLE, "activations is NULL");
-    FAILS(bitnet_norm_forward_quantized(norm, x, BITNET_F32, NULL, wide, stream), BITNET_INVALID_ARGUMENT, "k = 5", "width = 4");
-    FAILS(bitnet_norm_forward_quantized(norm, NULL, BITNET_F32, NULL, activations, stream), BITNET_INVALID_ARGUMENT, "x is NULL");
-    FAILS(bitnet_norm_forward_quantized(norm, x + 4, BITNET_F32, NULL, activations, stream), BITNET_INVALID_ARGUMENT, "x: 32 bytes");
-    FAILS(bitnet_norm_forward_quantized(norm, x, BITNET_F32, x, activations, stream), BITNET_INVALID_ARGUMENT, "overlaps x = 0x");
-    FAILS(bitnet_norm_forward_quantized(norm, x, (bitnet_dtype)-1, NULL, activations, stream), BITNET_INVALID_ARGUMENT, "dtype = -1");
-    FAILS(bitnet_norm_forward_gated_quantized(norm, (bitnet_activation_function)4, x, y, BITNET_F32, activations, stream),
+    FAILS(bitnet_norm_normalize_quantize(norm, x, BITNET_F32, NULL, NULL, stream), BITNET_INVALID_HANDLE, "activations is NULL");
+    FAILS(bitnet_norm_normalize_quantize(norm, x, BITNET_F32, NULL, wide, stream), BITNET_INVALID_ARGUMENT, "k = 5", "width = 4");
+    FAILS(bitnet_norm_normalize_quantize(norm, NULL, BITNET_F32, NULL, activations, stream), BITNET_INVALID_ARGUMENT, "x is NULL");
+    FAILS(bitnet_norm_normalize_quantize(norm, x + 4, BITNET_F32, NULL, activations, stream), BITNET_INVALID_ARGUMENT, "x: 32 bytes");
+    FAILS(bitnet_norm_normalize_quantize(norm, x, BITNET_F32, x, activations, stream), BITNET_INVALID_ARGUMENT, "overlaps x = 0x");
+    FAILS(bitnet_norm_normalize_quantize(norm, x, (bitnet_dtype)-1, NULL, activations, stream), BITNET_INVALID_ARGUMENT, "dtype = -1");
+    FAILS(bitnet_norm_gated_normalize_quantize(norm, (bitnet_activation_function)4, x, y, BITNET_F32, activations, stream),
           BITNET_INVALID_ARGUMENT, "function = 4", "BITNET_SILU (1)");
-    FAILS(bitnet_norm_forward_gated_quantized(norm, BITNET_SILU, NULL, y, BITNET_F32, activations, stream), BITNET_INVALID_ARGUMENT,
+    FAILS(bitnet_norm_gated_normalize_quantize(norm, BITNET_SILU, NULL, y, BITNET_F32, activations, stream), BITNET_INVALID_ARGUMENT,
           "gate is NULL");
-    FAILS(bitnet_norm_forward_gated_quantized(norm, BITNET_SILU, x, NULL, BITNET_F32, activations, stream), BITNET_INVALID_ARGUMENT,
+    FAILS(bitnet_norm_gated_normalize_quantize(norm, BITNET_SILU, x, NULL, BITNET_F32, activations, stream), BITNET_INVALID_ARGUMENT,
           "gate: 64 bytes");
-    FAILS(bitnet_norm_forward_gated_quantized(norm, BITNET_SILU, x, y + 4, BITNET_F32, activations, stream), BITNET_INVALID_ARGUMENT,
+    FAILS(bitnet_norm_gated_normalize_quantize(norm, BITNET_SILU, x, y + 4, BITNET_F32, activations, stream), BITNET_INVALID_ARGUMENT,
           "up: 32 bytes");
-    FAILS(bitnet_norm_forward_gated_quantized(norm, BITNET_SILU, x, y, BITNET_F32, wide, stream), BITNET_INVALID_ARGUMENT, "k = 5");
+    FAILS(bitnet_norm_gated_normalize_quantize(norm, BITNET_SILU, x, y, BITNET_F32, wide, stream), BITNET_INVALID_ARGUMENT, "k = 5");
 
     FAILS(bitnet_linear_forward_norm(layer, NULL, x, BITNET_F32, 1, NULL, y, BITNET_F32, stream), BITNET_INVALID_HANDLE, "norm is NULL");
     FAILS(bitnet_linear_forward_norm(layer, norm, x, BITNET_F32, 0, NULL, y, BITNET_F32, stream), BITNET_INVALID_ARGUMENT, "m = 0");
@@ -351,7 +351,7 @@ void bad_norms(void) {
         bitnet_activations *elsewhere = NULL;
         OK(bitnet_device_open("emulated", &emulated));
         OK(bitnet_activations_create(emulated, 2, 4, &elsewhere));
-        FAILS(bitnet_norm_forward_quantized(norm, x, BITNET_F32, NULL, elsewhere, stream), BITNET_INVALID_ARGUMENT, "emulated", "cuda:0");
+        FAILS(bitnet_norm_normalize_quantize(norm, x, BITNET_F32, NULL, elsewhere, stream), BITNET_INVALID_ARGUMENT, "emulated", "cuda:0");
         OK(bitnet_norm_destroy(wider));
         OK(bitnet_norm_create_rms(emulated, 4, NULL, 1e-6f, &wider));
         FAILS(bitnet_linear_forward_norm(layer, wider, x, BITNET_F32, 1, NULL, y, BITNET_F32, stream), BITNET_INVALID_ARGUMENT,

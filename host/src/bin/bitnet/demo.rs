@@ -137,7 +137,7 @@ pub fn run(device: &Device, output: Output) -> Result<Outcome> {
 fn normalize(stream: &Stream, input: &Buffer<f32>, hidden: &Matrix) -> Result<Rows> {
     let (m, k) = (hidden.rows, hidden.cols);
     let mut normalized = Buffer::<f32>::uninit(input.device(), m * k)?;
-    Norm::rms(input.device(), k, None, EPS)?.forward(stream, input, &mut normalized)?;
+    Norm::rms(input.device(), k, None, EPS)?.normalize(stream, input, &mut normalized)?;
     let reference = norm::Norm::Rms {
         gamma: &vec![1.0; k],
         eps: EPS.into(),

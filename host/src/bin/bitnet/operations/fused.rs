@@ -49,7 +49,7 @@ impl Fused {
         let input = Buffer::from_slice(&device, &host_input)?;
         // What one kernel keeps to itself, for the check.
         let mut quantized = QuantizedActivations::uninit(&device, m, data.k)?;
-        norm.forward_quantized(&device.default_stream(), &input, &mut quantized)?;
+        norm.normalize_quantize(&device.default_stream(), &input, &mut quantized)?;
         Ok(Self {
             data: Rc::clone(data),
             kernels,
@@ -80,7 +80,7 @@ impl Operation for Fused {
         if let Kernels::Fused = self.kernels {
             return Ok(layer.forward_norm(stream, norm, input, None, output)?);
         }
-        norm.forward_quantized(stream, input, quantized)?;
+        norm.normalize_quantize(stream, input, quantized)?;
         Ok(layer.forward_quantized(stream, quantized, output)?)
     }
 

@@ -137,8 +137,8 @@ pub fn floats(
         launch: Box::new(move |stream, output| {
             let (norm, input) = (&parameters.norm, &tokens.input);
             match &mut tokens.residual {
-                Some(residual) => norm.forward_residual(stream, input, residual, output)?,
-                None => norm.forward(stream, input, output)?,
+                Some(residual) => norm.add_normalize(stream, input, residual, output)?,
+                None => norm.normalize(stream, input, output)?,
             }
             Ok(())
         }),
@@ -165,10 +165,8 @@ pub fn quantized(
         launch: Box::new(move |stream, output| {
             let (norm, input) = (&parameters.norm, &tokens.input);
             match &mut tokens.residual {
-                Some(residual) => {
-                    norm.forward_residual_quantized(stream, input, residual, output)?
-                }
-                None => norm.forward_quantized(stream, input, output)?,
+                Some(residual) => norm.add_normalize_quantize(stream, input, residual, output)?,
+                None => norm.normalize_quantize(stream, input, output)?,
             }
             Ok(())
         }),
@@ -194,7 +192,7 @@ pub fn gated_quantized(
         output: QuantizedActivations::uninit(device, m, k)?,
         launch: Box::new(move |stream, output| {
             let (norm, gate_up) = (&parameters.norm, inputs.on_device());
-            Ok(norm.forward_gated_quantized(stream, activation, gate_up, output)?)
+            Ok(norm.gated_normalize_quantize(stream, activation, gate_up, output)?)
         }),
     }))
 }
