@@ -124,7 +124,7 @@ fn variants(criterion: &mut Criterion) {
             criterion.benchmark_group(format!("gemv {m} x {n} x {k}, {}", clock(&device)));
         let inputs = Inputs::new((n, k), m);
         let scales = RowScales::per_tensor(n, 1.0).expect("a finite scale");
-        let input = QuantizedActivations::from_values(&device, m, k, &inputs.values, &vec![1.0; m])
+        let input = QuantizedActivations::from_values(&device, &inputs.values, &vec![1.0; m], m, k)
             .expect("fits");
         let mut output = Buffer::<bf16>::uninit(&device, m * n).expect("fits");
         for variant in
@@ -152,7 +152,7 @@ fn layouts(criterion: &mut Criterion) {
     let scales = RowScales::per_tensor(n, 1.0).expect("a finite scale");
     let layer = BitLinear::from_packed(&device, &inputs.packed, &scales).expect("fits");
     let input =
-        QuantizedActivations::from_values(&device, 1, k, &inputs.values, &[1.0]).expect("fits");
+        QuantizedActivations::from_values(&device, &inputs.values, &[1.0], 1, k).expect("fits");
     let mut output = Buffer::<bf16>::uninit(&device, n).expect("fits");
     measure(&mut group, "Tiled", &stream, || {
         layer.forward_quantized(&stream, &input, &mut output)
@@ -221,7 +221,7 @@ fn fused_product(criterion: &mut Criterion) {
         .collect();
     let input = Buffer::from_slice(&device, &host).expect("fits");
     let mut quantized =
-        QuantizedActivations::from_values(&device, 1, k, &inputs.values, &[1.0]).expect("fits");
+        QuantizedActivations::from_values(&device, &inputs.values, &[1.0], 1, k).expect("fits");
     let mut output = Buffer::<bf16>::uninit(&device, n).expect("fits");
     measure(&mut group, "fused", &stream, || {
         layer.forward_norm(&stream, &norm, &input, None, &mut output)

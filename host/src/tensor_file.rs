@@ -324,7 +324,7 @@ impl TensorFile {
         let &[rows, k] = tensor.shape() else {
             return Err(self.wrong_rank(name, &tensor, 2));
         };
-        PackedWeights::from_transformers(layout, rows, k, tensor.data()).map_err(|source| {
+        PackedWeights::from_transformers(layout, tensor.data(), rows, k).map_err(|source| {
             TensorFileError::NotWeights {
                 path: self.path.clone(),
                 name: name.to_owned(),

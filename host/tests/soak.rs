@@ -31,7 +31,7 @@ fn product(device: &Device, seed: u64, (m, n, k): (usize, usize, usize)) -> Prod
     let scales = RowScales::per_tensor(n, 1.0).unwrap();
     Product {
         layer: BitLinear::from_packed(device, &packed, &scales).unwrap(),
-        input: QuantizedActivations::from_values(device, m, k, &values, &vec![1.0; m]).unwrap(),
+        input: QuantizedActivations::from_values(device, &values, &vec![1.0; m], m, k).unwrap(),
         expected: sums.into_iter().map(|sum| sum as f32).collect(),
     }
 }
@@ -92,7 +92,7 @@ fn many_threads_neither_leak_nor_disturb_each_other() {
     let share = (allocations / THREADS, ops / THREADS);
     let name = std::env::var("BITNET_TEST_DEVICE").unwrap_or_else(|_| "emulated".to_owned());
     let device = Device::from_name(&name).unwrap();
-    let (free_before, _) = device.memory_info().unwrap();
+    let free_before = device.memory_info().unwrap().free_bytes;
     let config = MemoryPoolConfig {
         chunk_bytes: 8 << 20,
         ..MemoryPoolConfig::default()
@@ -138,6 +138,6 @@ fn many_threads_neither_leak_nor_disturb_each_other() {
     pool.trim(0).unwrap();
     assert_eq!(pool.metrics().held_bytes, 0);
     if name == "emulated" {
-        assert_eq!(device.memory_info().unwrap().0, free_before);
+        assert_eq!(device.memory_info().unwrap().free_bytes, free_before);
     }
 }

@@ -99,8 +99,8 @@ pub fn download(activations: &QuantizedActivations) -> quantize::QuantizedActiva
     }
     quantize::QuantizedActivations {
         values: unpadded,
-        scales: activations.scale().to_vec().unwrap(),
-        sums: activations.sum().to_vec().unwrap(),
+        scales: activations.scales().to_vec().unwrap(),
+        sums: activations.sums().to_vec().unwrap(),
     }
 }
 

@@ -138,7 +138,7 @@ fn nothing_is_launched_where_a_later_launch_would_not_fit() {
     let stream = device.default_stream();
     let layer = layer(&device, 4, 8);
     let x = Buffer::from_slice(&device, &[1.0_f32; 9 * 8]).unwrap();
-    let values = QuantizedActivations::from_values(&device, 9, 8, &[1; 9 * 8], &[1.0; 9]).unwrap();
+    let values = QuantizedActivations::from_values(&device, &[1; 9 * 8], &[1.0; 9], 9, 8).unwrap();
     let [mut short, mut y] =
         [35, 36].map(|len| Buffer::from_slice(&device, &vec![7.0_f32; len]).unwrap());
     let (results, reports) = device
@@ -202,7 +202,7 @@ fn lengths_that_do_not_match_are_refused_and_nothing_is_written() {
 
     for (values, scales, wrong) in [(15, 2, "values"), (16, 3, "scale")] {
         let (values, scales) = (vec![1; values], vec![1.0; scales]);
-        let error = QuantizedActivations::from_values(&device, 2, 8, &values, &scales).unwrap_err();
+        let error = QuantizedActivations::from_values(&device, &values, &scales, 2, 8).unwrap_err();
         assert!(
             matches!(error, OpError::Length { name, .. } if name == wrong),
             "{error}"

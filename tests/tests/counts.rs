@@ -37,7 +37,7 @@ fn product_of(
         None => layer.with_tuning(None),
     };
     let values = int8(&mut random, m * k);
-    let input = QuantizedActivations::from_values(device, m, k, &values, &vec![1.0; m]).unwrap();
+    let input = QuantizedActivations::from_values(device, &values, &vec![1.0; m], m, k).unwrap();
     let mut y = Buffer::<f32>::uninit(device, m * n).unwrap();
     let stream = device.default_stream();
     let (result, reports) = device

@@ -50,7 +50,7 @@ impl Operands {
 
     fn activations(&self, device: &Device) -> QuantizedActivations {
         let Shape { m, k, .. } = self.shape;
-        QuantizedActivations::from_values(device, m, k, &self.values, &self.token_scales).unwrap()
+        QuantizedActivations::from_values(device, &self.values, &self.token_scales, m, k).unwrap()
     }
 
     /// Runs `layer` and compares with the reference's order of operations.
@@ -368,7 +368,7 @@ fn sums_are_exact_at_the_ends_of_their_range() {
                 BitLinear::from_packed(&device, &packed, &RowScales::per_tensor(n, 1.0).unwrap())
                     .unwrap();
             let input =
-                QuantizedActivations::from_values(&device, m, k, &vec![-128; m * k], &vec![1.0; m])
+                QuantizedActivations::from_values(&device, &vec![-128; m * k], &vec![1.0; m], m, k)
                     .unwrap();
             let mut y = poisoned::<f32>(&device, m * n);
             layer
@@ -401,7 +401,7 @@ fn sums_are_exact_at_the_largest_k_that_a_variant_takes() {
             let layer = layer.with_variant(variant).unwrap();
             let values = vec![-128; m * k];
             let input =
-                QuantizedActivations::from_values(&device, m, k, &values, &vec![1.0; m]).unwrap();
+                QuantizedActivations::from_values(&device, &values, &vec![1.0; m], m, k).unwrap();
             let mut y = poisoned::<f32>(&device, m * 4);
             layer
                 .forward_quantized(&device.default_stream(), &input, &mut y)
@@ -443,11 +443,11 @@ fn the_golden_products_come_out_from_both_published_layouts() {
             (Layout::RowMajor, "packed_row_major"),
             (Layout::Ladder, "packed_ladder"),
         ] {
-            let packed = PackedWeights::from_bytes(layout, n, k, file.u8(name)).unwrap();
+            let packed = PackedWeights::from_bytes(layout, file.u8(name), n, k).unwrap();
             let run = |weight_scale: f32, token_scales: &[f32]| {
                 let scales = RowScales::per_tensor(n, weight_scale).unwrap();
                 let layer = BitLinear::from_packed(&device, &packed, &scales).unwrap();
-                let input = QuantizedActivations::from_values(&device, m, k, &values, token_scales)
+                let input = QuantizedActivations::from_values(&device, &values, token_scales, m, k)
                     .unwrap();
                 let mut y = poisoned::<f32>(&device, m * n);
                 layer.forward_quantized(&stream, &input, &mut y).unwrap();

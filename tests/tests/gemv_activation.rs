@@ -32,7 +32,7 @@ fn check<T: Number>(
         BitLinear::from_packed(device, &packed(Layout::Tiled), &row_scales),
         BitLinear::from_ladder(device, &packed(Layout::Ladder), &row_scales),
     ];
-    let input = QuantizedActivations::from_values(device, m, k, &values, &token_scales).unwrap();
+    let input = QuantizedActivations::from_values(device, &values, &token_scales, m, k).unwrap();
     let on_device = residual
         .as_ref()
         .map(|residual| Buffer::from_slice(device, residual).unwrap());
@@ -154,7 +154,7 @@ fn squared_relu_is_the_reference_bit_for_bit() {
     let layer = BitLinear::from_packed(&device, &packed, &scales)
         .unwrap()
         .with_activation(Activation::SquaredRelu);
-    let input = QuantizedActivations::from_values(&device, 1, k, &values, &[31.0]).unwrap();
+    let input = QuantizedActivations::from_values(&device, &values, &[31.0], 1, k).unwrap();
     let mut y = poisoned::<f32>(&device, n);
     layer
         .forward_quantized(&device.default_stream(), &input, &mut y)

@@ -75,7 +75,7 @@ fn check_w2a8(file: &str) {
         let expected = golden.u8(name);
         let packed = PackedWeights::pack(layout, &weights, n, k).unwrap();
         assert_eq!(packed.bytes(), expected, "{file} {name}");
-        let read = PackedWeights::from_bytes(layout, n, k, expected).unwrap();
+        let read = PackedWeights::from_bytes(layout, expected, n, k).unwrap();
         assert_eq!(read.unpack(), weights, "{file} {name}");
         let tiled = read.convert(Layout::Tiled).unwrap();
         assert_eq!(tiled.unpack(), weights, "{file} {name} through Tiled");

@@ -26,13 +26,13 @@ fn quantized<T: Float>(x: &[T], m: usize, k: usize) -> (Vec<i8>, Vec<u32>, Vec<i
     );
     let values = rows.iter().flat_map(|row| row[..k].to_vec()).collect();
     let scales = output
-        .scale()
+        .scales()
         .to_vec()
         .unwrap()
         .iter()
         .map(|s| s.to_bits())
         .collect();
-    (values, scales, output.sum().to_vec().unwrap())
+    (values, scales, output.sums().to_vec().unwrap())
 }
 
 fn check<T: Float + Element>(x: &[T], m: usize, k: usize) {

@@ -41,11 +41,11 @@ fn check<T: Number>(device: &Device, w: &[T], n: usize, k: usize) {
             );
             assert_eq!(packed.unpack(), expected.values, "{what}");
             assert_eq!(
-                bits(&actual.row_scale().to_vec().unwrap()),
+                bits(&actual.device_row_scales().to_vec().unwrap()),
                 bits(&expected.scales.expand()),
                 "{what}"
             );
-            assert_eq!(actual.scales(), &expected.scales, "{what}");
+            assert_eq!(actual.row_scales(), &expected.scales, "{what}");
 
             let back = dequantize_weights(&expected).unwrap();
             check_dequantized::<f32>(device, &actual, &back);
@@ -138,7 +138,7 @@ fn the_golden_weights_come_out_bit_for_bit() {
     assert_eq!(quantized.weights().to_packed().unwrap().unpack(), golden);
     let scale = f32s("weight_scale")[0].to_bits();
     assert_eq!(
-        bits(&quantized.row_scale().to_vec().unwrap()),
+        bits(&quantized.device_row_scales().to_vec().unwrap()),
         vec![scale; n]
     );
 }
@@ -322,7 +322,7 @@ fn a_layer_takes_weights_as_they_were_quantized() {
                     quantize_weights(&stream, &input, n, k, quantizer, granularity).unwrap();
                 let (values, scales) = (
                     quantized.weights().to_packed().unwrap().unpack(),
-                    quantized.scales().clone(),
+                    quantized.row_scales().clone(),
                 );
                 let address = quantized.weights().bytes().device_ptr();
                 let layer = BitLinear::from_quantized(quantized);

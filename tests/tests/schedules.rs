@@ -32,8 +32,8 @@ impl Results {
 
     fn add_activations(&mut self, name: &str, activations: &QuantizedActivations) {
         self.add(format!("{name}: values"), activations.values());
-        self.add(format!("{name}: scales"), activations.scale());
-        self.add(format!("{name}: sums"), activations.sum());
+        self.add(format!("{name}: scales"), activations.scales());
+        self.add(format!("{name}: sums"), activations.sums());
     }
 }
 
@@ -83,7 +83,7 @@ fn products(stream: &Stream, random: &mut fastrand::Rng, results: &mut Results) 
             let m = variant.tokens();
             let values = int8(random, m * k);
             let input =
-                QuantizedActivations::from_values(device, m, k, &values, &vec![1.5; m]).unwrap();
+                QuantizedActivations::from_values(device, &values, &vec![1.5; m], m, k).unwrap();
             let layer = match layout {
                 Layout::Ladder => {
                     let packed = packed.convert(Layout::Ladder).unwrap();

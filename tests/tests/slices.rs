@@ -147,7 +147,7 @@ fn check<T: Number>() {
                 .collect();
             let values = int8(&mut fastrand::Rng::with_seed(1), ONE);
             let mut q =
-                QuantizedActivations::from_values(&device, M, K, &values, &[40.0; M]).unwrap();
+                QuantizedActivations::from_values(&device, &values, &[40.0; M], M, K).unwrap();
             run(&on, &mut views, &mut q).unwrap();
             let operands = views.iter().map(|view| view.to_vec().unwrap());
             let operands: Vec<Vec<u8>> = operands

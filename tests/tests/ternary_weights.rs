@@ -108,7 +108,7 @@ fn projections_of_a_checkpoint_make_one_layer() {
             let weights = ternary(&mut random, n * k);
             let packed = if n.is_multiple_of(4) {
                 let bytes = as_transformers_packs(&weights, n, k);
-                PackedWeights::from_transformers(layout, n / 4, k, &bytes)
+                PackedWeights::from_transformers(layout, &bytes, n / 4, k)
             } else {
                 PackedWeights::pack(layout, &weights, n, k)
             };

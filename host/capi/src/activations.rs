@@ -71,7 +71,7 @@ pub unsafe extern "C" fn bitnet_activations_create_from(
             )
         };
         let _context = keep_context(&device.device);
-        let made = QuantizedActivations::from_values(&device.device, m, k, values, scales)?;
+        let made = QuantizedActivations::from_values(&device.device, values, scales, m, k)?;
         out.write(handles::insert(Shared::new(made)));
         Ok(())
     })
@@ -147,7 +147,7 @@ pub unsafe extern "C" fn bitnet_activations_read(
         };
         let _context = keep_context(activations.values().device());
         let padded = activations.values().to_vec()?;
-        activations.scale().copy_to_uninit(scales)?;
+        activations.scales().copy_to_uninit(scales)?;
         for (row, padded) in values
             .chunks_mut(k)
             .zip(padded.chunks(activations.k_padded()))

@@ -142,7 +142,7 @@ pub unsafe fn packed_weights(
     let bytes = packed_size(layout, n, k, bytes)?;
     // SAFETY: the caller's contract.
     let packed = unsafe { arguments::host("packed", packed, bytes) }?;
-    PackedWeights::from_bytes(layout, n, k, packed.to_vec())
+    PackedWeights::from_bytes(layout, packed.to_vec(), n, k)
         .map_err(|error| Error::from(error).about("packed"))
 }
 

@@ -27,7 +27,7 @@ impl Ceilings {
             return Ok(None);
         }
         let stream = device.new_stream()?;
-        let (free, _) = device.memory_info()?;
+        let free = device.memory_info()?.free_bytes;
         let bytes = (2 * device.capabilities().l2_bytes).min(free / 4).max(1);
         // Not of the device's pool, which may be small: a copy that fits the L2 cache would be too fast.
         let from = Buffer::<u8>::zeroed_on(&stream, bytes)?;

@@ -79,7 +79,7 @@ pub enum BackendError {
 /// let backend = CudaBackend::new(CudaBackendConfig { device_id: DeviceId::Emulated, ..Default::default() })?;
 /// let packed = PackedWeights::pack(Layout::Tiled, &[1, -1, 0, 1, /* row 1 */ 0, 0, 1, 1], 2, 4)?;
 /// let weights = backend.load_weights(&packed, &RowScales::per_tensor(2, 0.5)?)?;
-/// let activations = QuantizedActivations::from_values(backend.device(), 1, 4, &[10, 20, 30, 40], &[1.0])?;
+/// let activations = QuantizedActivations::from_values(backend.device(), &[10, 20, 30, 40], &[1.0], 1, 4)?;
 /// let mut output = backend.memory_manager().allocate::<f32>(2)?;
 /// backend.w2a8_gemv(&weights, &activations, &mut output, 2, 4, backend.stream(0))?;
 /// assert_eq!(backend.memory_manager().copy_to_host(&output)?, [15.0, 35.0]);

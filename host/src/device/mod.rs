@@ -85,6 +85,15 @@ use self::{
     sync::{Mutex, atomic::Ordering},
 };
 
+/// A device's memory, as [`Device::memory_info`] finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryInfo {
+    /// Bytes that can be allocated.
+    pub free_bytes: usize,
+    /// All of the device's bytes.
+    pub total_bytes: usize,
+}
+
 /// An open device: a GPU or the emulator.
 ///
 /// A cheap handle; clones refer to the same device, and `==` compares devices. The device is closed when the last handle and the
@@ -170,14 +179,18 @@ impl Device {
         flag.store(on, Ordering::Relaxed);
     }
 
-    /// Free and total bytes of device memory. Memory held by a pool is not free.
+    /// How much device memory there is. Memory held by a pool is not free.
     ///
     /// # Errors
     ///
     /// [`DeviceError::Lost`] on a lost device.
-    pub fn memory_info(&self) -> Result<(usize, usize), DeviceError> {
+    pub fn memory_info(&self) -> Result<MemoryInfo, DeviceError> {
         self.0.core.usable()?;
-        self.0.core.check(self.0.core.driver.memory_info())
+        let (free_bytes, total_bytes) = self.0.core.check(self.0.core.driver.memory_info())?;
+        Ok(MemoryInfo {
+            free_bytes,
+            total_bytes,
+        })
     }
 
     /// Whether the device was lost to a fault; see [`DeviceError::Lost`].

@@ -186,7 +186,7 @@ fn of_products() {
     let variant = Gemv::all(Layout::Tiled).find(|variant| variant.fits(M, K_PADDED));
     let layer = layer.with_variant(variant.unwrap()).unwrap();
     assert_eq!(variant.unwrap().shape().splits, 1);
-    let q = QuantizedActivations::from_values(&device, M, K, &[1; M * K], &[1.0; M]).unwrap();
+    let q = QuantizedActivations::from_values(&device, &[1; M * K], &[1.0; M], M, K).unwrap();
     let (residual, mut y) = (ones(&device, M * N), ones(&device, M * N));
     assert_eq!(
         stated(&device, || layer.forward_residual(

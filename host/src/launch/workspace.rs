@@ -77,7 +77,7 @@ mod tests {
             .unwrap()
             .with_variant(split)
             .unwrap();
-        let input = QuantizedActivations::from_values(&device, 1, k, &vec![2; k], &[1.0]).unwrap();
+        let input = QuantizedActivations::from_values(&device, &vec![2; k], &[1.0], 1, k).unwrap();
         let mut y = Buffer::<f32>::uninit(&device, n).unwrap();
         let graph = Graph::capture(&stream, |stream| {
             (0..2).try_for_each(|_| layer.forward_quantized(stream, &input, &mut y))

@@ -214,9 +214,9 @@ impl PackedWeights {
     /// where there are both).
     pub fn from_bytes(
         layout: Layout,
+        bytes: Vec<u8>,
         n: usize,
         k: usize,
-        bytes: Vec<u8>,
     ) -> Result<Self, LayoutError> {
         let (padded_n, padded_k) = layout.padded_shape(n, k)?;
         let expected = layout.packed_len(n, k)?;
@@ -322,9 +322,9 @@ impl PackedWeights {
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// // As `TensorFile::packed_weights` and `TensorFile::scalar` read them from a checkpoint: [4, 2], [4, 2] and [8, 2].
-    /// let q = PackedWeights::from_transformers(Layout::Tiled, 1, 2, &[0b10_00_01_10, 0b10_01_10_00])?;
-    /// let k = PackedWeights::from_transformers(Layout::Tiled, 1, 2, &[0b00_00_01_01, 0b10_10_10_10])?;
-    /// let v = PackedWeights::from_transformers(Layout::Tiled, 2, 2, &[0b01_01_01_01; 4])?;
+    /// let q = PackedWeights::from_transformers(Layout::Tiled, &[0b10_00_01_10, 0b10_01_10_00], 1, 2)?;
+    /// let k = PackedWeights::from_transformers(Layout::Tiled, &[0b00_00_01_01, 0b10_10_10_10], 1, 2)?;
+    /// let v = PackedWeights::from_transformers(Layout::Tiled, &[0b01_01_01_01; 4], 2, 2)?;
     /// let scales = [(&q, 1.5), (&k, 0.75), (&v, 2.0)].map(|(weights, scale)| RowScales::per_tensor(weights.n(), scale));
     /// let [q_scale, k_scale, v_scale] = scales;
     ///

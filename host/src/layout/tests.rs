@@ -48,7 +48,7 @@ proptest! {
                 let converted = packed.convert(to).unwrap();
                 prop_assert_eq!(&converted, &PackedWeights::pack(to, &weights, n, k).unwrap());
                 let bytes = converted.into_bytes();
-                let checked = PackedWeights::from_bytes(to, n, k, bytes).unwrap();
+                let checked = PackedWeights::from_bytes(to, bytes, n, k).unwrap();
                 prop_assert_eq!(checked.convert(from).unwrap(), packed.clone());
             }
         }
@@ -92,7 +92,7 @@ proptest! {
             let shift = (bytes[byte] ^ changed[byte]).trailing_zeros() & !1;
             bytes[byte] = bytes[byte] & !(3 << shift) | unused << shift;
             prop_assert_eq!(
-                PackedWeights::from_bytes(layout, n, k, bytes),
+                PackedWeights::from_bytes(layout, bytes, n, k),
                 Err(LayoutError::InvalidCode { layout, code: unused, row, column })
             );
         }
@@ -138,7 +138,7 @@ fn a_value_that_is_not_ternary_is_named() {
 #[test]
 fn padding_other_than_weight_zero_is_named() {
     // One row of three weights: the fourth field of the only byte is padding.
-    let packed = PackedWeights::from_bytes(Layout::RowMajor, 1, 3, vec![0b10_01_00_10]);
+    let packed = PackedWeights::from_bytes(Layout::RowMajor, vec![0b10_01_00_10], 1, 3);
     let error = LayoutError::PaddingNotZero {
         layout: Layout::RowMajor,
         n: 1,
@@ -161,7 +161,7 @@ fn padding_other_than_weight_zero_is_named() {
         bytes[byte] = bytes[byte] & !(3 << shift) | code << shift;
         let (row, column) = (1, 0);
         assert_eq!(
-            PackedWeights::from_bytes(layout, 1, 1, bytes),
+            PackedWeights::from_bytes(layout, bytes, 1, 1),
             Err(LayoutError::PaddingNotZero {
                 layout,
                 n: 1,
@@ -182,7 +182,7 @@ fn sizes_that_cannot_be_are_refused() {
             let zero = LayoutError::ZeroSize { n, k };
             assert_eq!(layout.packed_len(n, k), Err(zero.clone()));
             assert_eq!(PackedWeights::pack(layout, &[], n, k), Err(zero.clone()));
-            assert_eq!(PackedWeights::from_bytes(layout, n, k, vec![]), Err(zero));
+            assert_eq!(PackedWeights::from_bytes(layout, vec![], n, k), Err(zero));
         }
         let k = MAX_K + 1;
         assert_eq!(layout.packed_len(1, k), Err(LayoutError::KTooLarge { k }));
@@ -209,7 +209,7 @@ fn sizes_that_cannot_be_are_refused() {
         let expected = layout.packed_len(2, 3).unwrap();
         for actual in [0, expected - 1, expected + 1] {
             assert_eq!(
-                PackedWeights::from_bytes(layout, 2, 3, vec![0x55; actual]),
+                PackedWeights::from_bytes(layout, vec![0x55; actual], 2, 3),
                 Err(LayoutError::WrongByteCount {
                     layout,
                     n: 2,
@@ -231,14 +231,14 @@ fn the_longest_row_cannot_overflow_and_a_longer_one_could() {
 
 #[test]
 fn errors_name_the_place_and_the_fix() {
-    let damaged = PackedWeights::from_bytes(Layout::Ladder, 16, 32, vec![0; 128]).unwrap_err();
+    let damaged = PackedWeights::from_bytes(Layout::Ladder, vec![0; 128], 16, 32).unwrap_err();
     assert_eq!(
         damaged.to_string(),
         "code 0 at row 0, column 0 stands for no weight in Ladder: \
          the bytes are damaged or in another layout"
     );
     assert_eq!(
-        PackedWeights::from_transformers(Layout::Tiled, 1, 2, &[0x55])
+        PackedWeights::from_transformers(Layout::Tiled, &[0x55], 1, 2)
             .unwrap_err()
             .to_string(),
         "1 bytes given for a matrix of 4 x 2 as transformers packs it: pass 2, one for four weights"

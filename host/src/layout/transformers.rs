@@ -15,7 +15,7 @@ impl PackedWeights {
     ///
     /// // One row of two bytes: weights 1 -1, 0 1, -1 0 and 1 1, the first row in the lowest bits.
     /// let bytes = [0b10_00_01_10, 0b10_01_10_00];
-    /// let weights = PackedWeights::from_transformers(Layout::Tiled, 1, 2, &bytes)?;
+    /// let weights = PackedWeights::from_transformers(Layout::Tiled, &bytes, 1, 2)?;
     /// assert_eq!((weights.n(), weights.unpack()), (4, vec![1, -1, 0, 1, -1, 0, 1, 1]));
     /// # Ok::<(), bitnet_cuda::layout::LayoutError>(())
     /// ```
@@ -25,9 +25,9 @@ impl PackedWeights {
     /// for no weight ([`LayoutError::InvalidTransformersCode`]).
     pub fn from_transformers(
         layout: Layout,
+        bytes: &[u8],
         rows: usize,
         k: usize,
-        bytes: &[u8],
     ) -> Result<Self, LayoutError> {
         let n = rows.saturating_mul(4);
         layout.padded_shape(n, k)?;

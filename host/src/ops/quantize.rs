@@ -70,10 +70,10 @@ impl QuantizedActivations {
     /// As [`QuantizedActivations::uninit`], and when a length does not fit.
     pub fn from_values(
         device: &Device,
-        m: usize,
-        k: usize,
         values: &[i8],
         scale: &[f32],
+        m: usize,
+        k: usize,
     ) -> Result<Self, OpError> {
         require_matrix("values", values.len(), ("m", m), ("k", k))?;
         require_matrix("scale", scale.len(), ("m", m), ("1", 1))?;
@@ -121,12 +121,12 @@ impl QuantizedActivations {
     }
 
     /// The factor that each token was multiplied by, `[m]`.
-    pub fn scale(&self) -> &Buffer<f32> {
+    pub fn scales(&self) -> &Buffer<f32> {
         &self.scale
     }
 
     /// The sum of each token's values, `[m]`.
-    pub fn sum(&self) -> &Buffer<i32> {
+    pub fn sums(&self) -> &Buffer<i32> {
         &self.sum
     }
 }

@@ -120,9 +120,9 @@ impl TernaryWeights {
     pub fn to_packed(&self) -> Result<PackedWeights, OpError> {
         Ok(PackedWeights::from_bytes(
             self.layout,
+            self.bytes.to_vec()?,
             self.n,
             self.k,
-            self.bytes.to_vec()?,
         )?)
     }
 
@@ -178,12 +178,12 @@ impl QuantizedWeights {
     }
 
     /// The factor that each row's values are to be multiplied by, `[n]`, on the device.
-    pub fn row_scale(&self) -> &Buffer<f32> {
+    pub fn device_row_scales(&self) -> &Buffer<f32> {
         &self.row_scale
     }
 
     /// The same scales on the host.
-    pub fn scales(&self) -> &RowScales {
+    pub fn row_scales(&self) -> &RowScales {
         &self.scales
     }
 

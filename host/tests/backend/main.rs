@@ -84,7 +84,7 @@ fn check(backend: &CudaBackend, case: &Case, layout: Layout) -> &'static str {
     let packed = PackedWeights::pack(layout, &case.ternary, n, k).unwrap();
     let weights = backend.load_weights(&packed, &case.scales).unwrap();
     let activations =
-        QuantizedActivations::from_values(backend.device(), m, k, &case.values, &case.token_scales)
+        QuantizedActivations::from_values(backend.device(), &case.values, &case.token_scales, m, k)
             .unwrap();
     let mut output = backend.memory_manager().allocate::<f32>(m * n).unwrap();
     backend
@@ -357,7 +357,7 @@ fn sizes_that_are_not_the_weights_are_refused() {
     let packed = PackedWeights::pack(Layout::Tiled, &case.ternary, 16, 128).unwrap();
     let weights = backend.load_weights(&packed, &case.scales).unwrap();
     let activations =
-        QuantizedActivations::from_values(backend.device(), 1, 128, &case.values, &[1.0]).unwrap();
+        QuantizedActivations::from_values(backend.device(), &case.values, &[1.0], 1, 128).unwrap();
     let mut output: Buffer<f32> = backend.memory_manager().allocate(16).unwrap();
     for (m, k, name) in [(15, 128, "m = 15"), (16, 129, "k = 129")] {
         let error = backend

@@ -187,13 +187,13 @@ fn check_quantized(quantized: &QuantizedActivations, input: &[f32]) -> Result<us
     let wrong_values: usize = rows
         .map(|(row, expected)| row.iter().zip(expected).filter(|(q, e)| q != e).count())
         .sum();
-    let scales = quantized.scale().to_vec()?;
+    let scales = quantized.scales().to_vec()?;
     let wrong_scales = scales
         .iter()
         .zip(&expected.scales)
         .filter(|(s, e)| s.to_bits() != e.to_bits())
         .count();
-    let sums = quantized.sum().to_vec()?;
+    let sums = quantized.sums().to_vec()?;
     Ok(wrong_values
         + wrong_scales
         + sums

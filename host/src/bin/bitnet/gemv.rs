@@ -105,10 +105,10 @@ impl Operands {
         let Shape { m, k, .. } = self.shape;
         Ok(QuantizedActivations::from_values(
             device,
-            m,
-            k,
             &self.values,
             scales,
+            m,
+            k,
         )?)
     }
 

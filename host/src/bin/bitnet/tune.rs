@@ -58,7 +58,7 @@ pub fn run(device: &Device, args: &Args, output: Output) -> Result<Outcome> {
         format!("there is no folder to store the result in; set {CACHE_VARIABLE} to one")
     })?;
     let before: Choice =
-        choose_gemv(device, Some(&cache), m, n, k).context("no variant supports this shape")?;
+        choose_gemv(device, Some(&cache), (m, n, k)).context("no variant supports this shape")?;
 
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(
         "{msg} [{wide_bar}] {pos}/{len}",

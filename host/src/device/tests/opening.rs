@@ -81,7 +81,10 @@ fn capabilities_come_from_the_driver_or_the_specification() {
             capabilities.driver_version.is_some(),
             device.kind() == DeviceKind::Cuda
         );
-        let (free, total) = device.memory_info().unwrap();
+        let MemoryInfo {
+            free_bytes: free,
+            total_bytes: total,
+        } = device.memory_info().unwrap();
         // Two functions of the driver say how much memory a GPU has.
         assert!(free <= total && (is_real(&device) || total == capabilities.memory_bytes));
     }
@@ -160,7 +163,11 @@ fn an_emulated_device_is_a_gpu_that_exists() {
     assert_eq!(device.name(), "emulated (sm_86)");
     assert_eq!(device.capabilities().shared_bytes_per_block_optin, 99 << 10);
     assert_eq!(device.capabilities().clock_khz, None);
-    assert_eq!(device.memory_info().unwrap(), (1 << 20, 1 << 20));
+    let all_free = MemoryInfo {
+        free_bytes: 1 << 20,
+        total_bytes: 1 << 20,
+    };
+    assert_eq!(device.memory_info().unwrap(), all_free);
 }
 
 #[test]

@@ -44,9 +44,9 @@ fn scratch_memory_is_freed_in_the_streams_order_without_waiting() {
 fn scratch_memory_is_freed_on_the_emulator() {
     let device = Device::emulated().unwrap();
     let stream = device.new_stream().unwrap();
-    let (free, _) = device.memory_info().unwrap();
+    let free = device.memory_info().unwrap().free_bytes;
     drop(Buffer::<u8>::uninit_on(&stream, 8 << 20).unwrap());
-    assert_eq!(device.memory_info().unwrap().0, free);
+    assert_eq!(device.memory_info().unwrap().free_bytes, free);
 }
 
 #[test]
@@ -63,11 +63,11 @@ fn scratch_memory_is_kept_for_the_next_operation() {
     assert_eq!(gpu.calls("cuMemAllocAsync"), 0);
     // Not without a limit.
     let large = Buffer::<u8>::uninit_on(&stream, 128 << 20).unwrap();
-    let during = device.memory_info().unwrap().0;
+    let during = device.memory_info().unwrap().free_bytes;
     drop(large);
     stream.synchronize().unwrap();
     let kept = 64 << 20;
-    assert!(device.memory_info().unwrap().0 >= during + (128 << 20) - kept);
+    assert!(device.memory_info().unwrap().free_bytes >= during + (128 << 20) - kept);
 }
 
 #[test]

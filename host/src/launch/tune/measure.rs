@@ -176,7 +176,7 @@ impl Bench {
     fn new(device: &Device, key: &TuneKey) -> Result<Self, LaunchError> {
         let &TuneKey { n, k, m, .. } = key;
         let bytes = n.next_multiple_of(TILE_ROWS) * k / 4;
-        let (free, _) = device.memory_info()?;
+        let free = device.memory_info()?.free_bytes;
         let copies = match device.kind() {
             DeviceKind::Cuda => copies(bytes, device.capabilities().l2_bytes, free),
             DeviceKind::Emulated => 1,

@@ -47,17 +47,10 @@ pub enum Reason {
 pub fn choose_gemv(
     device: &Device,
     cache: Option<&TuneCache>,
-    m: usize,
-    n: usize,
-    k: usize,
+    (m, n, k): (usize, usize, usize),
 ) -> Option<Choice> {
-    choose_from(
-        device,
-        &cache.map(TuneCache::load).unwrap_or_default(),
-        m,
-        n,
-        k,
-    )
+    let table = cache.map(TuneCache::load).unwrap_or_default();
+    choose_from(device, &table, m, n, k)
 }
 
 /// As [`choose_gemv`] for 1, 2, ... [`MAX_TOKENS`] tokens, with one look at the file.

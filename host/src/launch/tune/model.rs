@@ -84,7 +84,7 @@ mod tests {
         let packed = PackedWeights::pack(Layout::Tiled, &vec![1; n * k], n, k).unwrap();
         let scales = RowScales::per_tensor(n, 1.0).unwrap();
         let layer = BitLinear::from_packed(device, &packed, &scales).unwrap();
-        let input = QuantizedActivations::from_values(device, m, k, &vec![1; m * k], &vec![1.0; m])
+        let input = QuantizedActivations::from_values(device, &vec![1; m * k], &vec![1.0; m], m, k)
             .unwrap();
         let mut y = Buffer::<f32>::uninit(device, m * n).unwrap();
         let stream = device.default_stream();

@@ -231,10 +231,10 @@ fn no_size_is_too_large_to_be_asked_about() {
         .unwrap();
     let most = usize::MAX;
     for (n, k) in [(64, most), (most, most), (64, 1 << 40)] {
-        assert_eq!(choose_gemv(&device, Some(&cache), 1, n, k), None);
+        assert_eq!(choose_gemv(&device, Some(&cache), (1, n, k)), None);
     }
     assert_eq!(TuneKey::gemv(&device, 1, 64, most), None);
-    assert!(choose_gemv(&device, Some(&cache), most, most, 128).is_some());
+    assert!(choose_gemv(&device, Some(&cache), (most, most, 128)).is_some());
     for variant in Gemv::all(Layout::Tiled) {
         let score = variant.score(device.capabilities(), most, most);
         assert!((0.0..=1.0).contains(&score), "{variant}: {score}");
@@ -246,7 +246,7 @@ fn what_was_tuned_is_chosen_on_the_same_kind_of_device_only() {
     let folder = tempfile::tempdir().unwrap();
     let cache = TuneCache::at(folder.path().join("new"));
     let device = device();
-    let choice = |device: &Device, cache, m, n, k| choose_gemv(device, cache, m, n, k).unwrap();
+    let choice = |device: &Device, cache, m, n, k| choose_gemv(device, cache, (m, n, k)).unwrap();
     let heuristic = choice(&device, Some(&cache), 1, 64, 128);
     assert!(matches!(heuristic.reason, Reason::Heuristic { score } if score > 0.0 && score <= 1.0));
     let other = if heuristic.variant.name() == "gemv_m1_t1_w8" {
@@ -298,7 +298,7 @@ fn a_variant_that_does_not_fit_is_not_trusted() {
     for (from, to) in [("gemv_m1_t1_w8", "gemv_m9_t1_w8"), ("\"m\": 1", "\"m\": 2")] {
         fs::write(cache.path(), text.replace(from, to)).unwrap();
         for m in [1, 2] {
-            let choice = choose_gemv(&device, Some(&cache), m, 64, 128).unwrap();
+            let choice = choose_gemv(&device, Some(&cache), (m, 64, 128)).unwrap();
             assert!(matches!(choice.reason, Reason::Heuristic { .. }), "{from}");
             assert!(choice.variant.fits(m, 128));
         }

@@ -105,7 +105,7 @@ impl Operation for Fused {
 
         let scales = RowScales::per_tensor(n, self.data.weight_scale)?;
         let terms = Epilogue {
-            activation_scales: &self.quantized.scale().to_vec()?,
+            activation_scales: &self.quantized.scales().to_vec()?,
             row_scales: &scales,
             bias: None,
             residual: None,

@@ -162,7 +162,7 @@ impl<Y: Float + Element> Product<Y> {
         let device = layer.device().clone();
         let (values, scales) = (&data.values[..m * data.k], &data.token_scales[..m]);
         Ok(Self {
-            input: QuantizedActivations::from_values(&device, m, data.k, values, scales)?,
+            input: QuantizedActivations::from_values(&device, values, scales, m, data.k)?,
             output: Buffer::uninit(&device, m * data.n)?,
             layer,
             expected,

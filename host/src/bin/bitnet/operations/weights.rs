@@ -135,7 +135,7 @@ fn quantized<T: Float + Element>(
         output: None,
         bytes_of: |output| {
             let mut bytes = output.weights().bytes().to_vec()?;
-            bytes.extend_from_slice(bytemuck::cast_slice(&output.row_scale().to_vec()?));
+            bytes.extend_from_slice(bytemuck::cast_slice(&output.device_row_scales().to_vec()?));
             Ok(bytes)
         },
         expected: bytes,

@@ -72,8 +72,8 @@ impl Operation for Quantized {
         let output = &self.output;
         let values = &output.values().to_vec()?[..output.m() * output.k_padded()];
         let mut bytes = bytemuck::cast_slice(values).to_vec();
-        bytes.extend_from_slice(bytemuck::cast_slice(&output.scale().to_vec()?));
-        bytes.extend_from_slice(bytemuck::cast_slice(&output.sum().to_vec()?));
+        bytes.extend_from_slice(bytemuck::cast_slice(&output.scales().to_vec()?));
+        bytes.extend_from_slice(bytemuck::cast_slice(&output.sums().to_vec()?));
         Ok(bytes)
     }
 
@@ -89,14 +89,14 @@ impl Operation for Quantized {
         let tolerance = f32::from(self.off) * 1e-5;
         let near = |a: &f32, b: &f32| (a - b).abs() <= tolerance * b.abs();
         check = check.and(Check::compare(
-            &output.scale().to_vec()?,
+            &output.scales().to_vec()?,
             &expected.scales,
             near,
         ));
         let sums: Vec<i32> = rows()
             .map(|row| row.iter().map(|&q| i32::from(q)).sum())
             .collect();
-        Ok(check.and(Check::compare(&output.sum().to_vec()?, &sums, i32::eq)))
+        Ok(check.and(Check::compare(&output.sums().to_vec()?, &sums, i32::eq)))
     }
 
     fn bytes(&self) -> usize {

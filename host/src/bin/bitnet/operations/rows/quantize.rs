@@ -37,7 +37,7 @@ pub fn dequantize(
 ) -> Result<Box<dyn Operation>> {
     let values: Vec<i8> = (0..m * k).map(|_| random.i8(..)).collect();
     let scales: Vec<f32> = (0..m).map(|_| 10.0 + 90.0 * random.f32()).collect();
-    let input = QuantizedActivations::from_values(device, m, k, &values, &scales)?;
+    let input = QuantizedActivations::from_values(device, &values, &scales, m, k)?;
     let expected = values
         .iter()
         .enumerate()
