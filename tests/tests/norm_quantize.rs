@@ -405,7 +405,8 @@ fn what_does_not_fit_is_refused_by_name() {
     );
 
     let per_tensor = ActivationGranularity::Tensor;
-    let mut output = QuantizedActivations::with_granularity(&device, 2, 16, per_tensor).unwrap();
+    let mut output =
+        QuantizedActivations::uninit_with_granularity(&device, 2, 16, per_tensor).unwrap();
     let error = norm
         .normalize_quantize(&stream, &buffer(32), &mut output)
         .unwrap_err();

@@ -16,7 +16,8 @@ fn check<T: Number>(device: &Device, x: &[T], m: usize, k: usize) {
     let stream = device.default_stream();
     let input = Buffer::from_slice(device, x).unwrap();
     for granularity in [ActivationGranularity::Tensor, ActivationGranularity::Token] {
-        let mut output = QuantizedActivations::with_granularity(device, m, k, granularity).unwrap();
+        let mut output =
+            QuantizedActivations::uninit_with_granularity(device, m, k, granularity).unwrap();
         assert_eq!(output.granularity(), granularity);
         let poison = Buffer::from_slice(device, &vec![T::from_f32(-77.0); m * k]).unwrap();
         quantize_activations(&stream, &poison, &mut output).unwrap();
@@ -119,7 +120,7 @@ fn what_does_not_fit_is_refused_by_name() {
     let device = device();
     let stream = device.default_stream();
     let per_tensor = ActivationGranularity::Tensor;
-    let make = |m, k| QuantizedActivations::with_granularity(&device, m, k, per_tensor);
+    let make = |m, k| QuantizedActivations::uninit_with_granularity(&device, m, k, per_tensor);
     assert!(matches!(make(0, 4), Err(OpError::Size { name: "m", .. })));
     assert!(matches!(make(4, 0), Err(OpError::Size { name: "k", .. })));
     let mut activations = make(3, 5).unwrap();

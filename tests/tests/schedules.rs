@@ -209,7 +209,7 @@ fn quantizations(stream: &Stream, random: &mut fastrand::Rng, results: &mut Resu
         let input = Buffer::from_slice(device, &floats(random, m * k, 3.0)).unwrap();
         for granularity in [ActivationGranularity::Token, ActivationGranularity::Tensor] {
             let mut quantized =
-                QuantizedActivations::with_granularity(device, m, k, granularity).unwrap();
+                QuantizedActivations::uninit_with_granularity(device, m, k, granularity).unwrap();
             quantize_activations(stream, &input, &mut quantized).unwrap();
             results.add_activations(&format!("quantize {k} {granularity:?}"), &quantized);
             let mut back = Buffer::<f32>::uninit(device, m * k).unwrap();

@@ -43,7 +43,7 @@ fn operations<T: Number>() -> Vec<Operation<T>> {
         operation("quantize per tensor", &[ONE], |on, x, q| {
             let device = on.stream.device();
             let tensor = ActivationGranularity::Tensor;
-            *q = QuantizedActivations::with_granularity(device, M, K, tensor)?;
+            *q = QuantizedActivations::uninit_with_granularity(device, M, K, tensor)?;
             quantize_activations(&on.stream, &x[0], q)
         }),
         operation("dequantize", &[ONE], |on, x, q| {

@@ -51,8 +51,9 @@ fn of_activations() {
     let (x, mut residual) = (ones(&device, M * K), ones(&device, M * K));
     let (both, mut y) = (ones(&device, 2 * M * K), ones(&device, M * K));
     let tokens = 4 * M * K;
-    let quantized =
-        |granularity| QuantizedActivations::with_granularity(&device, M, K, granularity).unwrap();
+    let quantized = |granularity| {
+        QuantizedActivations::uninit_with_granularity(&device, M, K, granularity).unwrap()
+    };
 
     let mut q = quantized(ActivationGranularity::Tensor);
     assert_eq!(

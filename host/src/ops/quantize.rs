@@ -26,14 +26,14 @@ impl QuantizedActivations {
     /// # Errors
     /// When `m` or `k` is 0, `k` exceeds [`MAX_K`], or the device does not have enough memory.
     pub fn uninit(device: &Device, m: usize, k: usize) -> Result<Self, OpError> {
-        Self::with_granularity(device, m, k, ActivationGranularity::Token)
+        Self::uninit_with_granularity(device, m, k, ActivationGranularity::Token)
     }
 
     /// As [`QuantizedActivations::uninit`], with one scale per token or one in all, according to `granularity`.
     ///
     /// # Errors
     /// As [`QuantizedActivations::uninit`].
-    pub fn with_granularity(
+    pub fn uninit_with_granularity(
         device: &Device,
         m: usize,
         k: usize,
@@ -162,7 +162,7 @@ fn values_len(m: usize, k: usize) -> Result<usize, OpError> {
 }
 
 /// Quantizes `input`, `[m, k]`: `s = 127 / max(max|x|, 1e-5)`, `q = clamp(rint(x * s), -128, 127)`. The maximum is over a token,
-/// or over the whole input if `output` was created [`with_granularity`](QuantizedActivations::with_granularity) `Tensor`.
+/// or over the whole input if `output` was created [`with_granularity`](QuantizedActivations::uninit_with_granularity) `Tensor`.
 ///
 /// The result equals the reference's, bit for bit. A token (or tensor) with a NaN gets the scale NaN, one with an infinity the
 /// scale 0; in both cases all values are 0, so that products with it are NaN.

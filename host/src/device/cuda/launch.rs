@@ -4,7 +4,7 @@ use std::{
     sync::Once,
 };
 
-use cust::sys::CUfunction;
+use cust::sys::{CUfunction, CUstream};
 use cust_lazy::ffi::{self, CUlaunchAttribute, CUlaunchConfig};
 
 use super::{
@@ -41,65 +41,122 @@ pub(super) unsafe fn submit(
     early: bool,
     parameters: &[Parameter],
 ) -> Result<(), DriverError> {
-    let handle = function.raw.0 as CUfunction;
-    if function.static_shared + config.dynamic_shared > driver.capabilities.shared_bytes_per_block {
-        // The same value whatever this launch needs, so that threads which launch the same kernel do not
-        // take it from each other.
-        let most = driver.capabilities.shared_bytes_per_block_optin - function.static_shared;
-        driver.call("cuFuncSetAttribute", || {
-            // SAFETY: the function is live as long as its module.
-            unsafe { ffi::cuFuncSetAttribute(handle, FUNCTION_MAX_DYNAMIC_SHARED, most as c_int) }
-        })?;
-    }
-
-    let mut pointers: Vec<*mut c_void> = parameters
+    let pointers = parameters
         .iter()
         .map(|parameter| parameter.bytes.as_ptr().cast_mut().cast())
         .collect();
-    let pointers = pointers.as_mut_ptr();
-    let [grid_x, grid_y, grid_z] = config.grid;
-    let [block_x, block_y, block_z] = config.block;
-    let shared = config.dynamic_shared;
-    let in_turn = || {
-        driver.call("cuLaunchKernel", || {
-            // SAFETY: one pointer for each parameter, to as many bytes as the function takes; the driver copies
-            // them during the call. The caller passes live handles.
+    let mut submission = Submission {
+        driver,
+        stream: stream(raw),
+        function: function.raw.0 as CUfunction,
+        config,
+        parameters: pointers,
+    };
+    // SAFETY: the caller's contract.
+    let launched = unsafe {
+        submission.opt_in_to_shared(function.static_shared)?;
+        if config.cooperative {
+            submission.cooperative()
+        } else if early {
+            submission.early()
+        } else {
+            submission.in_turn()
+        }
+    };
+    launched.map_err(|error| match error {
+        DriverError::Code {
+            code: INVALID_VALUE | LAUNCH_OUT_OF_RESOURCES | COOPERATIVE_LAUNCH_TOO_LARGE,
+            name,
+            call,
+        } => DriverError::LaunchRefused {
+            kernel: kernel.to_owned(),
+            reason: format!("{call} returned {name}"),
+        },
+        error => error,
+    })
+}
+
+/// What the driver's functions need for a launch.
+///
+/// # Safety
+///
+/// Of all methods: stream and function are live, and there is one pointer for each of the function's parameters, to as many bytes as it
+/// takes. The driver copies them during the call.
+struct Submission<'a> {
+    driver: &'a CudaDriver,
+    stream: CUstream,
+    function: CUfunction,
+    config: &'a LaunchConfig,
+    parameters: Vec<*mut c_void>,
+}
+
+impl Submission<'_> {
+    /// Allows the function as much dynamic shared memory as the device has, where this launch needs more than the default limit.
+    unsafe fn opt_in_to_shared(&self, static_shared: u32) -> Result<(), DriverError> {
+        let capabilities = &self.driver.capabilities;
+        if static_shared + self.config.dynamic_shared <= capabilities.shared_bytes_per_block {
+            return Ok(());
+        }
+        // The same value whatever this launch needs, so that threads which launch the same kernel do not
+        // take it from each other.
+        let most = (capabilities.shared_bytes_per_block_optin - static_shared) as c_int;
+        self.driver.call("cuFuncSetAttribute", || {
+            // SAFETY: the struct's contract.
+            unsafe { ffi::cuFuncSetAttribute(self.function, FUNCTION_MAX_DYNAMIC_SHARED, most) }
+        })
+    }
+
+    /// Launches the kernel after all that was submitted before it.
+    unsafe fn in_turn(&mut self) -> Result<(), DriverError> {
+        let [grid_x, grid_y, grid_z] = self.config.grid;
+        let [block_x, block_y, block_z] = self.config.block;
+        self.driver.call("cuLaunchKernel", || {
+            // SAFETY: the struct's contract.
             unsafe {
                 ffi::cuLaunchKernel(
-                    handle,
+                    self.function,
                     grid_x,
                     grid_y,
                     grid_z,
                     block_x,
                     block_y,
                     block_z,
-                    shared,
-                    stream(raw),
-                    pointers,
+                    self.config.dynamic_shared,
+                    self.stream,
+                    self.parameters.as_mut_ptr(),
                     ptr::null_mut(),
                 )
             }
         })
-    };
-    let launched = if config.cooperative {
-        driver.call("cuLaunchCooperativeKernel", || {
-            // SAFETY: as above.
+    }
+
+    /// As [`Submission::in_turn`], with all blocks running at once.
+    unsafe fn cooperative(&mut self) -> Result<(), DriverError> {
+        let [grid_x, grid_y, grid_z] = self.config.grid;
+        let [block_x, block_y, block_z] = self.config.block;
+        self.driver.call("cuLaunchCooperativeKernel", || {
+            // SAFETY: the struct's contract.
             unsafe {
                 ffi::cuLaunchCooperativeKernel(
-                    handle,
+                    self.function,
                     grid_x,
                     grid_y,
                     grid_z,
                     block_x,
                     block_y,
                     block_z,
-                    shared,
-                    stream(raw),
-                    pointers,
+                    self.config.dynamic_shared,
+                    self.stream,
+                    self.parameters.as_mut_ptr(),
                 )
             }
         })
-    } else if early {
+    }
+
+    /// Launches the kernel before the preceding one has finished, for which it waits itself; in turn where the driver refuses that.
+    unsafe fn early(&mut self) -> Result<(), DriverError> {
+        let [grid_x, grid_y, grid_z] = self.config.grid;
+        let [block_x, block_y, block_z] = self.config.block;
         let mut attribute = CUlaunchAttribute {
             id: PROGRAMMATIC_STREAM_SERIALIZATION,
             pad: [0; 4],
@@ -113,14 +170,15 @@ pub(super) unsafe fn submit(
             blockDimX: block_x,
             blockDimY: block_y,
             blockDimZ: block_z,
-            sharedMemBytes: shared,
-            hStream: stream(raw),
+            sharedMemBytes: self.config.dynamic_shared,
+            hStream: self.stream,
             attrs: &mut attribute,
             numAttrs: 1,
         };
-        let launched = driver.call("cuLaunchKernelEx", || {
-            // SAFETY: as above; `launch` and its attribute are read during the call. The kernel waits for the grid in front.
-            unsafe { ffi::cuLaunchKernelEx(&launch, handle, pointers, ptr::null_mut()) }
+        let launched = self.driver.call("cuLaunchKernelEx", || {
+            let parameters = self.parameters.as_mut_ptr();
+            // SAFETY: the struct's contract; `launch` and its attribute are read during the call.
+            unsafe { ffi::cuLaunchKernelEx(&launch, self.function, parameters, ptr::null_mut()) }
         });
         match launched {
             // It may be the attribute, which some drivers have refused in captures: without it the launch does the same, only later.
@@ -129,31 +187,17 @@ pub(super) unsafe fn submit(
                 name,
                 ..
             }) => {
-                let launched = in_turn();
-                if launched.is_ok() {
-                    REFUSED.call_once(|| {
-                        tracing::warn!(
-                            name,
-                            "the driver refuses programmatic launches; the kernels are launched in the ordinary way"
-                        );
-                    });
-                }
-                launched
+                // SAFETY: the struct's contract.
+                unsafe { self.in_turn() }?;
+                REFUSED.call_once(|| {
+                    tracing::warn!(
+                        name,
+                        "the driver refuses programmatic launches; the kernels are launched in the ordinary way"
+                    );
+                });
+                Ok(())
             }
             launched => launched,
         }
-    } else {
-        in_turn()
-    };
-    launched.map_err(|error| match error {
-        DriverError::Code {
-            code: INVALID_VALUE | LAUNCH_OUT_OF_RESOURCES | COOPERATIVE_LAUNCH_TOO_LARGE,
-            name,
-            call,
-        } => DriverError::LaunchRefused {
-            kernel: kernel.to_owned(),
-            reason: format!("{call} returned {name}"),
-        },
-        error => error,
-    })
+    }
 }

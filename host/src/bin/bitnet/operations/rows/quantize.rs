@@ -25,7 +25,7 @@ pub fn activations<T: Float + Element>(
         input_bytes: input.size_bytes(),
         operations: 5 * host.len(),
         exact: true,
-        output: QuantizedActivations::with_granularity(device, m, k, granularity)?,
+        output: QuantizedActivations::uninit_with_granularity(device, m, k, granularity)?,
         launch: Box::new(move |stream, output| Ok(quantize_activations(stream, &input, output)?)),
     }))
 }
