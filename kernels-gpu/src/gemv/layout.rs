@@ -11,6 +11,7 @@ pub(super) trait Layout {
     const COLUMN_BITS: [u32; 3];
     /// A lane's accumulators for the four rows of a unit.
     type Sums: Copy;
+    /// The accumulators before the first product.
     const ZERO: Self::Sums;
     /// Row group (0..4) of a lane.
     fn row_group(lane: usize) -> usize;
@@ -34,6 +35,11 @@ pub(super) trait Layout {
 /// Row group after row group: see host/src/layout/tiled.rs.
 pub(super) enum Tiled {}
 
+impl Tiled {
+    /// The bits of a byte that each of the sums `d0` to `d3` includes (`gemv` module).
+    const MASKS: [u32; UNIT_ROWS] = [0x0303_0303, 0x0f0f_0f0f, 0x3f3f_3f3f, 0xffff_ffff];
+}
+
 impl Layout for Tiled {
     const CODE_BIAS: i32 = 1;
     const COLUMN_BITS: [u32; 3] = [1, 2, 4];
@@ -53,11 +59,9 @@ impl Layout for Tiled {
 
     #[inline(always)]
     fn add(sums: &mut Self::Sums, unit: &[u32; UNIT_WORDS], word: usize, q: i32) {
-        let codes = unit[word];
-        sums[0] = intrinsics::dp4a_u8s8(codes & 0x0303_0303, q, sums[0]);
-        sums[1] = intrinsics::dp4a_u8s8(codes & 0x0f0f_0f0f, q, sums[1]);
-        sums[2] = intrinsics::dp4a_u8s8(codes & 0x3f3f_3f3f, q, sums[2]);
-        sums[3] = intrinsics::dp4a_u8s8(codes, q, sums[3]);
+        for row in 0..UNIT_ROWS {
+            sums[row] = intrinsics::dp4a_u8s8(unit[word] & Self::MASKS[row], q, sums[row]);
+        }
     }
 
     #[inline(always)]
@@ -79,7 +83,7 @@ impl Layout for Tiled {
 
     #[inline(always)]
     fn of_columns(unit: &[u32; UNIT_WORDS], word: usize) -> [u32; UNIT_ROWS] {
-        [0x0303_0303, 0x0f0f_0f0f, 0x3f3f_3f3f, 0xffff_ffff].map(|mask| unit[word] & mask)
+        Self::MASKS.map(|mask| unit[word] & mask)
     }
 
     #[inline(always)]
