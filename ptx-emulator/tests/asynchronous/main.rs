@@ -7,7 +7,7 @@ mod bulk;
 mod copies;
 mod phases;
 
-use harness::{Arg, Bench, HEADER, line};
+use harness::{Arg, Bench, EACH_CHECK_OFF, HEADER, line};
 use ptx_emulator::{Checks, Config, FaultKind, LaunchConfig, LaunchError, Module};
 
 /// A kernel over an input and an output buffer. `%r1` is the thread, `%rd3` and `%rd4` its words there, `%r3` its word of `cells`.
@@ -57,43 +57,19 @@ fn run_with(body: &str, threads: u32, config: Config) -> Result<Vec<u32>, Launch
     Ok(output)
 }
 
-/// Every check, all but one of them, and none.
-fn selections() -> [Checks; 6] {
-    let all = Checks::ALL;
-    [
-        all,
-        Checks {
-            memory: false,
-            ..all
-        },
-        Checks {
-            initialization: false,
-            ..all
-        },
-        Checks {
-            races: false,
-            ..all
-        },
-        Checks {
-            synchronization: false,
-            ..all
-        },
-        Checks::NONE,
-    ]
-}
-
 /// What a correct kernel gives, whatever is checked.
 fn run(body: &str, threads: u32) -> Vec<u32> {
-    let [with_all, others @ ..] = selections().map(|checks| {
+    let checked_for = |checks| {
         let config = Config {
             checks,
             ..Config::default()
         };
         run_with(body, threads, config)
             .unwrap_or_else(|error| panic!("{checks:?}: {error}\n{body}"))
-    });
-    for output in others {
-        assert_eq!(output, with_all, "{body}");
+    };
+    let with_all = checked_for(Checks::ALL);
+    for checks in EACH_CHECK_OFF.into_iter().chain([Checks::NONE]) {
+        assert_eq!(checked_for(checks), with_all, "{body}");
     }
     with_all
 }

@@ -15,7 +15,7 @@ use std::io::Write as _;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
-use ptx_emulator::{Config, Emulator, LaunchConfig, LaunchError, Module, Report};
+use ptx_emulator::{Checks, Config, Emulator, LaunchConfig, LaunchError, Module, Report};
 
 /// Up to four operands, in the low bits.
 pub type Operands = [u64; 4];
@@ -29,6 +29,29 @@ pub struct Form {
 }
 
 pub const HEADER: &str = ".version 9.5\n.target sm_90\n.address_size 64\n";
+
+/// All checks but one.
+pub const EACH_CHECK_OFF: [Checks; 4] = {
+    let all = Checks::ALL;
+    [
+        Checks {
+            memory: false,
+            ..all
+        },
+        Checks {
+            initialization: false,
+            ..all
+        },
+        Checks {
+            races: false,
+            ..all
+        },
+        Checks {
+            synchronization: false,
+            ..all
+        },
+    ]
+};
 
 pub fn parse(ptx: &str) -> Arc<Module> {
     assemble(ptx);

@@ -8,32 +8,13 @@ mod control;
 mod matrix;
 mod pipeline;
 
-use harness::{Arg, Bench};
+use harness::{Arg, Bench, EACH_CHECK_OFF};
 use ptx_emulator::{Checks, Config, LaunchConfig, Report};
 
 /// Orders in which to run, and what is checked: everything, or all but one kind.
 fn configs() -> Vec<Config> {
-    let all = Checks::ALL;
-    let without = [
-        Checks {
-            memory: false,
-            ..all
-        },
-        Checks {
-            initialization: false,
-            ..all
-        },
-        Checks {
-            races: false,
-            ..all
-        },
-        Checks {
-            synchronization: false,
-            ..all
-        },
-    ];
-    let orders = [None, Some(1), Some(2), Some(3)].map(|seed| (seed, all));
-    let others = without.map(|checks| (None, checks));
+    let orders = [None, Some(1), Some(2), Some(3)].map(|seed| (seed, Checks::ALL));
+    let others = EACH_CHECK_OFF.map(|checks| (None, checks));
     orders
         .into_iter()
         .chain(others)
