@@ -190,10 +190,10 @@ fn addresses_that_are_not_known() {
 .extern .shared .align 8 .b8 dynamic[];
 .shared .align 8 .u64 sh;
 .const .align 8 .u64 fixed = 5;
-.global .align 8 .u64 good[2] = {fixed, generic(later)};
-.global .align 8 .u64 later = 6;
+.global .align 8 .u64 other = 6;
+.global .align 8 .u64 good[2] = {fixed, generic(other)};
 ";
-    let other = "`a`: the initialiser has the address of";
+    let refused = "`a`: the initialiser has the address of";
     let cases = [
         (
             "a = ext",
@@ -208,7 +208,7 @@ fn addresses_that_are_not_known() {
     harness::parse(&kernel("", "").replace(HEADER, &format!("{HEADER}{declared}")));
     for (variable, words) in cases {
         let variable = format!(".global .align 8 .u64 {variable};\n");
-        let words = format!("{other} {words}");
+        let words = format!("{refused} {words}");
         // In the module, and in the kernel.
         for (declared, body, line) in [
             (format!("{declared}{variable}"), String::new(), 10),
