@@ -233,7 +233,8 @@ fn a_lost_device_says_so_and_its_pages_go_with_its_context() {
     }
 }
 
-/// Pinned memory of a size that goes back to the system when it is freed, with a mark in it.
+/// Pinned memory that goes back to the system when it is freed, with a mark in it. glibc maps what is larger than 32 MiB on its own, unless it
+/// fits the free end of a heap, which may have up to 64 MiB.
 struct Marked {
     address: u64,
     mark: [u8; 32],
@@ -241,9 +242,9 @@ struct Marked {
 
 impl Marked {
     fn new(device: &Device) -> (Self, PinnedBuffer<u8>) {
-        let mut pinned = PinnedBuffer::<u8>::zeroed(device, 40 * MIB).unwrap();
+        let mut pinned = PinnedBuffer::<u8>::zeroed(device, 80 * MIB).unwrap();
         let mark = std::array::from_fn(|_| fastrand::u8(..));
-        let memory = &mut pinned.as_mut_slice().unwrap()[20 * MIB..][..mark.len()];
+        let memory = &mut pinned.as_mut_slice().unwrap()[40 * MIB..][..mark.len()];
         memory.copy_from_slice(&mark);
         let address = memory.as_ptr().addr() as u64;
         let marked = Self { address, mark };
