@@ -3,6 +3,7 @@
 //! `bitnet bench` writes them, `cargo xtask report` reads them. Times are microseconds, sizes bytes, unless a name says
 //! otherwise. A file of a device that is no GPU holds counts and no times.
 
+mod possible;
 mod results;
 mod shapes;
 pub mod statistics;

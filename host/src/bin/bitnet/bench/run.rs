@@ -135,6 +135,7 @@ impl Run<'_> {
     }
 
     fn save(&mut self) -> Result<()> {
+        self.results.set_aside_impossible();
         if let Some(ceilings) = &self.results.ceilings {
             let bandwidth = ceilings.copy_bytes_per_second;
             for case in &mut self.results.cases {
